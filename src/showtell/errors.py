@@ -1,0 +1,60 @@
+"""Every error that showtell raises on purpose.
+
+One tree: catch `ShowtellError` for all of them. Each is also the builtin a caller would expect, and each message names the
+file or value at fault, what was allowed and what to do about it.
+"""
+
+
+class ShowtellError(Exception):
+    """Base of all errors that showtell raises on purpose."""
+
+
+class OptionError(ShowtellError, ValueError):
+    """An option has a value that is not allowed, or two options contradict each other."""
+
+
+class ImageError(ShowtellError, OSError):
+    """A photo could not be read. `code` is a stable short name such as `not-found`, `not-an-image` or `truncated`."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class DataError(ShowtellError, ValueError):
+    """A data set is missing something or has a broken line."""
+
+
+class WeightsError(ShowtellError, ValueError):
+    """Weights do not fit the network that they were meant for."""
+
+
+class MissingWeightsError(WeightsError, FileNotFoundError):
+    """Pretrained weights were asked for and are not there."""
+
+
+class CacheError(ShowtellError, ValueError):
+    """A feature cache belongs to another encoder, or is damaged."""
+
+
+class CheckpointError(ShowtellError, ValueError):
+    """A training checkpoint is missing, incomplete or of another shape."""
+
+
+class RecipeError(ShowtellError, ValueError):
+    """A training recipe has an unknown key or a value that is not allowed."""
+
+
+class BundleError(ShowtellError, ValueError):
+    """A model bundle is missing a file, was altered, or is of a format this version does not read."""
+
+
+class OutputError(ShowtellError, OSError):
+    """An output file or folder cannot be written, or would overwrite what is there."""
+
+
+class MissingExtraError(ShowtellError, ImportError):
+    """A feature needs packages that the base install leaves out."""
+
+    def __init__(self, extra: str, feature: str) -> None:
+        super().__init__(f"{feature} needs packages that are not installed: pip install 'showtell[{extra}]'")

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from showtell.errors import ImageError, OptionError
 
-Array = npt.NDArray[Any]
+Array = NDArray[Any]
 PhotoSource = str | os.PathLike[str] | bytes | Image.Image | Array
 
 # Only these decoders are ever tried, so that a hostile file cannot reach a rarely used one.

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 180, 50), "blue": (40, 60, 220), "yellow": (240, 220, 40)}
-SHAPES = ("circle", "square", "cross")
+SHAPES = ("fence", "square", "cross")
 
 
 @pytest.fixture(scope="session")
@@ -25,8 +25,9 @@ def draw(colour: str, shape: str, size: int = 64, offset: int = 0) -> Image.Imag
     image = Image.new("RGB", (size, size), (128, 128, 128))
     pen = ImageDraw.Draw(image)
     low, high = size // 4 + offset, 3 * size // 4 + offset
-    if shape == "circle":
-        pen.ellipse((low, low, high, high), fill=COLOURS[colour])
+    if shape == "fence":
+        for bar in range(low, high, 8):
+            pen.rectangle((bar, low, bar + 3, high), fill=COLOURS[colour])
     elif shape == "square":
         pen.rectangle((low, low, high, high), fill=COLOURS[colour])
     else:
@@ -37,15 +38,15 @@ def draw(colour: str, shape: str, size: int = 64, offset: int = 0) -> Image.Imag
 
 
 def write_flickr8k(folder: Path) -> Path:
-    """A data set in Flickr8k's official layout: every colour and shape, twice in train, once in dev."""
+    """A data set in Flickr8k's official layout: every colour and shape, four times in train, once in dev."""
     (folder / "images").mkdir(parents=True)
     tokens: list[str] = []
     splits: dict[str, list[str]] = {"train": [], "dev": [], "test": []}
     for colour in COLOURS:
         for shape in SHAPES:
-            for number, split in enumerate(("train", "train", "dev")):
+            for number, split in enumerate(("train", "train", "dev", "train", "train")):
                 name = f"{colour}-{shape}-{number}.jpg"
-                draw(colour, shape, offset=3 * number - 3).save(folder / "images" / name, quality=95)
+                draw(colour, shape, offset=3 * number - 6).save(folder / "images" / name, quality=95)
                 splits[split].append(name)
                 tokens.append(f"{name}#0\tA {colour} {shape} .")
                 tokens.append(f"{name}#1\tthere is a {colour} {shape} on grey")
@@ -82,6 +83,29 @@ def learnt(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         def progress(self, what: str, done: int, total: int, note: str = "") -> None: ...
 
     folder = tmp_path_factory.mktemp("learnt")
-    recipe = Recipe.load("debug", [f"encoder.cache={folder / 'cache'}", "training.epochs=40", "training.photos_per_batch=6"])
+    recipe = Recipe.load("debug", [f"encoder.cache={folder / 'cache'}", "training.epochs=40", "training.max_photos=0"])
     train(recipe, shapes, folder / "run", resume=False, report=Silent())
     return folder / "run"
+
+
+@pytest.fixture(scope="session")
+def float_bundle(learnt: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`learnt` exported in float32."""
+    from showtell.export import export
+    from showtell.train import checkpoint
+
+    folder = tmp_path_factory.mktemp("bundles") / "shapes-float"
+    export(checkpoint.find(learnt), folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def int8_bundle(learnt: Path, shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`learnt` exported in int8."""
+    from showtell.export import calibration_inputs, export
+    from showtell.train import checkpoint
+
+    folder = tmp_path_factory.mktemp("bundles") / "shapes-int8"
+    found = checkpoint.find(learnt)
+    export(found, folder, quantize="int8", calibration=calibration_inputs(found, shapes, 24))
+    return folder

@@ -17,10 +17,10 @@ def copy(shapes: Path, tmp_path: Path) -> Path:
 
 def test_reads_samples_splits_and_photos(shapes: Path) -> None:
     dataset = read_flickr8k(shapes)
-    assert [len(dataset.split(split)) for split in ("train", "dev")] == [24, 12]
+    assert [len(dataset.split(split)) for split in ("train", "dev")] == [48, 12]
     sample = dataset.split("dev")[0]
-    assert sample.image == "red-circle-2.jpg"
-    assert sample.captions == ("A red circle .", "there is a red circle on grey")
+    assert sample.image == "red-fence-2.jpg"
+    assert sample.captions == ("A red fence .", "there is a red fence on grey")
     assert dataset.photos.read(sample.image) == (shapes / "images" / sample.image).read_bytes()
     assert dataset.describe_missing() is None
     with pytest.raises(DataError, match="test"):
@@ -28,28 +28,28 @@ def test_reads_samples_splits_and_photos(shapes: Path) -> None:
 
 
 def test_photos_in_tar_files(copy: Path) -> None:
-    photo = (copy / "images" / "red-circle-2.jpg").read_bytes()
+    photo = (copy / "images" / "red-fence-2.jpg").read_bytes()
     with tarfile.open(copy / "images-0.tar", "w") as tar:
         tar.add(copy / "images", arcname="images")
     shutil.rmtree(copy / "images")
     dataset = read_flickr8k(copy)
-    assert len(dataset.samples) == 36
-    assert dataset.photos.read("red-circle-2.jpg") == photo
+    assert len(dataset.samples) == 60
+    assert dataset.photos.read("red-fence-2.jpg") == photo
 
 
 def test_a_few_missing_photos_are_counted_and_named(copy: Path) -> None:
-    (copy / "images" / "red-circle-0.jpg").unlink()
+    (copy / "images" / "red-fence-0.jpg").unlink()
     (copy / "images" / "red-cross-2.jpg").unlink()
     dataset = read_flickr8k(copy)
-    assert dataset.missing == ("red-circle-0.jpg", "red-cross-2.jpg")
-    assert len(dataset.samples) == 34
-    assert "2 of 36" in (dataset.describe_missing() or "")
-    assert "red-circle-0.jpg" in (dataset.describe_missing() or "")
+    assert dataset.missing == ("red-fence-0.jpg", "red-cross-2.jpg")
+    assert len(dataset.samples) == 58
+    assert "2 of 60" in (dataset.describe_missing() or "")
+    assert "red-fence-0.jpg" in (dataset.describe_missing() or "")
 
 
 def test_most_photos_missing_is_an_error(copy: Path) -> None:
     shutil.rmtree(copy / "images")
-    with pytest.raises(DataError, match=r"36 of 36 listed photos are missing, red-circle-0\.jpg"):
+    with pytest.raises(DataError, match=r"60 of 60 listed photos are missing, red-fence-0\.jpg"):
         read_flickr8k(copy)
 
 
@@ -57,7 +57,7 @@ def test_broken_lines_name_file_and_line(copy: Path) -> None:
     token = copy / "Flickr8k.token.txt"
     good = token.read_text()
     token.write_text(good.replace("red-cross-1.jpg#0\t", "red-cross-1.jpg#0 ", 1))
-    with pytest.raises(DataError, match=r"Flickr8k\.token\.txt, line 15"):
+    with pytest.raises(DataError, match=r"Flickr8k\.token\.txt, line 23"):
         read_flickr8k(copy)
     token.write_text(good)
     split = copy / "Flickr_8k.devImages.txt"

@@ -56,12 +56,12 @@ def test_features_are_those_of_the_encoder_in_order(shapes: Path, tmp_path: Path
     photos = read_flickr8k(shapes).photos
     network, preprocessing = encoder(), Preprocessing(size=64, scale=1 / 255)
     cache = extract(tmp_path / "c", network, preprocessing, photos, photos.names(), batch_size=7)
-    assert cache.array.shape == (36, 4, 256)
+    assert cache.array.shape == (60, 4, 256)
     assert cache.array.dtype == np.float16
     [alone] = cache.rows(["red-cross-1.jpg"])
     one = extract(tmp_path / "one", network, preprocessing, photos, ["red-cross-1.jpg"])
     assert np.allclose(cache.array[alone], one.array[0], atol=2e-3)
-    assert len({row.tobytes() for row in cache.array}) == 36
+    assert len({row.tobytes() for row in cache.array}) == 60
     with pytest.raises(CacheError, match=r"other\.jpg"):
         cache.rows(["other.jpg"])
 
@@ -80,7 +80,7 @@ def test_interrupted_extraction_goes_on_where_it_stopped(shapes: Path, tmp_path:
     cache = extract(
         tmp_path / "c", network, preprocessing, photos, photos.names(), batch_size=8, progress=lambda done, _: seen.append(done)
     )
-    assert seen == [16, 24, 32, 36]
+    assert seen == [16, 24, 32, 40, 48, 56, 60]
     whole = extract(tmp_path / "whole", network, preprocessing, photos, photos.names(), batch_size=8)
     assert np.array_equal(cache.array, whole.array)
 

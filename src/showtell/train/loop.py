@@ -212,7 +212,7 @@ def _groups(decoder: AttentionLSTM, weight_decay: float) -> list[dict[str, Any]]
 def _encoder(recipe: Recipe) -> PretrainedEncoder:
     if recipe.encoder.weights == "random":
         network = ResNet(ResNetConfig("v1.5", width=recipe.encoder.width)).eval()
-        return PretrainedEncoder(network, Preprocessing(scale=1 / 255), "random")
+        return PretrainedEncoder(network, Preprocessing(scale=1 / 255, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25)), "random")
     return load_pretrained(recipe.encoder.weights or None)
 
 

@@ -58,3 +58,7 @@ class MissingExtraError(ShowtellError, ImportError):
 
     def __init__(self, extra: str, feature: str) -> None:
         super().__init__(f"{feature} needs packages that are not installed: pip install 'showtell[{extra}]'")
+
+
+class MissingToolError(ShowtellError, OSError):
+    """A feature needs a program or a file from outside Python that is not on this machine."""

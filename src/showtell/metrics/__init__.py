@@ -1,0 +1,153 @@
+"""The field's caption metrics without Java: `score` gives them all at once.
+
+    scores = score({"dog.jpg": "a dog runs"}, {"dog.jpg": ["A dog is running.", "The dog runs on grass."]})
+    scores.corpus["CIDEr"], scores.images["dog.jpg"]["BLEU-4"]
+
+BLEU, ROUGE-L and CIDEr equal coco-caption's on the tokens of `tokenize`, which equal its tokenizer's; METEOR and SPICE need
+the extra `coco` and Java. Training uses `Cider` and `tokenize` directly.
+"""
+
+import platform
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib import metadata
+from typing import Any, NamedTuple
+
+from showtell.errors import DataError, OptionError
+from showtell.metrics import coco, ptb
+from showtell.metrics.bleu import bleu
+from showtell.metrics.cider import Cider, DocumentFrequencies
+from showtell.metrics.diversity import Diversity, diversity
+from showtell.metrics.ptb import tokenize
+from showtell.metrics.result import MetricResult, Tokens
+from showtell.metrics.rouge import rouge_l
+
+__all__ = [
+    "DEFAULT_METRICS",
+    "METRICS",
+    "Cider",
+    "Diversity",
+    "DocumentFrequencies",
+    "MetricResult",
+    "Scores",
+    "score",
+    "tokenize",
+]
+
+METRICS = ("bleu", "meteor", "rouge", "cider", "cider-plain", "spice")  # in the order that tables show them
+DEFAULT_METRICS = ("bleu", "rouge", "cider")
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of one set of candidates, all times 100.
+
+    `corpus` maps `BLEU-1` ... `BLEU-4`, `METEOR`, `ROUGE-L`, `CIDEr`, `CIDEr-plain`, `SPICE`, those asked for; `images` maps
+    each image to the same names. `results` holds the metrics' own numbers, as fractions, in the order of `images`.
+    """
+
+    corpus: Mapping[str, float]
+    images: Mapping[str, Mapping[str, float]]
+    diversity: Diversity
+    tokenizer: str
+    versions: Mapping[str, str]
+    results: Mapping[str, MetricResult] = field(repr=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """The object that `showtell evaluate --json` writes, intervals apart."""
+        return {
+            "scores": dict(self.corpus),
+            "images": {image: dict(scores) for image, scores in self.images.items()},
+            "diversity": asdict(self.diversity),
+            "tokenizer": self.tokenizer,
+            "count": len(self.images),
+            "version": self.versions["showtell"],
+            "versions": dict(self.versions),
+        }
+
+
+class _Captions(NamedTuple):
+    """Tokenized captions of N images, in one order."""
+
+    candidates: list[Tokens]
+    references: list[list[Tokens]]
+
+
+def score(
+    candidates: Mapping[str, str],
+    references: Mapping[str, Sequence[str]],
+    metrics: Sequence[str] = DEFAULT_METRICS,
+    *,
+    frequencies: DocumentFrequencies | None = None,
+    training_captions: Iterable[str] | None = None,
+) -> Scores:
+    """Scores captions, one an image, against reference captions of the same images.
+
+    An empty candidate is a caption without words: it scores 0. `frequencies` are CIDEr's document frequencies, those of
+    `references` where absent; `training_captions` are wanted for the share of captions never seen in training.
+
+    Raises OptionError for an unknown metric; DataError where there is no image, images differ between the two sides, an image
+    has no reference or a caption is no string; MissingExtraError or MissingToolError where METEOR or SPICE cannot run.
+    """
+    _check(candidates, references, metrics)
+    words = _Captions(
+        [tokenize(caption) for caption in candidates.values()],
+        [[tokenize(caption) for caption in references[image]] for image in candidates],
+    )
+    # coco-caption's BLEU and CIDEr cut tokens at the no-break spaces in them (`1\u00a01/2`), its ROUGE-L and METEOR do not
+    pieces = _Captions([_cut(tokens) for tokens in words.candidates], [[_cut(t) for t in refs] for refs in words.references])
+    compute: dict[str, Callable[[], dict[str, MetricResult]]] = {
+        "bleu": lambda: bleu(*pieces),
+        "meteor": lambda: coco.meteor(*words),
+        "rouge": lambda: rouge_l(*words),
+        "cider": lambda: Cider(pieces.references, frequencies).score(pieces.candidates),
+        "cider-plain": lambda: Cider(pieces.references, frequencies, "CIDEr-plain").score(pieces.candidates),
+        "spice": lambda: coco.spice(*words),
+    }
+    results: dict[str, MetricResult] = {}
+    for metric in METRICS:
+        if metric in metrics:
+            results |= compute[metric]()
+    columns = {name: (100 * result.images).tolist() for name, result in results.items()}
+    training = None if training_captions is None else [tokenize(caption) for caption in training_captions]
+    return Scores(
+        corpus={name: 100 * result.corpus for name, result in results.items()},
+        images={image: {name: column[row] for name, column in columns.items()} for row, image in enumerate(candidates)},
+        diversity=diversity(*words, training),
+        tokenizer=ptb.NAME,
+        versions=_versions(metrics),
+        results=results,
+    )
+
+
+def _check(candidates: Mapping[str, str], references: Mapping[str, Sequence[str]], metrics: Sequence[str]) -> None:
+    unknown = [name for name in metrics if name not in METRICS]
+    if unknown or not metrics:
+        raise OptionError(f"metrics {unknown or 'empty'}: choose among {', '.join(METRICS)}")
+    if not candidates:
+        raise DataError("there are no candidates to score; give one caption for each image")
+    for here, there, side in ((candidates, references, "references"), (references, candidates, "candidates")):
+        if absent := [image for image in here if image not in there]:
+            raise DataError(
+                f"{len(absent)} of {len(here)} images have no {side}, {_some(absent)} among them; score the same images"
+            )
+    for image, caption in candidates.items():
+        captions = references[image]
+        if isinstance(captions, str) or len(captions) == 0:
+            raise DataError(f"{image}: its references are {captions!r}; give a list of one caption or more")
+        for text in (caption, *captions):
+            if not isinstance(text, str):
+                raise DataError(f"{image}: the caption {text!r} is of type {type(text).__name__}; captions are strings")
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(map(str, names[:3]))
+
+
+def _cut(tokens: Tokens) -> Tokens:
+    return " ".join(tokens).split()
+
+
+def _versions(metrics: Sequence[str]) -> dict[str, str]:
+    packages = ["showtell", "numpy"] + ["pycocoevalcap"] * bool({"meteor", "spice"} & set(metrics))
+    return {name: metadata.version(name) for name in packages} | {"python": platform.python_version()}

@@ -1,0 +1,147 @@
+"""METEOR and SPICE, by the authors' own Java programs out of the package pycocoevalcap (the extra `coco`).
+
+METEOR: Denkowski and Lavie 2014, "Meteor Universal: Language Specific Translation Evaluation for Any Target Language",
+version 1.5, English, with the settings of coco-caption (`-norm`, ranking parameters). SPICE: Anderson, Fernando, Johnson and
+Gould 2016, "SPICE: Semantic Propositional Image Caption Evaluation", version 1.0.
+
+The programs are run directly and not through pycocoevalcap's wrappers, which break where the locale writes decimal commas
+and where the installation path holds a space. METEOR's aligner hands back counts; the score is computed from them here, by
+the published formula, because the same sums then serve corpus scores and bootstrap samples.
+"""
+
+import importlib.util
+import json
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from showtell.errors import MissingExtraError, MissingToolError
+from showtell.metrics.result import FloatArray, MetricResult, Tokens
+
+# Numbers with decimal points whatever the locale; the memory is the authors' choice for their tables.
+_LOCALE = ("-Duser.language=en", "-Duser.country=US", "-Dfile.encoding=UTF-8")
+# METEOR 1.5's parameters for English: penalties and balance, then the weights of exact, stem, synonym and paraphrase matches.
+_ALPHA, _BETA, _GAMMA, _DELTA = 0.85, 0.2, 0.6, 0.75
+_MATCH_WEIGHTS = np.array([1.0, 0.6, 0.8, 0.6])
+_MODELS = "https://nlp.stanford.edu/software/stanford-corenlp-full-2015-12-09.zip"  # 385 MB
+
+
+def meteor(candidates: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) -> dict[str, MetricResult]:
+    """METEOR of N candidates; the corpus score pools the counts of all images.
+
+    Raises MissingExtraError without pycocoevalcap, MissingToolError without Java.
+    """
+    folder = _package("METEOR") / "meteor"
+    command = [
+        _java("METEOR"),
+        "-Xmx2G",
+        *_LOCALE,
+        "-jar",
+        str(folder / "meteor-1.5.jar"),
+        "-",
+        "-",
+        "-stdio",
+        "-l",
+        "en",
+        "-norm",
+    ]
+    # Left to itself the program looks for its paraphrases under a URL, which a space in the path spoils.
+    command += ["-a", str(folder / "data" / "paraphrase-en.gz")]
+    lines = (
+        " ||| ".join(["SCORE", *(_meteor_line(tokens) for tokens in refs), _meteor_line(candidate)])
+        for candidate, refs in zip(candidates, references, strict=True)
+    )
+    answer = _run(command, "METEOR", "\n".join(lines) + "\n")
+    totals = np.array([[float(number) for number in line.split()] for line in answer.splitlines()])
+    unbroken = (totals[:, 20] == 1) & (totals[:, 21] == totals[:, 0]) & (totals[:, 22] == totals[:, 1])
+    totals[unbroken, 20] = 0  # a caption matched whole in one chunk is not fragmented; neither does it count in the sum
+    return {"METEOR": MetricResult(_meteor_scores(totals), totals, _meteor_scores)}
+
+
+def spice(candidates: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) -> dict[str, MetricResult]:
+    """SPICE (F-score of scene-graph tuples) of N candidates; the corpus score is the mean.
+
+    Raises MissingExtraError without pycocoevalcap, MissingToolError without Java or the Stanford models.
+    """
+    folder = _package("SPICE") / "spice"
+    java = _java("SPICE")
+    for jar in ("stanford-corenlp-3.6.0.jar", "stanford-corenlp-3.6.0-models.jar"):
+        if not (folder / "lib" / jar).is_file():
+            raise MissingToolError(
+                f"SPICE needs {jar}, which pycocoevalcap leaves out: download {_MODELS} (385 MB) and copy {jar} out of it into "
+                f"{folder / 'lib'}"
+            )
+    entries = [
+        {"image_id": index, "test": " ".join(candidate), "refs": [" ".join(tokens) for tokens in refs]}
+        for index, (candidate, refs) in enumerate(zip(candidates, references, strict=True))
+    ]
+    with tempfile.TemporaryDirectory() as work:
+        given, found = Path(work, "captions.json"), Path(work, "scores.json")
+        given.write_text(json.dumps(entries), encoding="utf-8")
+        command = [java, "-Xmx8G", *_LOCALE, "-jar", str(folder / "spice-1.0.jar"), str(given), "-out", str(found), "-silent"]
+        _run(command, "SPICE")
+        results = json.loads(found.read_text(encoding="utf-8"))
+    scores = {entry["image_id"]: float(entry["scores"]["All"]["f"]) for entry in results}
+    return {"SPICE": MetricResult.mean_of([scores[index] for index in range(len(entries))])}
+
+
+def _meteor_scores(counts: FloatArray) -> FloatArray:
+    """METEOR (...) of the aligner's counts (..., 23).
+
+    Words and function words of candidate and reference (4); matched content and function words of both, by kind of match
+    (4 x 4); chunks; matched words of both (2).
+    """
+    words, reference_words, functions, reference_functions = np.moveaxis(counts[..., :4], -1, 0)
+    matches = counts[..., 4:20].reshape(
+        *counts.shape[:-1], 4, 4
+    )  # (..., kind, [content, of reference, function, of reference])
+    content, reference_content, function, reference_function = np.moveaxis(_MATCH_WEIGHTS @ matches, -1, 0)
+    chunks, matched, reference_matched = np.moveaxis(counts[..., 20:], -1, 0)
+
+    def share(content: FloatArray, function: FloatArray, words: FloatArray, functions: FloatArray) -> FloatArray:
+        whole = _DELTA * (words - functions) + (1 - _DELTA) * functions
+        return np.divide(_DELTA * content + (1 - _DELTA) * function, whole, out=np.zeros_like(whole), where=whole > 0)
+
+    precision = share(content, function, words, functions)
+    recall = share(reference_content, reference_function, reference_words, reference_functions)
+    balance = _ALPHA * precision + (1 - _ALPHA) * recall
+    mean = np.divide(precision * recall, balance, out=np.zeros_like(balance), where=balance > 0)
+    both = (matched + reference_matched) / 2
+    fragments = np.divide(chunks, both, out=np.zeros_like(both), where=both > 0)
+    return np.asarray(mean * (1 - _GAMMA * fragments**_BETA))
+
+
+def _meteor_line(tokens: Tokens) -> str:
+    return " ".join(tokens).replace("|||", "")
+
+
+def _package(metric: str) -> Path:
+    """The folder of pycocoevalcap, found without importing it (which would want pycocotools)."""
+    spec = importlib.util.find_spec("pycocoevalcap")
+    if spec is None or not spec.submodule_search_locations:
+        raise MissingExtraError("coco", metric)
+    return Path(spec.submodule_search_locations[0])
+
+
+def _java(metric: str) -> str:
+    java = shutil.which("java")
+    if java is None:
+        raise MissingToolError(
+            f"{metric} needs Java 8 or later and there is no `java` on the PATH: install one "
+            "(apt install default-jre-headless, brew install openjdk, winget install EclipseAdoptium.Temurin.21.JRE)"
+        )
+    return java
+
+
+def _run(command: Sequence[str], metric: str, text: str = "") -> str:
+    """Standard output of a Java program that was given `text`."""
+    done = subprocess.run(command, input=text, capture_output=True, encoding="utf-8", errors="replace", check=False)
+    if done.returncode != 0 or "Exception in thread" in done.stderr:
+        raise MissingToolError(
+            f"{metric}'s Java program failed: {done.stderr.strip()[-500:]}; try `{' '.join(command[:2])} -version`"
+        )
+    return done.stdout

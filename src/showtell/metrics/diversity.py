@@ -1,0 +1,55 @@
+"""How varied captions are, beside how right they are.
+
+Captioners that score well may still say the same few things about everything (van Miltenburg, Elliott and Vossen 2018,
+"Measuring the Diversity of Automatic Image Descriptions").
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+from showtell.metrics.bleu import closest_length
+from showtell.metrics.result import Tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Diversity:
+    """Shares lie between 0 and 1. Lengths count tokens.
+
+    `length_ratio` is the candidates' total length by that of the closest references, as in BLEU's brevity penalty;
+    `vocabulary` counts the candidates' different words and `vocabulary_use` is the share of the references' words that they
+    use; `distinct` is the share of different captions among the candidates; `unseen` is the share that is no training
+    caption, or None where no training captions were given.
+    """
+
+    length_ratio: float
+    mean_length: float
+    vocabulary: int
+    vocabulary_use: float
+    distinct: float
+    unseen: float | None
+
+
+def diversity(
+    candidates: Sequence[Tokens],
+    references: Sequence[Sequence[Tokens]],
+    training: Iterable[Tokens] | None = None,
+) -> Diversity:
+    """The diversity of N tokenized candidates (one at least), against their references and all training captions."""
+    words = set(chain.from_iterable(candidates))
+    known = set(chain.from_iterable(chain.from_iterable(references)))
+    captions = [tuple(tokens) for tokens in candidates]
+    length = sum(map(len, captions))
+    closest = sum(closest_length(len(tokens), refs) for tokens, refs in zip(captions, references, strict=True))
+    unseen = None
+    if training is not None:
+        seen = {tuple(tokens) for tokens in training}
+        unseen = sum(tokens not in seen for tokens in captions) / len(captions)
+    return Diversity(
+        length_ratio=length / closest if closest else 0.0,
+        mean_length=length / len(captions),
+        vocabulary=len(words),
+        vocabulary_use=len(words & known) / len(known) if known else 0.0,
+        distinct=len(set(captions)) / len(captions),
+        unseen=unseen,
+    )

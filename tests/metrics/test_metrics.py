@@ -1,0 +1,131 @@
+"""Scores worked out by hand, the public function and its errors."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from showtell.errors import DataError, MissingExtraError, MissingToolError, OptionError
+from showtell.metrics import Cider, DocumentFrequencies, coco, score
+from showtell.metrics.bleu import bleu
+from showtell.metrics.rouge import lcs_length, rouge_l
+
+CANDIDATES = {"dog.jpg": "a dog runs", "men.jpg": "Two men ride bikes."}
+REFERENCES = {
+    "dog.jpg": ["A dog is running on grass.", "The dog runs."],
+    "men.jpg": ["Two men ride bikes.", "Cyclists on a road."],
+}
+
+
+def test_bleu_by_hand():
+    result = bleu([["the", "the", "dog"]], [[["the", "dog", "runs", "fast"]]])
+    # one "the" is allowed, so 2 of 3 words match, and 1 of 2 bigrams; the candidate is a word short
+    penalty = math.exp(1 - 4 / 3)
+    assert result["BLEU-1"].corpus == pytest.approx(penalty * 2 / 3)
+    assert result["BLEU-2"].corpus == pytest.approx(penalty * math.sqrt(2 / 3 * 1 / 2))
+
+
+def test_rouge_takes_precision_and_recall_from_the_best_references():
+    result = rouge_l([["a", "b", "c"]], [[["a", "b"], ["a", "x", "b", "c", "y", "z"]]])
+    precision, recall = 3 / 3, 2 / 2  # of the second reference and of the first
+    assert result["ROUGE-L"].corpus == pytest.approx((1 + 1.2**2) * precision * recall / (recall + 1.2**2 * precision))
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "length"), [("", "abc", 0), ("abcbdab", "bdcaba", 4), ("aaa", "aa", 2), ("x", "y", 0)]
+)
+def test_longest_common_subsequence(first, second, length):
+    assert lcs_length(first, second) == length
+    assert lcs_length(second, first) == length
+
+
+def test_plain_cider_of_a_reference_itself_is_ten_and_ignores_length():
+    references = [[["a", "dog", "runs", "fast"]], [["two", "men", "ride", "bikes"]]]
+    assert Cider(references, variant="CIDEr-plain").score_image(0, ["a", "dog", "runs", "fast"]) == pytest.approx(10)
+    doubled = ["a", "dog", "runs", "fast"] * 2
+    plain, clipped = (Cider(references, variant=variant).score_image(0, doubled) for variant in ("CIDEr-plain", "CIDEr"))
+    assert plain > clipped
+
+
+def test_cider_of_one_image_is_zero_without_saved_frequencies(tmp_path):
+    references = [[["a", "dog"]]]
+    assert Cider(references).score([["a", "dog"]])["CIDEr"].corpus == 0
+    many = DocumentFrequencies.of([*references, [["a", "cat"]], [["a", "bird", "sings"]]])
+    many.save(tmp_path / "frequencies.json")
+    loaded = DocumentFrequencies.load(tmp_path / "frequencies.json")
+    assert loaded == many
+    assert Cider(references, loaded).score([["a", "dog"]])["CIDEr"].corpus > 0
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"format": "x"}', None])
+def test_damaged_frequencies_are_refused(tmp_path, content):
+    path = tmp_path / "frequencies.json"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(DataError, match=r"frequencies\.json"):
+        DocumentFrequencies.load(path)
+
+
+def test_score_gives_corpus_images_and_json():
+    scores = score(CANDIDATES, REFERENCES, ("bleu", "rouge", "cider", "cider-plain"), training_captions=["A dog runs!"])
+    assert list(scores.corpus) == ["BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L", "CIDEr", "CIDEr-plain"]
+    assert scores.images["men.jpg"]["BLEU-4"] == pytest.approx(100)
+    assert scores.corpus["ROUGE-L"] == pytest.approx(np.mean([image["ROUGE-L"] for image in scores.images.values()]))
+    assert scores.diversity.distinct == 1
+    assert scores.diversity.unseen == 0.5
+    assert scores.diversity.length_ratio == 1
+    value = json.loads(json.dumps(scores.to_json()))
+    assert value["scores"].keys() == scores.corpus.keys()
+    assert value["count"] == 2
+    assert value["tokenizer"] == "ptb"
+
+
+def test_an_empty_candidate_scores_zero():
+    scores = score(CANDIDATES | {"dog.jpg": ""}, REFERENCES)
+    assert set(scores.images["dog.jpg"].values()) == {0.0}
+
+
+def test_corpus_scores_of_resampled_images():
+    scores = score(CANDIDATES, REFERENCES)
+    bleu4 = scores.results["BLEU-4"]
+    np.testing.assert_allclose(bleu4.resampled(np.array([[1.0, 1.0], [0.0, 2.0]])), [bleu4.corpus, 1.0])
+
+
+@pytest.mark.parametrize(
+    ("candidates", "references", "metrics", "error", "words"),
+    [
+        (CANDIDATES, REFERENCES, ("blue",), OptionError, "bleu, meteor"),
+        (CANDIDATES, REFERENCES, (), OptionError, "choose"),
+        ({}, {}, ("bleu",), DataError, "no candidates"),
+        (CANDIDATES, {"dog.jpg": ["a"]}, ("bleu",), DataError, r"men\.jpg"),
+        ({"dog.jpg": "a"}, REFERENCES, ("bleu",), DataError, r"men\.jpg"),
+        (CANDIDATES, REFERENCES | {"dog.jpg": []}, ("bleu",), DataError, r"dog\.jpg"),
+        (CANDIDATES, REFERENCES | {"dog.jpg": "a dog"}, ("bleu",), DataError, "list of one caption"),
+        (CANDIDATES | {"dog.jpg": 5}, REFERENCES, ("bleu",), DataError, "type int"),
+        (CANDIDATES, REFERENCES | {"dog.jpg": [None]}, ("bleu",), DataError, "type NoneType"),
+    ],
+)
+def test_errors_name_the_image_and_the_remedy(candidates, references, metrics, error, words):
+    with pytest.raises(error, match=words):
+        score(candidates, references, metrics)
+
+
+def test_meteor_without_the_extra_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(coco.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'showtell\[coco\]'"):
+        score(CANDIDATES, REFERENCES, ("meteor",))
+
+
+def test_meteor_without_java_says_what_to_install(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(MissingToolError, match="default-jre-headless"):
+        score(CANDIDATES, REFERENCES, ("meteor",))
+
+
+def test_spice_without_its_models_says_where_to_put_them(monkeypatch, tmp_path):
+    monkeypatch.setattr(coco, "_java", lambda metric: "java")
+    monkeypatch.setattr(coco, "_package", lambda metric: tmp_path)
+    with pytest.raises(MissingToolError, match=r"stanford-corenlp-3\.6\.0\.jar") as caught:
+        score(CANDIDATES, REFERENCES, ("spice",))
+    assert str(tmp_path / "spice" / "lib") in str(caught.value)

@@ -74,7 +74,7 @@ def test_beam_of_two_worked_out_by_hand() -> None:
 
 
 def test_length_penalty_changes_the_ranking() -> None:
-    # By mean log-probability A-B-end (0.15 ** (1/3) = 0.531) still loses to B-end (0.36 ** (1/2) = 0.6); squared lengths win it.
+    # By mean log-probability A-B-end (0.15 ** (1/3) = 0.53) loses to B-end (0.36 ** (1/2) = 0.6); squared lengths win it.
     by_mean = run(GARDEN_PATH, beam_size=2, num_captions=2, length_penalty=1.0)[0]
     by_square = run(GARDEN_PATH, beam_size=2, num_captions=2, length_penalty=2.0)[0]
     assert by_mean[0].tokens == (B,)

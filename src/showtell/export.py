@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import onnx
@@ -24,9 +24,9 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from showtell import bundle
-from showtell.decoding import Array
 from showtell.data import PhotoStore, read_flickr8k
 from showtell.data.flickr8k import TOKEN_FILE
+from showtell.decoding import Array
 from showtell.errors import DataError, OutputError
 from showtell.files import sync
 from showtell.image import Preprocessing, read_rgb, to_pixels
@@ -125,9 +125,7 @@ def write_graphs(model: CaptionModel, folder: Path, *, half: bool) -> None:
     axes |= {name: {0: "photos", 1: "hypotheses"} for name in ["tokens", *state_names]}
     outputs = ["log_probs", "attention", *(f"next_{name}" for name in state_names)]
     step = _Step(model.decoder).eval()
-    _write(
-        step, (tokens, *prepared, *state), folder / "step.onnx", ["tokens", *prepared_names, *state_names], outputs, axes
-    )
+    _write(step, (tokens, *prepared, *state), folder / "step.onnx", ["tokens", *prepared_names, *state_names], outputs, axes)
     if half:
         for name in ("prepare.onnx", "step.onnx"):
             store_half(folder / name)
@@ -164,9 +162,9 @@ def fold_batch_norm(encoder: ResNet) -> ResNet:
     pairs = [("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3"), ("0", "1")]
     for module in list(folded.modules()):
         for conv, norm in pairs:
-            children = dict(module.named_children())
-            if isinstance(children.get(conv), nn.Conv2d) and isinstance(children.get(norm), nn.BatchNorm2d):
-                setattr(module, conv, fuse_conv_bn_eval(children[conv], children[norm]))
+            convolution, normalisation = getattr(module, conv, None), getattr(module, norm, None)
+            if isinstance(convolution, nn.Conv2d) and isinstance(normalisation, nn.BatchNorm2d):
+                setattr(module, conv, fuse_conv_bn_eval(convolution, normalisation))
                 setattr(module, norm, nn.Identity())
     return folded
 
@@ -194,7 +192,7 @@ def quantize_encoder(path: Path, calibration: Sequence[Array]) -> None:
         shutil.copyfile(quantized, path)
 
 
-class _Reader(CalibrationDataReader):
+class _Reader(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has no types
     """Calibration photos for onnxruntime, eight at a time."""
 
     def __init__(self, photos: Sequence[Array]) -> None:
@@ -223,11 +221,16 @@ def store_half(path: Path) -> None:
 
 
 def _write(
-    module: nn.Module, inputs: tuple[Tensor, ...], path: Path, names: list[str], outputs: list[str], axes: dict[str, dict[int, str]]
+    module: nn.Module,
+    inputs: tuple[Tensor, ...],
+    path: Path,
+    names: list[str],
+    outputs: list[str],
+    axes: dict[str, dict[int, str]],
 ) -> None:
     """Exports `module` to one self-contained ONNX file and checks it. `axes` names the dimensions that may vary."""
     dimensions = {name: torch.export.Dim(name) for many in axes.values() for name in many.values()}
-    shapes = tuple({axis: dimensions[dim] for axis, dim in axes[name].items()} for name in names)
+    shapes: tuple[Any, ...] = tuple({axis: dimensions[dim] for axis, dim in axes[name].items()} for name in names)
     if isinstance(module, _Step):
         shapes = (shapes[0], shapes[1:])  # its `*parts`
     previous = logging.root.manager.disable

@@ -4,6 +4,7 @@ A photo is opened by content, turned upright by its EXIF orientation, brought to
 resized as the model's `Preprocessing` says.
 """
 
+import contextlib
 import functools
 import io
 import os
@@ -13,7 +14,7 @@ from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from showtell.errors import ImageError, OptionError
 
@@ -68,8 +69,8 @@ class Preprocessing:
         unknown = set(values) - set(cls.__slots__)
         if unknown:
             raise OptionError(f"unknown preprocessing key {sorted(unknown)[0]!r}")
-        triples = {key: tuple(values[key]) for key in ("mean", "std") if key in values}
-        return cls(**{**values, **triples})
+        triples: dict[str, Any] = {key: tuple(values[key]) for key in ("mean", "std") if key in values}
+        return cls(**(values | triples))
 
     def normalize(self, pixels: Array) -> Array:
         """uint8 RGB (..., size, size, 3) to float32 (..., 3, size, size)."""
@@ -116,11 +117,13 @@ def read_rgb(source: PhotoSource, name: str | None = None) -> Image.Image:
     try:
         with Image.open(io.BytesIO(data), formats=_formats()) as image:
             return _decode(image, name)
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         raise ImageError("not-an-image", f"{name}: not an image that showtell can read") from None
     except Image.DecompressionBombError:  # Pillow's own limit, 179 million pixels, checked before anything is decoded
         limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
-        raise ImageError("too-many-pixels", f"{name}: more than the {limit:,} pixels that are decoded; shrink the photo") from None
+        raise ImageError(
+            "too-many-pixels", f"{name}: more than the {limit:,} pixels that are decoded; shrink the photo"
+        ) from None
 
 
 def to_pixels(image: Image.Image, preprocessing: Preprocessing) -> Array:
@@ -143,10 +146,9 @@ def _decode(image: Image.Image, name: str) -> Image.Image:
     except (OSError, SyntaxError, ValueError, EOFError) as error:
         code = "truncated" if "truncated" in str(error).lower() else "unreadable"
         raise ImageError(code, f"{name}: {error}") from None
-    try:
+    # A malformed EXIF block says nothing about the pixels, which are good.
+    with contextlib.suppress(OSError, SyntaxError, ValueError, TypeError, KeyError, ZeroDivisionError):
         image = ImageOps.exif_transpose(image)
-    except (OSError, SyntaxError, ValueError, TypeError, KeyError, ZeroDivisionError):
-        pass  # a malformed EXIF block says nothing about the pixels, which are good
     return _to_rgb(image)
 
 

@@ -94,7 +94,9 @@ class Dataset:
         samples = tuple(sample for sample in self.samples if sample.split == name)
         if not samples:
             have = sorted({sample.split for sample in self.samples if sample.split})
-            raise DataError(f"{self.name}: no photos of the split {name!r} are here; there are some of {', '.join(have) or 'none'}")
+            raise DataError(
+                f"{self.name}: no photos of the split {name!r} are here; there are some of {', '.join(have) or 'none'}"
+            )
         return samples
 
     def describe_missing(self) -> str | None:

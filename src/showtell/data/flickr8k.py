@@ -54,8 +54,8 @@ def read_flickr8k(folder: str | Path) -> Dataset:
                 missing.append(name)
     if len(missing) > len(samples):
         raise DataError(
-            f"{folder}: {len(missing)} of {len(seen)} listed photos are missing, {', '.join(missing[:3])} among them. Put the photos "
-            "of Flickr8k_Dataset (a folder of .jpg files or uncompressed .tar files) into this folder"
+            f"{folder}: {len(missing)} of {len(seen)} listed photos are missing, {', '.join(missing[:3])} among them. Put the "
+            "photos of Flickr8k_Dataset (a folder of .jpg files or uncompressed .tar files) into this folder"
         )
     return Dataset("Flickr8k", tuple(samples), photos, tuple(missing))
 

@@ -54,4 +54,3 @@ class TorchStepModel:
         if len(rows) < len(prepared.keys):  # while all photos go on, their grids stay where they are
             prepared = Prepared(*(part[rows] for part in prepared))
         return prepared, State(*(part[rows.unsqueeze(1), columns] for part in recurrent))
-

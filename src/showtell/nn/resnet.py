@@ -78,7 +78,7 @@ class ResNet(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Normalised pixels (B, 3, 224, 224) to grid features (B, 49, 2048), rows of the 7x7 grid one after another."""
-        x = self.maxpool(torch.relu(self.bn1(self.conv1(pixels))))
+        x: Tensor = self.maxpool(torch.relu(self.bn1(self.conv1(pixels))))
         for stage in range(1, 5):
             x = self.get_submodule(f"layer{stage}")(x)  # (B, 2048, 7, 7)
         return x.flatten(2).transpose(1, 2)

@@ -11,7 +11,6 @@ and the best by dev CIDEr are kept.
 """
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -70,7 +69,9 @@ class Checkpoint:
         try:
             networks.load_state_dict(load_tensors(self.path / "model.safetensors"))
         except RuntimeError as error:
-            raise CheckpointError(f"{self.path}: weights do not fit config.json: {str(error).splitlines()[-1].strip()}") from None
+            raise CheckpointError(
+                f"{self.path}: weights do not fit config.json: {str(error).splitlines()[-1].strip()}"
+            ) from None
         networks.eval()
         return model
 
@@ -95,7 +96,7 @@ def save(folder: Path, model: CaptionModel, config: Mapping[str, Any], training:
     for file in temporary.iterdir():
         sync(file)
     sync(temporary)
-    os.rename(temporary, target)
+    temporary.rename(target)
     sync(target.parent)
     kept = {last(folder).path, best(folder).path}
     for checkpoint in _all(folder):

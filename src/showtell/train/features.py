@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -80,7 +80,8 @@ def extract(
     }
     array, done = _open(folder, manifest, shape)
     todo = np.flatnonzero(done == 0)
-    network = encoder.to(memory_format=torch.channels_last).eval()
+    network = encoder.eval()
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a form that torch documents and its stubs lack
     device = next(encoder.parameters()).device
     finished = len(names) - len(todo)
     if progress:
@@ -95,7 +96,9 @@ def extract(
         with torch.inference_mode():
             features = network(batch).float().cpu().numpy()
         if not np.isfinite(features).all() or np.abs(features).max() > np.finfo(np.float16).max:
-            raise CacheError(f"features of {names[rows[0]]} or its neighbours do not fit float16: are the encoder's weights whole?")
+            raise CacheError(
+                f"features of {names[rows[0]]} or its neighbours do not fit float16: are the encoder's weights whole?"
+            )
         array[rows] = features
         array.flush()  # the rows must be on disk before they are marked as done
         done[rows] = 1
@@ -124,7 +127,7 @@ def _batches(todo: Array, read: Callable[[int], Array], batch_size: int) -> Iter
 def _open(folder: Path, manifest: dict[str, Any], shape: tuple[int, ...]) -> tuple[Any, Any]:
     """The feature and done arrays of a cache, newly made or continued."""
     path = folder / "manifest.json"
-    mode = "r+"
+    mode: Literal["r+", "w+"] = "r+"
     if path.exists():
         try:
             found = json.loads(path.read_text(encoding="utf-8"))

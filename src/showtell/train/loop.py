@@ -64,9 +64,7 @@ def train(recipe: Recipe, data: Path, output: Path, *, resume: bool, report: Rep
     names = sorted(sample.image for sample in (*train_samples, *dev_samples))
     cache = _features(recipe, pretrained, dataset, names, report)
     decoder = AttentionLSTM(
-        DecoderConfig(
-            vocabulary=len(vocabulary), features=pretrained.network.config.channels, **recipe.decoder.model_dump()
-        )
+        DecoderConfig(vocabulary=len(vocabulary), features=pretrained.network.config.channels, **recipe.decoder.model_dump())
     )
     model = CaptionModel(pretrained.network, decoder, vocabulary, pretrained.preprocessing)
     optimizer = torch.optim.AdamW(_groups(decoder, recipe.training.weight_decay))
@@ -193,7 +191,7 @@ def _train_epoch(
         scores = decoder(batch.features, batch.inputs, batch.lengths)
         loss = F.cross_entropy(scores, batch.targets, label_smoothing=options.label_smoothing)
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(decoder.parameters(), options.gradient_clip)
         optimizer.step()
         total += loss.item() * len(batch.targets)
@@ -247,12 +245,12 @@ def _claim(output: Path, recipe: Recipe, resume: bool) -> None:
         found = json.loads(file.read_text(encoding="utf-8"))
         if found != values:
             section = next(key for key in values if found.get(key) != values[key])
-            raise RecipeError(f"{output}: was trained by another recipe ({section}: {found.get(section)}, now {values[section]})")
+            raise RecipeError(
+                f"{output}: was trained by another recipe ({section}: {found.get(section)}, now {values[section]})"
+            )
         return
     try:
         (output / "checkpoints").mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
     except OSError as error:
         raise OutputError(f"{output}: cannot be written ({error.strerror})") from None
-
-

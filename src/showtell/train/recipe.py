@@ -7,7 +7,7 @@ overrides. An unknown key or a value out of range is a RecipeError that names it
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -37,13 +37,10 @@ class EncoderRecipe(_Section):
 class DecoderRecipe(_Section):
     """Sizes and dropout of the attention LSTM; see nn.attention_lstm.DecoderConfig."""
 
-    kind: Literal["soft", "top-down"] = "soft"
-    hidden: int = Field(512, ge=1)
-    embedding: int = Field(512, ge=1)
-    values: int = Field(512, ge=1)
-    attention: int = Field(512, ge=1)
+    hidden: int = Field(512, ge=1)  # LSTM state and word vectors
+    attention: int = Field(256, ge=1)
+    word_dropout: float = Field(0.3, ge=0, lt=1)
     dropout: float = Field(0.5, ge=0, lt=1)
-    feature_dropout: float = Field(0.2, ge=0, lt=1)
 
 
 class TrainingRecipe(_Section):

@@ -53,6 +53,10 @@ class PhotoStore:
     def __len__(self) -> int:
         return len(self._places)
 
+    def names(self) -> list[str]:
+        """File names of all photos, sorted."""
+        return sorted(self._places)
+
     def size(self, name: str) -> int:
         """Length of the photo's file in bytes."""
         return self._places[name].size

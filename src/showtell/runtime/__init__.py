@@ -1,0 +1,5 @@
+"""Running a bundle with onnxruntime."""
+
+from showtell.runtime.captioner import Captioner, load
+
+__all__ = ["Captioner", "load"]

@@ -1,0 +1,5 @@
+"""`python -m showtell` is the `showtell` command."""
+
+from showtell.cli import main
+
+main()

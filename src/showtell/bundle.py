@@ -1,0 +1,120 @@
+"""A bundle: one folder with everything that captioning needs, and no pickle.
+
+    config.json     format, architecture, preprocessing, search defaults, licence, data, recipe, scores, SHA-256 of each file
+    vocab.json      the words in id order
+    encoder.onnx    pixels (B, 3, 224, 224) float32 -> features (B, 49, 2048) float32
+    prepare.onnx    features -> values, keys and the like (`prepared`), and the first state; once a photo
+    step.onnx       tokens (B, K) int64, prepared, state -> log_probs (B, K, V), attention (B, K, 49), new state
+
+The embedded model is the bundle in `showtell/models/<EMBEDDED>`.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from showtell.errors import BundleError, ShowtellError
+from showtell.files import sha256, write_json
+from showtell.image import Preprocessing
+from showtell.types import DecodeOptions
+from showtell.vocab import Vocabulary
+
+FORMAT = 1
+FILES = ("vocab.json", "encoder.onnx", "prepare.onnx", "step.onnx")
+MODELS = Path(__file__).parent / "models"
+EMBEDDED = "resnet50-lstm-flickr8k"
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle that was read and whose files are what their hashes say."""
+
+    folder: Path
+    name: str
+    preprocessing: Preprocessing
+    search: DecodeOptions
+    vocabulary: Vocabulary
+    config: Mapping[str, Any]
+
+    @classmethod
+    def read(cls, folder: str | Path) -> Self:
+        """The bundle in `folder`. Raises BundleError where a file is missing or altered, or the format is another."""
+        folder = Path(folder)
+        path = folder / "config.json"
+        try:
+            config = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise BundleError(f"{folder}: no config.json here; a bundle is a folder that `showtell export` writes") from None
+        except (OSError, ValueError) as error:
+            raise BundleError(f"{path}: not readable ({error})") from None
+        found = config.get("format") if isinstance(config, dict) else None
+        if found != FORMAT:
+            raise BundleError(f"{path}: bundle format {found!r}; this version of showtell reads format {FORMAT}")
+        try:
+            for name in FILES:
+                _check(folder / name, config["files"][name])
+            bundle = cls(
+                folder,
+                config["name"],
+                Preprocessing.from_json(config["preprocessing"]),
+                DecodeOptions.from_json(config["search"]),
+                Vocabulary.load(folder / "vocab.json"),
+                config,
+            )
+            words = config["architecture"]["decoder"]["vocabulary"]
+        except KeyError as error:
+            raise BundleError(f"{path}: the key {error.args[0]!r} is missing; export the model again") from None
+        except BundleError:
+            raise
+        except (ShowtellError, TypeError, AttributeError) as error:
+            raise BundleError(f"{path}: {error}") from None
+        if words != len(bundle.vocabulary):
+            raise BundleError(f"{folder}: the decoder has {words} words and vocab.json {len(bundle.vocabulary)}")
+        return bundle
+
+    @classmethod
+    def find(cls, model: str | Path | None) -> Self:
+        """The bundle of that name or in that folder; None is the embedded model."""
+        if model is None:
+            return cls.read(MODELS / EMBEDDED)
+        if isinstance(model, str) and (MODELS / model / "config.json").is_file():
+            return cls.read(MODELS / model)
+        if not Path(model).is_dir():
+            have = ", ".join(sorted(path.parent.name for path in MODELS.glob("*/config.json")))
+            raise BundleError(f"{model}: no such bundle; give the folder of one, or a name: {have or 'none is embedded'}")
+        return cls.read(model)
+
+
+def write_config(
+    folder: Path,
+    *,
+    name: str,
+    architecture: Mapping[str, Any],
+    preprocessing: Preprocessing,
+    search: DecodeOptions,
+    about: Mapping[str, Any],
+) -> None:
+    """Completes a bundle: writes config.json, with the hashes of the files beside it. `about` adds licence, data and scores."""
+    config = {
+        "format": FORMAT,
+        "name": name,
+        "architecture": dict(architecture),
+        "preprocessing": asdict(preprocessing),
+        "search": asdict(search),
+        **about,
+        "files": {file: sha256(folder / file) for file in FILES},
+    }
+    write_json(folder / "config.json", config)
+
+
+def _check(path: Path, expected: str) -> None:
+    try:
+        found = sha256(path)
+    except FileNotFoundError:
+        raise BundleError(f"{path}: missing from the bundle; export or install it again") from None
+    except OSError as error:
+        raise BundleError(f"{path}: {error.strerror or error}") from None
+    if found != expected:
+        raise BundleError(f"{path}: altered or cut short (its SHA-256 is not the one in config.json); export or install it again")

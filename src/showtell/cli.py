@@ -1,0 +1,315 @@
+"""The command line. Each command imports what it needs when it runs, so that captioning never loads torch.
+
+Exit status 0: everything done; 1: done, but some photos failed and each is named on standard error; 2: wrong usage, or nothing
+could be done; 130: interrupted. Captions go to standard output, everything else to standard error.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TextIO
+
+import click
+
+from showtell.errors import MissingExtraError, OutputError, ShowtellError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+DONE, SOME_FAILED, NOTHING_DONE, INTERRUPTED = 0, 1, 2, 130
+
+
+def main() -> None:
+    """Entry point of the `showtell` command."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="surrogateescape")  # paths that are not UTF-8 go out as they came in
+    try:
+        status = cli.main(standalone_mode=False)
+    except click.exceptions.Exit as error:
+        status = error.exit_code
+    except click.ClickException as error:
+        error.show()
+        status = error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("interrupted", err=True)
+        status = INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is read by `head` ends without a word
+        status = SOME_FAILED
+    except ShowtellError as error:
+        click.echo(f"showtell: {error}", err=True)
+        status = NOTHING_DONE
+    sys.exit(status)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="showtell")
+def cli() -> None:
+    """Captions images: one photo or millions, with the model inside this package or with your own."""
+
+
+_model = click.option("--model", metavar="DIR_OR_NAME", help="A bundle's folder or name.  [default: the embedded model]")
+_threads = click.option(
+    "--threads", type=click.IntRange(0), default=0, show_default="all cores", help="CPU threads of the model."
+)
+_device = click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+_batch_size = click.option("--batch-size", type=click.IntRange(1), default=8, show_default=True, help="Photos at a time.")
+
+
+def _search_options(command: Any) -> Any:
+    """The options that change how captions are searched for; each is the bundle's unless given."""
+    for option in reversed(
+        (
+            click.option("--beam-size", type=int, metavar="N", help="Hypotheses followed at once; 1 is greedy."),
+            click.option("--num-captions", type=int, metavar="N", help="Captions of each photo, best first."),
+            click.option("--max-length", type=int, metavar="N", help="Words of a caption at most."),
+            click.option("--length-penalty", type=float, metavar="X", help="0 ranks by total, 1 by mean log-probability."),
+            click.option("--no-repeat-ngram", type=int, metavar="N", help="Never repeat N words in a row; 0 allows it."),
+            click.option("--sample", is_flag=True, default=None, help="Draw captions at random instead of searching."),
+            click.option("--temperature", type=float, metavar="T", help="With --sample: below 1 safer, above 1 wilder."),
+            click.option("--top-p", type=float, metavar="P", help="With --sample: only the likeliest words of mass P."),
+            click.option("--seed", type=int, metavar="N", help="With --sample: the same seed, the same captions."),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+@cli.command()
+@click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+@_model
+@_search_options
+@click.option("--sentence", is_flag=True, help="Capital letter and full stop.")
+@click.option(
+    "--format", "format_", type=click.Choice(["text", "jsonl"]), help="Of standard output.  [default: text, or none with --output]"
+)
+@click.option(
+    "--output", "outputs", multiple=True, type=click.Path(path_type=Path), metavar="FILE", help="Also write there: .txt or .jsonl."
+)
+@click.option("--overwrite", is_flag=True, help="Replace an --output file that is there.")
+@_batch_size
+@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Threads that decode photos.")
+@_threads
+@_device
+def caption(
+    paths: tuple[str, ...],
+    model: str | None,
+    sentence: bool,
+    format_: str | None,
+    outputs: tuple[Path, ...],
+    overwrite: bool,
+    batch_size: int,
+    workers: int,
+    threads: int,
+    device: Any,
+    **search: Any,
+) -> int:
+    """Caption photos: files, folders (recursive), or `-` for a list of paths on standard input.
+
+    One photo prints its caption; several print path, tab, caption. A photo that cannot be read is named on standard error and
+    the others go on.
+    """
+    from showtell.io.sinks import sentences
+    from showtell.io.sources import photo_paths
+    from showtell.runtime import load
+
+    photos = photo_paths(paths, sys.stdin.buffer)
+    if not photos:
+        raise click.UsageError(f"no photos in {', '.join(paths)}")
+    captioner = load(model, threads=threads, device=device)
+    options = captioner.options(**search)
+    failed = 0
+    with contextlib.ExitStack() as stack:
+        sinks = [stack.enter_context(_output_sink(path, overwrite)) for path in outputs]
+        if format_ or not outputs:
+            sinks.append(_sink(format_ or "text", sys.stdout, single=len(photos) == 1))
+        console = stack.enter_context(Console(shown=len(photos) > 1 and not (sys.stdout.isatty() and (format_ or not outputs))))
+        records = captioner.records(photos, options, batch_size=batch_size, workers=workers)
+        for number, record in enumerate(records, start=1):
+            if record.error_code is not None:
+                failed += 1
+                console.message(f"showtell: {record.error_message} [{record.error_code}]")
+            for sink in sinks:
+                sink.write(sentences(record) if sentence else record)
+            console.progress("captioning", number, len(photos))
+    if failed and len(photos) > 1:
+        click.echo(f"showtell: {len(photos) - failed} captioned, {failed} failed", err=True)
+    if failed == len(photos):
+        return NOTHING_DONE
+    return SOME_FAILED if failed else DONE
+
+
+@cli.command()
+@click.argument("recipe", metavar="RECIPE")
+@click.option("--data", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Flickr8k in its official layout.")
+@click.option("--output", required=True, type=click.Path(path_type=Path), metavar="RUN_DIR", help="The run's folder.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a key of the recipe; repeatable.")
+@click.option("--resume", is_flag=True, help="Go on after the last epoch that was finished.")
+def train(recipe: str, data: Path, output: Path, overrides: tuple[str, ...], resume: bool) -> int:
+    """Train a captioner by RECIPE: `flickr8k`, `debug`, or a .toml file of your own."""
+    with _needs("train", "training"):
+        from showtell.train.loop import train as run
+        from showtell.train.recipe import Recipe
+
+    with Console() as console:
+        best = run(Recipe.load(recipe, overrides), data, output, resume=resume, report=console)
+    scores = "  ".join(f"{name} {value:.1f}" for name, value in best.scores.items())
+    click.echo(f"best: {best.path} (epoch {best.epoch})  {scores}", err=True)
+    click.echo(f"next: showtell export {output} --output BUNDLE_DIR --quantize int8 --calibration {data}", err=True)
+    return DONE
+
+
+@cli.command()
+@click.option("--data", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Flickr8k in its official layout.")
+@click.option("--split", type=click.Choice(["train", "dev", "test"]), default="dev", show_default=True)
+@_model
+@_search_options
+@click.option("--json", "json_file", type=click.Path(path_type=Path), metavar="FILE", help="Write all scores there.")
+@_batch_size
+@_threads
+@_device
+def evaluate(
+    data: Path,
+    split: Any,
+    model: str | None,
+    json_file: Path | None,
+    batch_size: int,
+    threads: int,
+    device: Any,
+    **search: Any,
+) -> int:
+    """Caption the photos of a data set's split and score the captions against its references."""
+    from showtell.data import read_flickr8k
+    from showtell.evaluation import evaluate_model, print_scores
+    from showtell.files import write_json
+    from showtell.runtime import load
+
+    dataset = read_flickr8k(data)
+    captioner = load(model, threads=threads, device=device)
+    options = captioner.options(**search)
+    with Console() as console:
+        if note := dataset.describe_missing():
+            console.message(note)
+        scores = evaluate_model(captioner, dataset, split, options, batch_size=batch_size, progress=console.progress)
+    print_scores(scores)
+    if json_file is not None:
+        write_json(json_file, scores.to_json())
+    return DONE
+
+
+@cli.command()
+@click.argument("checkpoint", type=click.Path(path_type=Path), metavar="CHECKPOINT")
+@click.option("--output", required=True, type=click.Path(path_type=Path), metavar="BUNDLE_DIR", help="A new folder.")
+@click.option("--quantize", type=click.Choice(["none", "int8"]), default="none", show_default=True)
+@click.option(
+    "--calibration",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="For int8: photos to measure ranges on, a folder of them or a data set (its train photos).",
+)
+@click.option("--calibration-photos", type=click.IntRange(1), default=256, show_default=True, help="How many of them.")
+@click.option("--name", help="The bundle's name.  [default: its folder's]")
+def export(
+    checkpoint: Path, output: Path, quantize: Any, calibration: Path | None, calibration_photos: int, name: str | None
+) -> int:
+    """Pack a checkpoint (a run's folder stands for its best one) into a bundle that runs without torch."""
+    with _needs("train", "exporting"):
+        from showtell.export import calibration_inputs
+        from showtell.export import export as run
+        from showtell.train.checkpoint import find
+
+    found = find(checkpoint)
+    photos = calibration_inputs(found, calibration, calibration_photos) if calibration and quantize == "int8" else []
+    run(found, output, quantize=quantize, calibration=photos, name=name)
+    size = sum(file.stat().st_size for file in output.iterdir())
+    click.echo(f"{output}: {size / 1e6:.1f} MB, from {found.path}", err=True)
+    click.echo(f"next: showtell caption PHOTO --model {output}", err=True)
+    return DONE
+
+
+class Console:
+    """Messages and progress on standard error: a live bar on a terminal, plain lines elsewhere."""
+
+    def __init__(self, shown: bool = True) -> None:
+        self._shown = shown and sys.stderr.isatty()
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+        self._what = ""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def message(self, text: str) -> None:
+        """A line on standard error, above the bar."""
+        if self._bar is not None:
+            self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        else:
+            click.echo(text, err=True)
+
+    def progress(self, what: str, done: int, total: int, note: str = "") -> None:
+        """Shows `done` of `total` steps of `what`."""
+        if not self._shown:
+            return
+        if self._bar is None:
+            from rich import progress as rich_progress
+            from rich.console import Console as RichConsole
+
+            self._bar = rich_progress.Progress(
+                rich_progress.TextColumn("{task.description}"),
+                rich_progress.BarColumn(),
+                rich_progress.MofNCompleteColumn(),
+                rich_progress.TimeRemainingColumn(),
+                rich_progress.TextColumn("{task.fields[note]}"),
+                console=RichConsole(stderr=True),
+                transient=True,
+            )
+            self._bar.start()
+        if self._task is None or self._what != what:
+            if self._task is not None:
+                self._bar.remove_task(self._task)
+            self._task, self._what = self._bar.add_task(what, total=total, note=note), what
+        self._bar.update(self._task, completed=done, total=total, note=note)
+
+
+def _sink(kind: str, stream: TextIO, *, single: bool) -> Any:
+    from showtell.io.sinks import JsonlSink, TextSink
+
+    return JsonlSink(stream) if kind == "jsonl" else TextSink(stream, single=single)
+
+
+@contextlib.contextmanager
+def _output_sink(path: Path, overwrite: bool) -> Iterator[Any]:
+    """A sink that writes to a file of the kind its suffix says."""
+    kinds = {".txt": "text", ".tsv": "text", ".jsonl": "jsonl"}
+    kind = kinds.get(path.suffix.lower())
+    if kind is None:
+        raise OutputError(f"{path}: the suffix says the format and must be one of {', '.join(kinds)}")
+    try:
+        stream = open(path, "w" if overwrite else "x", encoding="utf-8", errors="surrogateescape", newline="\n")
+    except FileExistsError:
+        raise OutputError(f"{path}: is there already; give another file or --overwrite") from None
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written ({error.strerror})") from None
+    with stream:
+        yield _sink(kind, stream, single=False)
+
+
+@contextlib.contextmanager
+def _needs(extra: str, feature: str) -> Iterator[None]:
+    """Turns a missing package into an error that names the extra to install."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("showtell"):
+            raise
+        raise MissingExtraError(extra, feature) from None

@@ -1,0 +1,47 @@
+"""A model over a data set's split: one caption for each photo, to be scored against its references."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from showtell.data import Dataset
+from showtell.errors import DataError
+from showtell.runtime import Captioner
+from showtell.types import DecodeOptions, Split
+
+
+@dataclass(frozen=True)
+class Run:
+    """Candidates and references by photo name, and the reasons why photos were left out."""
+
+    candidates: dict[str, str]
+    references: dict[str, tuple[str, ...]]
+    failed: dict[str, str]
+
+
+def caption_split(
+    captioner: Captioner,
+    dataset: Dataset,
+    split: Split,
+    options: DecodeOptions,
+    *,
+    batch_size: int = 8,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Run:
+    """Captions all photos of the split. Raises DataError where none could be read."""
+    samples = dataset.split(split)
+    photos = (dataset.photos.read(sample.image) for sample in samples)
+    candidates: dict[str, str] = {}
+    failed: dict[str, str] = {}
+    for number, (sample, record) in enumerate(
+        zip(samples, captioner.records(photos, options, batch_size=batch_size), strict=True), start=1
+    ):
+        if record.caption is None:
+            failed[sample.image] = record.error_message or ""
+        else:
+            candidates[sample.image] = record.caption
+        if progress:
+            progress("captioning", number, len(samples))
+    if not candidates:
+        name, reason = next(iter(failed.items()))
+        raise DataError(f"none of the {len(samples)} {split} photos could be read; {name}: {reason}")
+    return Run(candidates, {s.image: s.captions for s in samples if s.image in candidates}, failed)

@@ -1,0 +1,252 @@
+"""From a checkpoint to a bundle: three ONNX graphs, the encoder quantised to int8 where asked for.
+
+Quantisation is static, in QDQ form: int8 weights with one scale a channel, uint8 activations with one scale a tensor, taken
+from the ranges seen on calibration photos (Jacob et al. 2018). The decoder's matrices are stored in half precision and
+widened when a session loads them, which costs no accuracy that can be measured.
+"""
+
+import copy
+import logging
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from showtell import bundle
+from showtell.decoding import Array
+from showtell.data import PhotoStore, read_flickr8k
+from showtell.data.flickr8k import TOKEN_FILE
+from showtell.errors import DataError, OutputError
+from showtell.files import sync
+from showtell.image import Preprocessing, read_rgb, to_pixels
+from showtell.nn.attention_lstm import AttentionLSTM, Prepared, State
+from showtell.nn.captioner import CaptionModel
+from showtell.nn.resnet import ResNet
+from showtell.train.checkpoint import Checkpoint
+from showtell.types import DecodeOptions
+
+OPSET = 18
+Quantize = Literal["none", "int8"]
+
+
+def export(
+    checkpoint: Checkpoint,
+    output: Path,
+    *,
+    quantize: Quantize = "none",
+    calibration: Sequence[Array] = (),
+    search: DecodeOptions | None = None,
+    name: str | None = None,
+) -> None:
+    """Writes the checkpoint's captioner as a bundle to `output`, which must not exist.
+
+    `calibration` holds photos as model input, float32 (3, size, size) each; needed for int8. `search` is what the bundle will
+    search by unless told otherwise.
+    """
+    if output.exists():
+        raise OutputError(f"{output}: is there already; give a new folder")
+    if quantize == "int8" and not calibration:
+        raise OutputError("int8 needs photos to calibrate on; give some, 100 or more that look like those to be captioned")
+    model = checkpoint.load_model()
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as temporary:
+        folder = Path(temporary) / "bundle"
+        folder.mkdir()
+        write_graphs(model, folder, half=quantize == "int8")
+        if quantize == "int8":
+            quantize_encoder(folder / "encoder.onnx", calibration)
+        model.vocabulary.save(folder / "vocab.json")
+        validation = checkpoint.config["recipe"]["validation"]
+        bundle.write_config(
+            folder,
+            name=name or output.name,
+            architecture={"encoder": asdict(model.encoder.config), "decoder": asdict(model.decoder.config)},
+            preprocessing=model.preprocessing,
+            search=search or DecodeOptions(**validation),
+            about={
+                "quantization": quantize,
+                "data": checkpoint.config["data"],
+                "encoder_weights": checkpoint.config["encoder_weights"],
+                "recipe": checkpoint.config["recipe"],
+                "epoch": checkpoint.epoch,
+                "dev_scores_float32": checkpoint.scores,
+            },
+        )
+        for file in folder.iterdir():
+            sync(file)
+        shutil.move(folder, output)
+        sync(output.parent)
+
+
+def calibration_inputs(checkpoint: Checkpoint, source: Path, count: int) -> list[Array]:
+    """`count` photos below `source` as model input: of the train split where `source` is a data set, evenly spread."""
+    preprocessing = Preprocessing.from_json(checkpoint.config["preprocessing"])
+    if any(source.rglob(TOKEN_FILE)):
+        dataset = read_flickr8k(source)
+        photos, names = dataset.photos, sorted(sample.image for sample in dataset.split("train"))
+    else:
+        photos = PhotoStore(folders=[source], tars=sorted(source.rglob("*.tar")))
+        names = photos.names()
+    if not names:
+        raise DataError(f"{source}: no photos here to calibrate on")
+    chosen = [names[place] for place in np.linspace(0, len(names) - 1, min(count, len(names))).astype(int)]
+    return [preprocessing.normalize(to_pixels(read_rgb(photos.read(name), name), preprocessing)) for name in chosen]
+
+
+def write_graphs(model: CaptionModel, folder: Path, *, half: bool) -> None:
+    """encoder.onnx, prepare.onnx and step.onnx in float32; with `half`, the decoder's matrices are stored in float16."""
+    size = model.preprocessing.size
+    encoder = fold_batch_norm(model.encoder)
+    pixels = torch.zeros(2, 3, size, size)
+    _write(encoder, (pixels,), folder / "encoder.onnx", ["pixels"], ["features"], {"pixels": {0: "photos"}})
+
+    features = torch.zeros(2, (size // 32) ** 2, model.encoder.config.channels)
+    prepare = _Prepare(model.decoder).eval()
+    prepared_names, state_names = list(Prepared._fields), list(State._fields)
+    _write(
+        prepare, (features,), folder / "prepare.onnx", ["features"], prepared_names + state_names, {"features": {0: "photos"}}
+    )
+    with torch.inference_mode():
+        prepared, state = model.decoder.eval().prepare(features)
+    state = State(*(part.expand(-1, 3, -1).clone() for part in state))
+    tokens = torch.zeros(2, 3, dtype=torch.int64)
+    axes = {name: {0: "photos"} for name in prepared_names}
+    axes |= {name: {0: "photos", 1: "hypotheses"} for name in ["tokens", *state_names]}
+    outputs = ["log_probs", "attention", *(f"next_{name}" for name in state_names)]
+    step = _Step(model.decoder).eval()
+    _write(
+        step, (tokens, *prepared, *state), folder / "step.onnx", ["tokens", *prepared_names, *state_names], outputs, axes
+    )
+    if half:
+        for name in ("prepare.onnx", "step.onnx"):
+            store_half(folder / name)
+
+
+class _Prepare(nn.Module):
+    """`AttentionLSTM.prepare` with plain tensors out, as an ONNX graph has them."""
+
+    def __init__(self, decoder: AttentionLSTM) -> None:
+        super().__init__()
+        self.decoder = decoder
+
+    def forward(self, features: Tensor) -> tuple[Tensor, ...]:
+        prepared, state = self.decoder.prepare(features)
+        return (*prepared, *state)
+
+
+class _Step(nn.Module):
+    """`AttentionLSTM.step` with plain tensors in and out."""
+
+    def __init__(self, decoder: AttentionLSTM) -> None:
+        super().__init__()
+        self.decoder = decoder
+
+    def forward(self, tokens: Tensor, *parts: Tensor) -> tuple[Tensor, ...]:
+        count = len(Prepared._fields)
+        log_probs, state, attention = self.decoder.step(tokens, Prepared(*parts[:count]), State(*parts[count:]))
+        return (log_probs, attention, *state)
+
+
+def fold_batch_norm(encoder: ResNet) -> ResNet:
+    """A copy whose normalisations are part of the convolutions before them: the same function with half the operations."""
+    folded = copy.deepcopy(encoder).eval()
+    pairs = [("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3"), ("0", "1")]
+    for module in list(folded.modules()):
+        for conv, norm in pairs:
+            children = dict(module.named_children())
+            if isinstance(children.get(conv), nn.Conv2d) and isinstance(children.get(norm), nn.BatchNorm2d):
+                setattr(module, conv, fuse_conv_bn_eval(children[conv], children[norm]))
+                setattr(module, norm, nn.Identity())
+    return folded
+
+
+def quantize_encoder(path: Path, calibration: Sequence[Array]) -> None:
+    """Replaces the float32 encoder graph at `path` by its int8 form."""
+    with tempfile.TemporaryDirectory() as temporary:
+        quantized = Path(temporary) / "int8.onnx"
+        previous = logging.root.level
+        logging.root.setLevel(logging.ERROR)  # advice on preprocessing that a folded convolutional network does not need
+        try:
+            quantize_static(
+                path,
+                quantized,
+                _Reader(calibration),
+                quant_format=QuantFormat.QDQ,
+                per_channel=True,
+                activation_type=QuantType.QUInt8,
+                weight_type=QuantType.QInt8,
+                calibrate_method=CalibrationMethod.MinMax,
+                extra_options={"CalibMovingAverage": True, "CalibTensorRangeSymmetric": False},
+            )
+        finally:
+            logging.root.setLevel(previous)
+        shutil.copyfile(quantized, path)
+
+
+class _Reader(CalibrationDataReader):
+    """Calibration photos for onnxruntime, eight at a time."""
+
+    def __init__(self, photos: Sequence[Array]) -> None:
+        self._batches: Iterator[Array] = (np.stack(photos[start : start + 8]) for start in range(0, len(photos), 8))
+
+    def get_next(self) -> dict[str, Array] | None:
+        batch = next(self._batches, None)
+        return None if batch is None else {"pixels": batch}
+
+
+def store_half(path: Path) -> None:
+    """Stores a graph's large float32 constants as float16, each widened again by a Cast that is folded when a session loads."""
+    graph_model = onnx.load(path)
+    graph = graph_model.graph
+    casts = []
+    for constant in graph.initializer:
+        if constant.data_type != TensorProto.FLOAT or np.prod(constant.dims) < 1024:
+            continue
+        name = constant.name
+        half = numpy_helper.from_array(numpy_helper.to_array(constant).astype(np.float16), f"{name}.half")
+        constant.CopyFrom(half)
+        casts.append(helper.make_node("Cast", [half.name], [name], to=TensorProto.FLOAT))
+    for number, cast in enumerate(casts):
+        graph.node.insert(number, cast)
+    onnx.save(graph_model, path)
+
+
+def _write(
+    module: nn.Module, inputs: tuple[Tensor, ...], path: Path, names: list[str], outputs: list[str], axes: dict[str, dict[int, str]]
+) -> None:
+    """Exports `module` to one self-contained ONNX file and checks it. `axes` names the dimensions that may vary."""
+    dimensions = {name: torch.export.Dim(name) for many in axes.values() for name in many.values()}
+    shapes = tuple({axis: dimensions[dim] for axis, dim in axes[name].items()} for name in names)
+    if isinstance(module, _Step):
+        shapes = (shapes[0], shapes[1:])  # its `*parts`
+    previous = logging.root.manager.disable
+    logging.disable(logging.WARNING)  # torch.onnx reports its internals
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program = torch.onnx.export(
+                module.eval(),
+                inputs,
+                input_names=names,
+                output_names=outputs,
+                dynamic_shapes=shapes,
+                opset_version=OPSET,
+                dynamo=True,
+                verbose=False,
+            )
+    finally:
+        logging.disable(previous)
+    assert program is not None  # so where no file is asked for
+    program.save(path, external_data=False)
+    onnx.checker.check_model(onnx.load(path), full_check=True)

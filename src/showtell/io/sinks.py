@@ -1,0 +1,49 @@
+"""Where records go: text for people, JSON lines for programs."""
+
+import json
+from dataclasses import replace
+from typing import TextIO
+
+from showtell.text import as_sentence
+from showtell.types import Record
+
+
+class TextSink:
+    """The caption alone where there is one photo, `path<TAB>caption` where there are several; a line for each caption."""
+
+    def __init__(self, stream: TextIO, *, single: bool) -> None:
+        self._stream = stream
+        self._single = single
+
+    def write(self, record: Record) -> None:
+        """Writes the record's captions; a record of an error writes nothing, its reason goes to standard error."""
+        for caption in record.captions:
+            self._stream.write(f"{caption.text}\n" if self._single else f"{record.path}\t{caption.text}\n")
+        self._stream.flush()
+
+
+class JsonlSink:
+    """One JSON object a line, errors included."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, record: Record) -> None:
+        """Writes the record as one line."""
+        self._stream.write(to_line(record) + "\n")
+        self._stream.flush()
+
+
+def to_line(record: Record) -> str:
+    """The record as one line of JSON. A path that is not UTF-8 keeps its bytes as escaped surrogates."""
+    text = json.dumps(record.to_json(), ensure_ascii=False)
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(record.to_json())
+    return text
+
+
+def sentences(record: Record) -> Record:
+    """The record with its captions as sentences, capital letter and full stop."""
+    return replace(record, captions=tuple(replace(c, text=as_sentence(c.text)) for c in record.captions))

@@ -1,0 +1,142 @@
+"""The captioner that people use: photos in, captions out, in batches, one bad photo never ending the rest."""
+
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+
+from showtell.bundle import Bundle
+from showtell.decoding import Array, Hypothesis, search
+from showtell.errors import ImageError, OptionError
+from showtell.image import PhotoSource, name_of, read_rgb, to_pixels
+from showtell.runtime.models import Device, OnnxEncoder, OnnxStepModel
+from showtell.text import detokenize
+from showtell.types import Caption, DecodeOptions, Record
+from showtell.vocab import SEARCH_TOKENS
+
+BATCH_SIZE = 8  # the int8 encoder is no faster per photo with more on two cores
+
+
+@dataclass(frozen=True, slots=True)
+class _Photo:
+    """A photo on its way through: decoded, or the error that it met."""
+
+    name: str
+    pixels: Array | None  # uint8 (size, size, 3)
+    width: int | None = None
+    height: int | None = None
+    error: ImageError | None = None
+
+
+class Captioner:
+    """A loaded bundle.
+
+    Call it with a path, encoded bytes, a PIL image or an array for a `Caption`, or with a list of such for a list. `records`
+    streams any number of photos and reports broken ones instead of raising.
+    """
+
+    def __init__(self, bundle: Bundle, *, threads: int = 0, device: Device = "cpu") -> None:
+        if threads < 0:
+            raise OptionError(f"threads is {threads}; it must be 0 (as many as there are cores) or more")
+        self.bundle = bundle
+        self.encoder = OnnxEncoder(bundle, threads, device)
+        self.decoder = OnnxStepModel(bundle, threads, device)
+
+    @overload
+    def __call__(self, photo: PhotoSource, **options: Any) -> Caption: ...
+
+    @overload
+    def __call__(self, photo: Sequence[PhotoSource], **options: Any) -> list[Caption]: ...
+
+    def __call__(self, photo: Any, **options: Any) -> Caption | list[Caption]:
+        """Captions one photo, or a list of photos; `options` are fields of DecodeOptions, such as `beam_size=5`.
+
+        With `num_captions=n` the further captions are in `Caption.alternatives`. Raises ImageError for the first photo that
+        cannot be read.
+        """
+        many = isinstance(photo, (list, tuple))
+        captions = []
+        for item, record in self._run(photo if many else [photo], self.options(**options), BATCH_SIZE, workers=1):
+            if item.error is not None:
+                raise item.error
+            best, *others = record.captions
+            captions.append(Caption(best.text, best.score, best.tokens, tuple(others)))
+        return captions if many else captions[0]
+
+    def options(self, **changes: Any) -> DecodeOptions:
+        """The bundle's search options with `changes` applied. Raises OptionError for a value that is not allowed."""
+        return self.bundle.search.updated(**changes)
+
+    def records(
+        self,
+        photos: Iterable[PhotoSource],
+        options: DecodeOptions | None = None,
+        *,
+        batch_size: int = BATCH_SIZE,
+        workers: int = 1,
+    ) -> Iterator[Record]:
+        """One record a photo, in order; a photo that cannot be read gives a record with its error.
+
+        `workers` threads decode photos ahead of the model; at most a few batches are in memory, however many photos come.
+        """
+        if batch_size < 1 or workers < 1:
+            raise OptionError(f"batch_size is {batch_size} and workers {workers}; both must be at least 1")
+        for _, record in self._run(photos, options or self.bundle.search, batch_size, workers):
+            yield record
+
+    def features(self, pixels: Array) -> Array:
+        """Grid features float32 (B, 49, 2048) of resized photos, uint8 (B, size, size, 3)."""
+        return self.encoder(self.bundle.preprocessing.normalize(pixels))
+
+    def search(self, features: Array, options: DecodeOptions) -> list[tuple[Caption, ...]]:
+        """The captions of each photo, best first, from grid features (B, 49, 2048)."""
+        found = search(self.decoder, features, SEARCH_TOKENS, options)
+        return [tuple(self._caption(hypothesis) for hypothesis in hypotheses) for hypotheses in found]
+
+    def _caption(self, hypothesis: Hypothesis) -> Caption:
+        tokens = self.bundle.vocabulary.decode(hypothesis.tokens)
+        return Caption(detokenize(tokens), hypothesis.score, tokens)
+
+    def _run(
+        self, photos: Iterable[PhotoSource], options: DecodeOptions, batch_size: int, workers: int
+    ) -> Iterator[tuple[_Photo, Record]]:
+        with ThreadPoolExecutor(workers) as pool:
+            source = iter(photos)
+            ahead = [pool.submit(self._read, photo) for photo in itertools.islice(source, 2 * batch_size)]
+            while ahead:
+                batch = [future.result() for future in ahead[:batch_size]]
+                ahead = ahead[batch_size:]
+                ahead += [pool.submit(self._read, photo) for photo in itertools.islice(source, batch_size)]
+                yield from zip(batch, self._caption_batch(batch, options), strict=True)
+
+    def _caption_batch(self, batch: Sequence[_Photo], options: DecodeOptions) -> list[Record]:
+        model = self.bundle.name
+        pixels = [photo.pixels for photo in batch if photo.pixels is not None]
+        captions = iter(self.search(self.features(np.stack(pixels)), options) if pixels else ())
+        return [
+            Record(photo.name, "ok", next(captions), photo.width, photo.height, model)
+            if photo.error is None
+            else Record(photo.name, "error", model=model, error_code=photo.error.code, error_message=str(photo.error))
+            for photo in batch
+        ]
+
+    def _read(self, source: PhotoSource) -> _Photo:
+        name = name_of(source)
+        try:
+            image = read_rgb(source, name)
+        except ImageError as error:
+            return _Photo(name, None, error=error)
+        return _Photo(name, to_pixels(image, self.bundle.preprocessing), image.width, image.height)
+
+
+def load(model: str | Path | None = None, *, threads: int = 0, device: Device = "cpu") -> Captioner:
+    """A captioner: the embedded model, or the bundle of that name or folder.
+
+    `threads` is how many the network may use, 0 for as many as there are cores. Raises BundleError where the bundle is
+    missing, altered or of another format.
+    """
+    return Captioner(Bundle.find(model), threads=threads, device=device)

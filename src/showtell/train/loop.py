@@ -1,0 +1,258 @@
+"""Training: cached grid features and captions in, checkpoints out.
+
+Teacher-forced cross-entropy with label smoothing (Szegedy et al. 2016), AdamW (Loshchilov and Hutter 2019) under a one-cycle
+cosine schedule (Smith and Topin 2019); after each epoch the dev photos are captioned by the same search as the product's.
+"""
+
+import json
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from showtell import metrics
+from showtell.data import Dataset, read_flickr8k
+from showtell.decoding import search
+from showtell.errors import OutputError, RecipeError
+from showtell.image import Preprocessing
+from showtell.nn.attention_lstm import AttentionLSTM, DecoderConfig
+from showtell.nn.captioner import CaptionModel, TorchStepModel
+from showtell.nn.pretrained import PretrainedEncoder, load_pretrained
+from showtell.nn.resnet import ResNet, ResNetConfig
+from showtell.text import detokenize, tokenize
+from showtell.train import checkpoint
+from showtell.train.checkpoint import Checkpoint
+from showtell.train.features import FeatureCache, default_cache, extract
+from showtell.train.recipe import Recipe
+from showtell.types import DecodeOptions, Sample, Split
+from showtell.vocab import BEGIN, END, PAD, SEARCH_TOKENS, Vocabulary
+
+
+class Reporter(Protocol):
+    """Who is told how a run goes."""
+
+    def message(self, text: str) -> None:
+        """Something worth a line."""
+
+    def progress(self, what: str, done: int, total: int, note: str = "") -> None:
+        """`done` of `total` steps of `what`."""
+
+
+def train(recipe: Recipe, data: Path, output: Path, *, resume: bool, report: Reporter) -> Checkpoint:
+    """Trains by `recipe` on the data set in `data`; the run's folder is `output`. Returns the best checkpoint.
+
+    Raises OutputError where `output` holds a run and `resume` is not set, RecipeError where it is resumed by another recipe.
+    """
+    _claim(output, recipe, resume)
+    torch.manual_seed(recipe.seed)
+    dataset = _limited(read_flickr8k(data), recipe.training.max_photos)
+    if note := dataset.describe_missing():
+        report.message(note)
+    train_samples, dev_samples = dataset.split("train"), dataset.split("dev")
+    captions = {s.image: [tokenize(caption) for caption in s.captions] for s in train_samples}
+    vocabulary = Vocabulary.from_captions((c for many in captions.values() for c in many), recipe.vocabulary.min_count)
+    report.message(f"{len(train_samples)} train and {len(dev_samples)} dev photos, {len(vocabulary)} words")
+
+    pretrained = _encoder(recipe)
+    names = sorted(sample.image for sample in (*train_samples, *dev_samples))
+    cache = _features(recipe, pretrained, dataset, names, report)
+    decoder = AttentionLSTM(
+        DecoderConfig(
+            vocabulary=len(vocabulary), features=pretrained.network.config.channels, **recipe.decoder.model_dump()
+        )
+    )
+    model = CaptionModel(pretrained.network, decoder, vocabulary, pretrained.preprocessing)
+    optimizer = torch.optim.AdamW(_groups(decoder, recipe.training.weight_decay))
+    batches = _Batches(captions, vocabulary, cache, recipe)
+    first = 1
+    if resume and (output / "checkpoints").is_dir():
+        restored = checkpoint.last(output)
+        decoder.load_state_dict(restored.load_model().decoder.state_dict())
+        tensors = checkpoint.load_tensors(restored.path / "training.safetensors")
+        torch.set_rng_state(tensors.pop("random_state"))
+        checkpoint.restore_optimizer(optimizer, tensors)
+        first = restored.epoch + 1
+        report.message(f"going on after epoch {restored.epoch}")
+
+    for epoch in range(first, recipe.training.epochs + 1):
+        started = time.monotonic()
+        loss = _train_epoch(decoder, optimizer, batches, epoch, recipe, report)
+        scores, examples = validate(decoder, vocabulary, cache, dev_samples, recipe, report)
+        seconds = time.monotonic() - started
+        entry = {"epoch": epoch, "loss": round(loss, 4), "seconds": round(seconds, 1), "scores": scores}
+        config = {**entry, "data": dataset.name, "encoder_weights": pretrained.source, "recipe": recipe.model_dump()}
+        training = {**checkpoint.optimizer_tensors(optimizer), "random_state": torch.get_rng_state()}
+        checkpoint.save(output, model, config, training)
+        with open(output / "log.jsonl", "a", encoding="utf-8") as log:
+            log.write(json.dumps({**entry, "examples": examples}) + "\n")
+        shown = "  ".join(f"{name} {scores[name]:.1f}" for name in ("BLEU-4", "CIDEr"))
+        report.message(f"epoch {epoch}: loss {loss:.3f}  {shown}  ({seconds:.0f} s)")
+    return checkpoint.best(output)
+
+
+def validate(
+    decoder: AttentionLSTM,
+    vocabulary: Vocabulary,
+    cache: FeatureCache,
+    samples: Sequence[Sample],
+    recipe: Recipe,
+    report: Reporter,
+    batch_size: int = 50,
+) -> tuple[dict[str, float], dict[str, str]]:
+    """Scores x100 of the decoder's captions of `samples`, and the captions of the first three."""
+    options = DecodeOptions(**recipe.validation.model_dump())
+    model = TorchStepModel(decoder)
+    rows = cache.rows([sample.image for sample in samples])
+    candidates: dict[str, str] = {}
+    for start in range(0, len(samples), batch_size):
+        found = search(model, cache.array[rows[start : start + batch_size]], SEARCH_TOKENS, options)
+        for sample, hypotheses in zip(samples[start : start + batch_size], found, strict=True):
+            candidates[sample.image] = detokenize(vocabulary.decode(hypotheses[0].tokens))
+        report.progress("dev", len(candidates), len(samples))
+    references = {sample.image: sample.captions for sample in samples}
+    scores = {name: round(value, 3) for name, value in metrics.score(candidates, references).corpus.items()}
+    return scores, {sample.image: candidates[sample.image] for sample in samples[:3]}
+
+
+def learning_rate(step: int, steps: int, peak: float, warmup: float) -> float:
+    """One cycle: from peak/25 up to `peak` over the share `warmup` of all steps, then down to nothing, both along a cosine."""
+    rise = max(1, round(warmup * steps))
+    if step < rise:
+        share = (1 - math.cos(math.pi * step / rise)) / 2
+        return peak / 25 + (peak - peak / 25) * share
+    return peak * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise))) / 2
+
+
+@dataclass(frozen=True)
+class _Batch:
+    features: Tensor  # (B, 49, 2048) float32
+    inputs: Tensor  # (B, K, T) int64: begin token, then words
+    lengths: Tensor  # (B, K) int64: steps of each caption; 0 where a photo has fewer than K captions
+    targets: Tensor  # (sum of lengths,) int64: the word after each input
+
+
+class _Batches:
+    """Batches of photos with all their captions, in an order that depends on seed and epoch alone."""
+
+    def __init__(
+        self, captions: dict[str, list[list[str]]], vocabulary: Vocabulary, cache: FeatureCache, recipe: Recipe
+    ) -> None:
+        self.rows = np.array(cache.rows(list(captions)))
+        self.array = cache.array
+        self.size = recipe.training.photos_per_batch
+        self.seed = recipe.seed
+        limit = recipe.training.max_words
+        encoded = [[[*vocabulary.encode(words), END][: limit + 1] for words in many if words] for many in captions.values()]
+        K = max(len(many) for many in encoded)
+        T = max(len(ids) for many in encoded for ids in many)
+        self.targets = np.full((len(encoded), K, T), PAD)
+        self.lengths = np.zeros((len(encoded), K), np.int64)
+        for photo, many in enumerate(encoded):
+            for k, ids in enumerate(many):
+                self.targets[photo, k, : len(ids)] = ids
+                self.lengths[photo, k] = len(ids)
+        self.inputs = np.concatenate([np.full((len(encoded), K, 1), BEGIN), self.targets[..., :-1]], -1)
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.rows) / self.size)
+
+    def epoch(self, number: int) -> Iterator[_Batch]:
+        order = np.random.default_rng([self.seed, number]).permutation(len(self.rows))
+        for start in range(0, len(order), self.size):
+            photos = order[start : start + self.size]
+            lengths = self.lengths[photos]
+            T = lengths.max()
+            mask = np.arange(T) < lengths[..., None]
+            yield _Batch(
+                torch.from_numpy(self.array[self.rows[photos]].astype(np.float32)),
+                torch.from_numpy(self.inputs[photos, :, :T]),
+                torch.from_numpy(lengths),
+                torch.from_numpy(self.targets[photos, :, :T][mask]),
+            )
+
+
+def _train_epoch(
+    decoder: AttentionLSTM, optimizer: torch.optim.Optimizer, batches: _Batches, epoch: int, recipe: Recipe, report: Reporter
+) -> float:
+    """One pass over the train photos; returns the mean loss per token."""
+    decoder.train()
+    options = recipe.training
+    total = 0.0
+    tokens = 0
+    for number, batch in enumerate(batches.epoch(epoch)):
+        step = (epoch - 1) * len(batches) + number
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(step, options.epochs * len(batches), options.learning_rate, options.warmup)
+        scores = decoder(batch.features, batch.inputs, batch.lengths)
+        loss = F.cross_entropy(scores, batch.targets, label_smoothing=options.label_smoothing)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(decoder.parameters(), options.gradient_clip)
+        optimizer.step()
+        total += loss.item() * len(batch.targets)
+        tokens += len(batch.targets)
+        report.progress(f"epoch {epoch}", number + 1, len(batches), f"loss {total / tokens:.3f}")
+    return total / tokens
+
+
+def _groups(decoder: AttentionLSTM, weight_decay: float) -> list[dict[str, Any]]:
+    """Matrices decay; biases and normalisation do not."""
+    matrices = [p for p in decoder.parameters() if p.ndim > 1]
+    others = [p for p in decoder.parameters() if p.ndim <= 1]
+    return [{"params": matrices, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+
+
+def _encoder(recipe: Recipe) -> PretrainedEncoder:
+    if recipe.encoder.weights == "random":
+        network = ResNet(ResNetConfig("v1.5", width=recipe.encoder.width)).eval()
+        return PretrainedEncoder(network, Preprocessing(scale=1 / 255, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25)), "random")
+    return load_pretrained(recipe.encoder.weights or None)
+
+
+def _features(
+    recipe: Recipe, encoder: PretrainedEncoder, dataset: Dataset, names: Sequence[str], report: Reporter
+) -> FeatureCache:
+    folder = Path(recipe.encoder.cache) if recipe.encoder.cache else default_cache(encoder.network, names)
+    report.message(f"features in {folder}")
+
+    def progress(done: int, total: int) -> None:
+        report.progress("features", done, total)
+
+    return extract(folder, encoder.network, encoder.preprocessing, dataset.photos, names, progress=progress)
+
+
+def _limited(dataset: Dataset, count: int) -> Dataset:
+    """The data set with at most `count` photos of each split; 0 is all."""
+    if not count:
+        return dataset
+    splits: tuple[Split, ...] = ("train", "dev", "test")
+    kept = [[s for s in dataset.samples if s.split == split][:count] for split in splits]
+    return Dataset(dataset.name, tuple(s for many in kept for s in many), dataset.photos, dataset.missing)
+
+
+def _claim(output: Path, recipe: Recipe, resume: bool) -> None:
+    """Makes the run's folder and writes its recipe, or checks that the run that is there goes on by the same one."""
+    file = output / "recipe.json"
+    values = recipe.model_dump()
+    if file.exists():
+        if not resume:
+            raise OutputError(f"{output}: holds a training run; go on with --resume or give another folder")
+        found = json.loads(file.read_text(encoding="utf-8"))
+        if found != values:
+            section = next(key for key in values if found.get(key) != values[key])
+            raise RecipeError(f"{output}: was trained by another recipe ({section}: {found.get(section)}, now {values[section]})")
+        return
+    try:
+        (output / "checkpoints").mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"{output}: cannot be written ({error.strerror})") from None
+
+

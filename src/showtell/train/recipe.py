@@ -1,0 +1,133 @@
+"""Recipes: everything that a training run depends on, in one small checked TOML file.
+
+`Recipe.load("flickr8k", ["training.epochs=20"])` reads a recipe of this folder (or a file of one's own) and applies
+overrides. An unknown key or a value out of range is a RecipeError that names it.
+"""
+
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from showtell.errors import RecipeError
+
+FOLDER = Path(__file__).parent / "recipes"
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class VocabularyRecipe(_Section):
+    """Which words the captioner can say."""
+
+    min_count: int = Field(5, ge=1)  # times a word must occur in the train captions
+
+
+class EncoderRecipe(_Section):
+    """Where grid features come from."""
+
+    weights: str = ""  # path of pretrained weights, or "random" where a recipe really means that
+    width: int = Field(64, ge=1)  # channels of the stem, with random weights; 64 is ResNet-50
+    cache: str = ""  # folder of the feature cache; empty: below $XDG_CACHE_HOME/showtell/features
+
+
+class DecoderRecipe(_Section):
+    """Sizes and dropout of the attention LSTM; see nn.attention_lstm.DecoderConfig."""
+
+    kind: Literal["soft", "top-down"] = "soft"
+    hidden: int = Field(512, ge=1)
+    embedding: int = Field(512, ge=1)
+    values: int = Field(512, ge=1)
+    attention: int = Field(512, ge=1)
+    dropout: float = Field(0.5, ge=0, lt=1)
+    feature_dropout: float = Field(0.2, ge=0, lt=1)
+
+
+class TrainingRecipe(_Section):
+    """Teacher-forced cross-entropy with AdamW and a one-cycle schedule."""
+
+    epochs: int = Field(14, ge=1)
+    photos_per_batch: int = Field(32, ge=1)  # with all captions of each
+    learning_rate: float = Field(1e-3, gt=0)  # the peak
+    warmup: float = Field(0.15, ge=0, lt=1)  # share of all steps in which the rate rises to its peak
+    weight_decay: float = Field(0.01, ge=0)
+    label_smoothing: float = Field(0.1, ge=0, lt=1)
+    gradient_clip: float = Field(5.0, gt=0)  # largest norm of all gradients together
+    max_words: int = Field(30, ge=1)  # longer captions are cut, and the cut is not taught as an end
+    max_photos: int = Field(0, ge=0)  # only so many photos of each split; 0 is all
+
+
+class ValidationRecipe(_Section):
+    """What is measured after each epoch; the checkpoint with the highest CIDEr is the best."""
+
+    beam_size: int = Field(3, ge=1)
+    length_penalty: float = Field(1.0, ge=0)
+    max_length: int = Field(20, ge=1)
+
+
+class Recipe(_Section):
+    """A whole recipe. `seed` starts every random choice."""
+
+    seed: int = 1
+    vocabulary: VocabularyRecipe = VocabularyRecipe()
+    encoder: EncoderRecipe = EncoderRecipe()
+    decoder: DecoderRecipe = DecoderRecipe()
+    training: TrainingRecipe = TrainingRecipe()
+    validation: ValidationRecipe = ValidationRecipe()
+
+    @classmethod
+    def load(cls, name: str, overrides: Sequence[str] = ()) -> Self:
+        """The recipe called `name`, or in the file `name`, with `key=value` overrides such as `training.epochs=20`."""
+        path = Path(name) if name.endswith(".toml") else FOLDER / f"{name}.toml"
+        try:
+            values = tomllib.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise RecipeError(f"no recipe {name!r}; there are {', '.join(names())}, or give the path of a .toml file") from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise RecipeError(f"{path}: not valid TOML ({error})") from None
+        for override in overrides:
+            _apply(values, override)
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(str(part) for part in first["loc"])
+            if first["type"] == "extra_forbidden":
+                raise RecipeError(f"recipe {name}: unknown key {key!r}; known are {', '.join(keys())}") from None
+            raise RecipeError(f"recipe {name}: {key} is {first['input']!r}: {first['msg'].lower()}") from None
+
+
+def names() -> list[str]:
+    """Names of the recipes that come with showtell."""
+    return sorted(path.stem for path in FOLDER.glob("*.toml"))
+
+
+def keys() -> list[str]:
+    """Every key of a recipe, sections with a dot."""
+    found = []
+    for name, field in Recipe.model_fields.items():
+        section = field.annotation
+        if isinstance(section, type) and issubclass(section, BaseModel):
+            found += [f"{name}.{key}" for key in section.model_fields]
+        else:
+            found.append(name)
+    return found
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator or not key:
+        raise RecipeError(f"--set {override!r} is not of the form key=value")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text  # a bare word or path is a string
+    *sections, last = key.strip().split(".")
+    for section in sections:
+        values = values.setdefault(section, {})
+        if not isinstance(values, dict):
+            raise RecipeError(f"--set {override!r}: {section} is a value, not a section")
+    values[last] = value

@@ -1,0 +1,71 @@
+"""Words and their ids. Four ids are special and different: padding, begin, end and unknown."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Self
+
+from showtell.decoding import SearchTokens
+from showtell.errors import DataError
+from showtell.files import write_json
+
+PAD, BEGIN, END, UNKNOWN = range(4)
+SPECIAL = ("<pad>", "<begin>", "<end>", "<unknown>")
+SEARCH_TOKENS = SearchTokens(begin=BEGIN, end=END, never=(PAD, BEGIN, UNKNOWN))
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """`words[i]` is the word of id i; the first four are the special ones."""
+
+    words: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if self.words[:4] != SPECIAL:
+            raise DataError(f"a vocabulary begins with {', '.join(SPECIAL)}; this one with {', '.join(self.words[:4])}")
+        if len(set(self.words)) != len(self.words):
+            twice = next(word for word, count in Counter(self.words).items() if count > 1)
+            raise DataError(f"the vocabulary has the word {twice!r} twice")
+
+    @classmethod
+    def from_captions(cls, captions: Iterable[Sequence[str]], min_count: int) -> Self:
+        """All words that occur at least `min_count` times in the tokenised captions, most frequent first."""
+        counts = Counter(word for caption in captions for word in caption)
+        kept = sorted((word for word, count in counts.items() if count >= min_count), key=lambda word: (-counts[word], word))
+        if not kept:
+            raise DataError(f"no word occurs {min_count} times in the training captions; lower vocabulary.min_count")
+        return cls(SPECIAL + tuple(kept))
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """From a JSON list of words. Raises DataError where the file is not one."""
+        try:
+            words = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path}: not a readable vocabulary ({error})") from None
+        if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+            raise DataError(f"{path}: a vocabulary is a JSON list of words")
+        return cls(tuple(words))
+
+    def save(self, path: Path) -> None:
+        """To a JSON list of words, atomically."""
+        write_json(path, list(self.words))
+
+    @cached_property
+    def ids(self) -> dict[str, int]:
+        """Id of each word."""
+        return {word: number for number, word in enumerate(self.words)}
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+    def encode(self, tokens: Sequence[str]) -> list[int]:
+        """Ids of the words; words that are not in the vocabulary become UNKNOWN."""
+        return [self.ids.get(token, UNKNOWN) for token in tokens]
+
+    def decode(self, ids: Sequence[int]) -> tuple[str, ...]:
+        """Words of the ids, special ones left out."""
+        return tuple(self.words[number] for number in ids if number >= len(SPECIAL))

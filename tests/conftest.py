@@ -1,0 +1,111 @@
+"""Shared fixtures: a tiny data set of coloured shapes, a captioner trained on it, and the real photos where they are."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+COLOURS = {"red": (220, 30, 30), "green": (30, 180, 50), "blue": (40, 60, 220), "yellow": (240, 220, 40)}
+SHAPES = ("fence", "square", "cross")
+
+
+@pytest.fixture(scope="session")
+def flickr8k() -> Path:
+    """The folder of the real Flickr8k, or a skip that says why."""
+    folder = os.environ.get("SHOWTELL_FLICKR8K")
+    if not folder:
+        pytest.skip("SHOWTELL_FLICKR8K is not set: it names the folder of the real Flickr8k photos and texts")
+    return Path(folder)
+
+
+def draw(colour: str, shape: str, size: int = 64, offset: int = 0) -> Image.Image:
+    """A coloured shape on grey, shifted by `offset` pixels."""
+    image = Image.new("RGB", (size, size), (128, 128, 128))
+    pen = ImageDraw.Draw(image)
+    low, high = size // 4 + offset, 3 * size // 4 + offset
+    if shape == "fence":
+        for bar in range(low, high, 8):
+            pen.rectangle((bar, low, bar + 3, high), fill=COLOURS[colour])
+    elif shape == "square":
+        pen.rectangle((low, low, high, high), fill=COLOURS[colour])
+    else:
+        middle = (low + high) // 2
+        pen.rectangle((low, middle - 4, high, middle + 4), fill=COLOURS[colour])
+        pen.rectangle((middle - 4, low, middle + 4, high), fill=COLOURS[colour])
+    return image
+
+
+def write_flickr8k(folder: Path) -> Path:
+    """A data set in Flickr8k's official layout: every colour and shape, four times in train, once in dev."""
+    (folder / "images").mkdir(parents=True)
+    tokens: list[str] = []
+    splits: dict[str, list[str]] = {"train": [], "dev": [], "test": []}
+    for colour in COLOURS:
+        for shape in SHAPES:
+            for number, split in enumerate(("train", "train", "dev", "train", "train")):
+                name = f"{colour}-{shape}-{number}.jpg"
+                draw(colour, shape, offset=3 * number - 6).save(folder / "images" / name, quality=95)
+                splits[split].append(name)
+                tokens.append(f"{name}#0\tA {colour} {shape} .")
+                tokens.append(f"{name}#1\tthere is a {colour} {shape} on grey")
+    (folder / "Flickr8k.token.txt").write_text("\n".join(tokens) + "\n", encoding="utf-8")
+    for split, names in splits.items():
+        (folder / f"Flickr_8k.{split}Images.txt").write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny data set in Flickr8k's layout."""
+    return write_flickr8k(tmp_path_factory.mktemp("shapes"))
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    """One photo with some texture."""
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 10, 3), dtype=np.uint8)
+    path = tmp_path / "a photo.jpg"
+    Image.fromarray(pixels).resize((320, 240), Image.Resampling.BICUBIC).save(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def learnt(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of the debug recipe, long enough to know the shapes by heart."""
+    from showtell.train.loop import train
+    from showtell.train.recipe import Recipe
+
+    class Silent:
+        def message(self, text: str) -> None: ...
+
+        def progress(self, what: str, done: int, total: int, note: str = "") -> None: ...
+
+    folder = tmp_path_factory.mktemp("learnt")
+    recipe = Recipe.load("debug", [f"encoder.cache={folder / 'cache'}", "training.epochs=40", "training.max_photos=0"])
+    train(recipe, shapes, folder / "run", resume=False, report=Silent())
+    return folder / "run"
+
+
+@pytest.fixture(scope="session")
+def float_bundle(learnt: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`learnt` exported in float32."""
+    from showtell.export import export
+    from showtell.train import checkpoint
+
+    folder = tmp_path_factory.mktemp("bundles") / "shapes-float"
+    export(checkpoint.find(learnt), folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def int8_bundle(learnt: Path, shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`learnt` exported in int8."""
+    from showtell.export import calibration_inputs, export
+    from showtell.train import checkpoint
+
+    folder = tmp_path_factory.mktemp("bundles") / "shapes-int8"
+    found = checkpoint.find(learnt)
+    export(found, folder, quantize="int8", calibration=calibration_inputs(found, shapes, 24))
+    return folder

@@ -1,0 +1,197 @@
+"""The search over mock models whose captions are worked out by hand, and against exhaustive enumeration."""
+
+import itertools
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from showtell.decoding import Array, Hypothesis, SearchTokens, Step, search
+from showtell.errors import OptionError
+from showtell.types import DecodeOptions
+
+PAD, BEGIN, END, UNKNOWN, A, B, C = range(7)
+IDS = SearchTokens(begin=BEGIN, end=END, never=(PAD, BEGIN, UNKNOWN))
+
+
+class TableModel:
+    """Probabilities of the next token by photo and words so far; what a table leaves out is impossible."""
+
+    def __init__(self, *tables: dict[tuple[int, ...], dict[int, float]]) -> None:
+        self.tables = tables
+
+    def start(self, features: Array) -> Any:
+        return [[(photo, ())] for photo in range(len(features))]
+
+    def step(self, tokens: Array, state: Any) -> Step:
+        log_probs = np.full((*tokens.shape, 7), -np.inf, np.float32)
+        after = []
+        for row, hypotheses in enumerate(state):
+            after.append([])
+            for k, (photo, words) in enumerate(hypotheses):
+                words = (*words, int(tokens[row, k]))
+                for token, probability in self.tables[photo].get(words[1:], {}).items():
+                    log_probs[row, k, token] = math.log(probability)
+                after[-1].append((photo, words))
+        return Step(log_probs, after, None)
+
+    def reorder(self, state: Any, photos: Array, hypotheses: Array) -> Any:
+        return [[state[photo][k] for k in row] for photo, row in zip(photos, hypotheses, strict=True)]
+
+
+# The likeliest first word leads nowhere likely: greedy takes A (0.5), a beam of two finds B end (0.4 * 0.9 = 0.36).
+GARDEN_PATH = {
+    (): {A: 0.5, B: 0.4, C: 0.1},
+    (A,): {A: 0.4, B: 0.3, END: 0.3},
+    (A, A): {END: 0.5, A: 0.5},
+    (A, B): {END: 1.0},
+    (B,): {END: 0.9, C: 0.1},
+    (C,): {END: 1.0},
+}
+
+
+def run(*tables: dict[tuple[int, ...], dict[int, float]], **options: Any) -> list[list[Hypothesis]]:
+    return search(TableModel(*tables), np.zeros((len(tables), 49, 1)), IDS, DecodeOptions(**options))
+
+
+def test_greedy_takes_the_likeliest_word_each_time() -> None:
+    [[found]] = run(GARDEN_PATH, beam_size=1, max_length=2)
+    assert found.tokens == (A, A)
+    assert found.finished
+    assert found.log_prob == pytest.approx(math.log(0.5 * 0.4 * 0.5))
+    assert found.score == pytest.approx(math.log(0.5 * 0.4 * 0.5) / 3)
+
+
+def test_beam_of_two_worked_out_by_hand() -> None:
+    # Words 1: A .5, B .4. Words 2: B-end .36 ends first, A-A .2, A-B .15, A-end .15 (cut: third of two).
+    # Words 3: A-B-end .15 ends second, A-A-end .1 and A-A-A .1 are cut. Two have ended, and nothing better can.
+    [found] = run(GARDEN_PATH, beam_size=2, num_captions=2, length_penalty=0.0, max_length=5)
+    assert [h.tokens for h in found] == [(B,), (A, B)]
+    assert [h.log_prob for h in found] == pytest.approx([math.log(0.36), math.log(0.15)])
+
+
+def test_length_penalty_changes_the_ranking() -> None:
+    # By mean log-probability A-B-end (0.15 ** (1/3) = 0.531) still loses to B-end (0.36 ** (1/2) = 0.6); squared lengths win it.
+    by_mean = run(GARDEN_PATH, beam_size=2, num_captions=2, length_penalty=1.0)[0]
+    by_square = run(GARDEN_PATH, beam_size=2, num_captions=2, length_penalty=2.0)[0]
+    assert by_mean[0].tokens == (B,)
+    assert by_square[0].tokens == (A, B)
+
+
+def test_unfinished_beams_stand_in_only_where_too_few_ended() -> None:
+    endless = {words: {A: 0.6, B: 0.4} for n in range(4) for words in itertools.product((A, B), repeat=n)}
+    [found] = run(endless, beam_size=2, num_captions=2, max_length=3)
+    assert [h.tokens for h in found] == [(A, A, A), (A, A, B)]
+    assert not any(h.finished for h in found)
+    assert found[0].score == pytest.approx(math.log(0.6))
+    [[greedy]] = run(endless, beam_size=1, max_length=3)
+    assert greedy.tokens == (A, A, A)
+    one_ends = {**endless, (B,): {END: 0.7, A: 0.3}}
+    [found] = run(one_ends, beam_size=3, num_captions=3, max_length=1)
+    assert [(h.tokens, h.finished) for h in found][:2] == [((B,), True), ((A,), False)]
+
+
+def test_end_right_after_the_last_allowed_word_counts() -> None:
+    table = {(): {A: 1.0}, (A,): {B: 1.0}, (A, B): {END: 0.9, C: 0.1}}
+    for beam_size in (1, 2):
+        [[found]] = run(table, beam_size=beam_size, max_length=2)
+        assert found.tokens == (A, B)
+        assert found.finished
+
+
+@pytest.mark.parametrize("options", [{"beam_size": 1}, {"beam_size": 3}, {"sample": True, "seed": 1}])
+def test_special_tokens_are_never_emitted(options: dict[str, Any]) -> None:
+    table = {(): {UNKNOWN: 0.9, A: 0.1}, (A,): {PAD: 0.5, BEGIN: 0.3, END: 0.2}}
+    [[found]] = run(table, **options)
+    assert found.tokens == (A,)
+    assert found.finished
+
+
+def test_dead_end_is_kept_as_unfinished() -> None:
+    table = {(): {A: 1.0}, (A,): {UNKNOWN: 1.0}}
+    [[greedy]] = run(table, beam_size=1)
+    assert (greedy.tokens, greedy.finished) == ((A,), False)
+
+
+def test_photos_of_a_batch_do_not_disturb_each_other() -> None:
+    other = {(): {C: 0.9, A: 0.1}, (C,): {C: 0.7, END: 0.3}, (C, C): {C: 0.6, END: 0.4}, (C, C, C): {END: 1.0}}
+    for options in ({"beam_size": 2, "num_captions": 2}, {"beam_size": 1}, {"beam_size": 3, "length_penalty": 0.0}):
+        alone = [run(table, **options)[0] for table in (GARDEN_PATH, other, GARDEN_PATH)]
+        assert run(GARDEN_PATH, other, GARDEN_PATH, **options) == alone
+
+
+def test_no_repeat_ngram() -> None:
+    loop = {words: {A: 0.8, B: 0.15, END: 0.05} for n in range(8) for words in itertools.product((A, B), repeat=n)}
+    [[free]] = run(loop, beam_size=1, max_length=6)
+    [[unigrams]] = run(loop, beam_size=1, max_length=6, no_repeat_ngram=1)
+    [[bigrams]] = run(loop, beam_size=1, max_length=6, no_repeat_ngram=2)
+    assert free.tokens == (A,) * 6
+    assert unigrams.tokens == (A, B)  # then only the end is left
+    assert bigrams.tokens == (A, A, B, A)  # A-A, A-B and B-A are used up; B-B needs a B
+    [[beam]] = run(loop, beam_size=3, max_length=6, no_repeat_ngram=2)
+    pairs = list(itertools.pairwise(beam.tokens))
+    assert len(set(pairs)) == len(pairs)
+
+
+def test_sampling_follows_the_model() -> None:
+    table = {(): {A: 0.7, B: 0.2, C: 0.1}, (A,): {END: 1.0}, (B,): {END: 1.0}, (C,): {END: 1.0}}
+    [found] = run(table, sample=True, seed=3, num_captions=4000)
+    shares = {word: sum(h.tokens == (word,) for h in found) / 4000 for word in (A, B, C)}
+    assert shares == pytest.approx({A: 0.7, B: 0.2, C: 0.1}, abs=0.03)
+    assert found == run(table, sample=True, seed=3, num_captions=4000)[0]
+    assert all(h.log_prob == pytest.approx(math.log(table[()][h.tokens[0]])) for h in found)
+    [nucleus] = run(table, sample=True, seed=3, num_captions=500, top_p=0.75)
+    assert {h.tokens for h in nucleus} == {(A,), (B,)}
+    [cold] = run(table, sample=True, seed=3, num_captions=500, temperature=0.05)
+    assert {h.tokens for h in cold} == {(A,)}
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 10_000), length_penalty=st.sampled_from([0.0, 1.0]), max_length=st.integers(1, 3))
+def test_wide_beam_finds_what_enumeration_finds(seed: int, length_penalty: float, max_length: int) -> None:
+    rng = np.random.default_rng(seed)
+    words = (A, B, C)
+    table = {}
+    for n in range(max_length + 1):
+        for prefix in itertools.product(words, repeat=n):
+            probabilities = rng.dirichlet(np.ones(4))
+            table[prefix] = dict(zip((*words, END), probabilities.tolist(), strict=True))
+    every = []
+    for n in range(max_length + 1):
+        for caption in itertools.product(words, repeat=n):
+            log_prob = math.log(table[caption][END]) + sum(math.log(table[caption[:i]][w]) for i, w in enumerate(caption))
+            every.append(Hypothesis(caption, log_prob, True))
+    best = sorted(every, key=lambda h: h.rank(length_penalty), reverse=True)
+    wide = 4 ** (max_length + 1)  # more than there are extensions of all hypotheses together
+    [found] = run(table, beam_size=wide, num_captions=len(every), length_penalty=length_penalty, max_length=max_length)
+    assert [h.tokens for h in found] == [h.tokens for h in best]
+    assert [h.log_prob for h in found] == pytest.approx([h.log_prob for h in best], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"beam_size": 0}, "beam_size is 0"),
+        ({"beam_size": 2, "num_captions": 3}, "num_captions 3"),
+        ({"temperature": 0.5}, "sample"),
+        ({"sample": True, "top_p": 0.0}, "top_p is 0"),
+        ({"max_length": 0}, "max_length is 0"),
+    ],
+)
+def test_options_that_contradict_are_refused(options: dict[str, Any], named: str) -> None:
+    with pytest.raises(OptionError, match=named):
+        DecodeOptions(**options)
+
+
+def test_asking_for_more_captions_widens_the_beam() -> None:
+    assert DecodeOptions(beam_size=3).updated(num_captions=5).beam_size == 5
+    assert DecodeOptions(beam_size=3).updated(num_captions=2).beam_size == 3
+    with pytest.raises(OptionError, match="beam_width"):
+        DecodeOptions().updated(beam_width=2)
+
+
+def test_no_photos_no_captions() -> None:
+    assert search(TableModel(), np.zeros((0, 49, 1)), IDS, DecodeOptions()) == []

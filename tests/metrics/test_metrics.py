@@ -78,7 +78,7 @@ def test_cider_of_one_image_is_zero_without_saved_frequencies(tmp_path):
     assert cider(references, frequencies=loaded).rewards([0], references[0]) > 0
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"format": "x"}', None])
+@pytest.mark.parametrize("content", ["{", "[]", '{"format": "x"}', '{"format": "showtell document frequencies 1"}', None])
 def test_damaged_frequencies_are_refused(tmp_path, content):
     path = tmp_path / "frequencies.json"
     if content is not None:

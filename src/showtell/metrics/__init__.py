@@ -15,10 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from showtell import __version__
 from showtell.errors import DataError, OptionError
 from showtell.metrics import coco, ptb
-from showtell.metrics.bleu import bleu
+from showtell.metrics.bleu import bleu, closest_lengths
 from showtell.metrics.cider import Cider, DocumentFrequencies
 from showtell.metrics.diversity import Diversity, diversity
 from showtell.metrics.ngrams import NGramTable
@@ -106,11 +105,12 @@ def score(
         if metric in metrics:
             results |= compute[metric]()
     columns = {name: (100 * result.images).tolist() for name, result in results.items()}
+    length_ratio = float(ngrams.lengths.sum() / max(1, closest_lengths(ngrams, other_ngrams).sum()))
     training = None if training_captions is None else [tokenize(caption) for caption in training_captions]
     return Scores(
         corpus={name: 100 * result.corpus for name, result in results.items()},
         images={image: {name: column[row] for name, column in columns.items()} for row, image in enumerate(candidates)},
-        diversity=diversity(words, others, training),
+        diversity=diversity(words, others, length_ratio, training),
         tokenizer=ptb.NAME,
         versions=_versions(metrics),
         results=results,
@@ -147,7 +147,11 @@ def _cut(tokens: Tokens) -> Tokens:
 
 
 def _versions(metrics: Sequence[str]) -> dict[str, str]:
-    versions = {"showtell": __version__, "numpy": np.__version__, "python": ".".join(map(str, sys.version_info[:3]))}
+    versions = {
+        "showtell": metadata.version("showtell"),
+        "numpy": np.__version__,
+        "python": ".".join(map(str, sys.version_info[:3])),
+    }
     if {"meteor", "spice"} & set(metrics):
         versions["pycocoevalcap"] = metadata.version("pycocoevalcap")
     return versions

@@ -65,7 +65,12 @@ class DocumentFrequencies:
             raise DataError(f"{path}: not JSON ({error}); save the document frequencies again") from None
         if not isinstance(value, dict) or value.get("format") != _FORMAT:
             raise DataError(f"{path}: not a file of document frequencies; its `format` must be {_FORMAT!r}")
-        return cls({tuple(ngram.split(" ")): count for ngram, count in value["counts"].items()}, value["documents"])
+        counts, total = value.get("counts"), value.get("documents")
+        if not isinstance(counts, dict) or not isinstance(total, int) or total < 1:
+            raise DataError(
+                f"{path}: `counts` or `documents` is missing or of the wrong kind; save the document frequencies again"
+            )
+        return cls({tuple(ngram.split(" ")): count for ngram, count in counts.items()}, total)
 
 
 class Cider:

@@ -22,7 +22,7 @@ import numpy as np
 from showtell.errors import MissingExtraError, MissingToolError
 from showtell.metrics.result import FloatArray, MetricResult, Tokens
 
-# Numbers with decimal points whatever the locale; the memory is the authors' choice for their tables.
+# Numbers with decimal points, and text as UTF-8, whatever the locale.
 _LOCALE = ("-Duser.language=en", "-Duser.country=US", "-Dfile.encoding=UTF-8")
 # METEOR 1.5's parameters for English: penalties and balance, then the weights of exact, stem, synonym and paraphrase matches.
 _ALPHA, _BETA, _GAMMA, _DELTA = 0.85, 0.2, 0.6, 0.75

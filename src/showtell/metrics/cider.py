@@ -15,7 +15,6 @@ With the frequencies of a single image every n-gram weighs log 1 = 0, so both sc
 """
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -100,8 +99,9 @@ class Cider:
             numbers = [table.number(ngram) for ngram in frequencies.counts]
             counts = np.zeros(len(table), dtype=np.int64)
             counts[numbers] = list(frequencies.counts.values())
-        self._unseen = math.log(total)
-        self._idf = self._unseen - np.log(np.maximum(1, counts))
+        # idf by number: the natural logarithm of all images by those that have the n-gram; none counts as one, like the last
+        # entry, which serves all numbers beyond
+        self._idf: FloatArray = np.log(total) - np.log(np.maximum(1, np.append(counts, 0)))
         self._references = references
         self._norms = self._norms_of(references)
         self._count = np.bincount(references.images)  # references of each image
@@ -145,17 +145,14 @@ class Cider:
 
     def _norms_of(self, captions: Captions) -> list[FloatArray]:
         """Norms of the captions' tf-idf vectors (C,), by n-gram length."""
-        return [
-            np.sqrt(
-                np.bincount(part.captions, (part.counts * self._weights(part.ngrams)) ** 2, minlength=len(captions.lengths))
-            )
-            for part in captions.ngrams
-        ]
+        size = len(captions.lengths)
+        squares = [(part.counts * self._weights(part.ngrams)) ** 2 for part in captions.ngrams]
+        sums = [np.bincount(part.captions, square, size) for part, square in zip(captions.ngrams, squares, strict=True)]
+        return [np.sqrt(part) for part in sums]
 
     def _weights(self, ngrams: IntArray) -> FloatArray:
-        """The idf of each n-gram: the natural logarithm of all images by those that have it; one never seen counts as one."""
-        known = ngrams < len(self._idf)
-        return np.where(known, self._idf[np.where(known, ngrams, 0)], self._unseen)
+        """The idf of each n-gram."""
+        return self._idf[np.minimum(ngrams, len(self._idf) - 1)]
 
 
 def _bigrams(captions: Captions) -> IntArray:

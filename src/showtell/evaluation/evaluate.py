@@ -88,13 +88,19 @@ def evaluate_files(
 
 
 def compare(first: Evaluation, second: Evaluation, *, samples: int = SAMPLES) -> Comparison:
-    """Tests whether the second set of candidates is better than the first. Raises DataError unless the images are the same."""
+    """Tests whether the second set of candidates is better than the first.
+
+    Raises DataError unless both caption the same images and were measured against the same references.
+    """
     if list(first.candidates) != list(second.candidates):
         odd = sorted(first.candidates.keys() ^ second.candidates.keys())
         which = f"{len(odd)} images are in one only, {', '.join(odd[:3])} among them" if odd else "their order differs"
         raise DataError(
             f"{first.name} and {second.name} do not caption the same images: {which}; a paired test needs both captions"
         )
+    for image, captions in first.references.items():
+        if list(captions) != list(second.references[image]):
+            raise DataError(f"{first.name} and {second.name} were measured against different references, {image}'s for one")
     return Comparison(first, second, differences(first.scores.results, second.scores.results, samples=samples))
 
 

@@ -11,7 +11,7 @@ from pycocoevalcap.bleu.bleu import Bleu
 from pycocoevalcap.cider.cider import Cider as CocoCider
 from pycocoevalcap.rouge.rouge import Rouge
 
-from showtell.metrics import Cider, tokenize
+from showtell.metrics import Cider, NGramTable, tokenize
 from showtell.metrics.bleu import bleu
 from showtell.metrics.rouge import rouge_l
 
@@ -113,7 +113,9 @@ def test_equals_pycocoevalcap(source, choose):
     expected["ROUGE-L"] = Rouge().compute_score(given, answers)
     expected["CIDEr"] = CocoCider().compute_score(given, answers)
 
-    results = bleu(candidates, references) | rouge_l(candidates, references) | Cider(references).score(candidates)
+    table = NGramTable()
+    other_ngrams, ngrams = table.count(references), table.count([tokens] for tokens in candidates)
+    results = bleu(ngrams, other_ngrams) | rouge_l(candidates, references) | Cider(other_ngrams, table).score(ngrams)
 
     assert results.keys() == expected.keys()
     for name, (corpus, images) in expected.items():

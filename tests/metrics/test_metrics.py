@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from showtell.errors import DataError, MissingExtraError, MissingToolError, OptionError
-from showtell.metrics import Cider, DocumentFrequencies, coco, score
+from showtell.metrics import Cider, DocumentFrequencies, NGramTable, coco, score
 from showtell.metrics.bleu import bleu
 from showtell.metrics.rouge import lcs_length, rouge_l
 
@@ -19,7 +19,9 @@ REFERENCES = {
 
 
 def test_bleu_by_hand():
-    result = bleu([["the", "the", "dog"]], [[["the", "dog", "runs", "fast"]]])
+    table = NGramTable()
+    references = table.count([[["the", "dog", "runs", "fast"]]])
+    result = bleu(table.count([[["the", "the", "dog"]]]), references)
     # one "the" is allowed, so 2 of 3 words match, and 1 of 2 bigrams; the candidate is a word short
     penalty = math.exp(1 - 4 / 3)
     assert result["BLEU-1"].corpus == pytest.approx(penalty * 2 / 3)
@@ -40,25 +42,43 @@ def test_longest_common_subsequence(first, second, length):
     assert lcs_length(second, first) == length
 
 
+def cider(references, **options):
+    table = NGramTable()
+    return Cider(table.count(references), table, **options)
+
+
 def test_plain_cider_of_a_reference_itself_is_ten_and_ignores_length():
     references = [[["a", "dog", "runs", "fast"]], [["two", "men", "ride", "bikes"]]]
-    assert Cider(references, variant="CIDEr-plain").score_image(0, ["a", "dog", "runs", "fast"]) == pytest.approx(10)
-    doubled = ["a", "dog", "runs", "fast"] * 2
-    plain, clipped = (Cider(references, variant=variant).score_image(0, doubled) for variant in ("CIDEr-plain", "CIDEr"))
-    assert plain > clipped
+    captions = [["a", "dog", "runs", "fast"], ["a", "dog", "runs", "fast", "a", "dog", "runs", "fast"]]
+    plain = cider(references, variant="CIDEr-plain").rewards([0, 0], captions)
+    assert plain[0] == pytest.approx(10)
+    assert plain[1] > cider(references).rewards([0, 0], captions)[1]
+
+
+def test_rewards_are_the_scores_whatever_was_sampled_before():
+    references = [[caption.split() for caption in refs] for refs in (["a dog runs", "the dog"], ["two men", "a man sits"])]
+    scorer = cider(references)
+    sampled = [["a", "blue", "dog", "blue", "dog"], [], ["two", "men", "sit"], ["a", "dog", "runs"]]
+    first = scorer.rewards([0, 1, 1, 0], sampled)
+    np.testing.assert_array_equal(scorer.rewards([0, 1, 1, 0], sampled), first)
+    np.testing.assert_allclose(scorer.rewards([0], sampled[:1]), first[:1])
+    table = NGramTable()
+    again = Cider(table.count(references), table).score(table.count([[sampled[0]], [sampled[2]]]))
+    np.testing.assert_allclose(again["CIDEr"].images, first[[0, 2]])
 
 
 def test_cider_of_one_image_is_zero_without_saved_frequencies(tmp_path):
     references = [[["a", "dog"]]]
-    assert Cider(references).score([["a", "dog"]])["CIDEr"].corpus == 0
-    many = DocumentFrequencies.of([*references, [["a", "cat"]], [["a", "bird", "sings"]]])
+    assert cider(references).rewards([0], references[0]) == 0
+    many = DocumentFrequencies.of([*references, [["a", "cat"]], [["a", "bird", "sings"], ["a", "bird"]]])
+    assert (many.counts["a", "bird"], many.counts["a",], many.documents) == (1, 3, 3)
     many.save(tmp_path / "frequencies.json")
     loaded = DocumentFrequencies.load(tmp_path / "frequencies.json")
     assert loaded == many
-    assert Cider(references, loaded).score([["a", "dog"]])["CIDEr"].corpus > 0
+    assert cider(references, frequencies=loaded).rewards([0], references[0]) > 0
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"format": "x"}', None])
+@pytest.mark.parametrize("content", ["{", "[]", '{"format": "x"}', '{"format": "showtell document frequencies 1"}', None])
 def test_damaged_frequencies_are_refused(tmp_path, content):
     path = tmp_path / "frequencies.json"
     if content is not None:

@@ -1,0 +1,33 @@
+"""Captions against references: reading both, scores with intervals, paired tests, tables and a report page.
+
+    evaluation = evaluate_files(Path("candidates.json"), Path("references.json"))
+    print_evaluation(evaluation)
+    write_report(evaluation, Path("report"))
+
+`evaluate` and `compare` do the same from captions in memory.
+"""
+
+from showtell.evaluation.captions import Pairs, References, join, read_candidates, read_references
+from showtell.evaluation.evaluate import Comparison, Evaluation, compare, compare_files, evaluate, evaluate_files
+from showtell.evaluation.report import write_report
+from showtell.evaluation.significance import Difference, Interval
+from showtell.evaluation.table import print_comparison, print_evaluation
+
+__all__ = [
+    "Comparison",
+    "Difference",
+    "Evaluation",
+    "Interval",
+    "Pairs",
+    "References",
+    "compare",
+    "compare_files",
+    "evaluate",
+    "evaluate_files",
+    "join",
+    "print_comparison",
+    "print_evaluation",
+    "read_candidates",
+    "read_references",
+    "write_report",
+]

@@ -7,17 +7,20 @@ BLEU, ROUGE-L and CIDEr equal coco-caption's on the tokens of `tokenize`, which 
 the extra `coco` and Java. Training uses `Cider` and `tokenize` directly.
 """
 
-import platform
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
-from typing import Any, NamedTuple
+from typing import Any
+
+import numpy as np
 
 from showtell.errors import DataError, OptionError
 from showtell.metrics import coco, ptb
-from showtell.metrics.bleu import bleu
+from showtell.metrics.bleu import bleu, closest_lengths
 from showtell.metrics.cider import Cider, DocumentFrequencies
 from showtell.metrics.diversity import Diversity, diversity
+from showtell.metrics.ngrams import NGramTable
 from showtell.metrics.ptb import tokenize
 from showtell.metrics.result import MetricResult, Tokens
 from showtell.metrics.rouge import rouge_l
@@ -29,6 +32,7 @@ __all__ = [
     "Diversity",
     "DocumentFrequencies",
     "MetricResult",
+    "NGramTable",
     "Scores",
     "score",
     "tokenize",
@@ -66,13 +70,6 @@ class Scores:
         }
 
 
-class _Captions(NamedTuple):
-    """Tokenized captions of N images, in one order."""
-
-    candidates: list[Tokens]
-    references: list[list[Tokens]]
-
-
 def score(
     candidates: Mapping[str, str],
     references: Mapping[str, Sequence[str]],
@@ -90,30 +87,30 @@ def score(
     has no reference or a caption is no string; MissingExtraError or MissingToolError where METEOR or SPICE cannot run.
     """
     _check(candidates, references, metrics)
-    words = _Captions(
-        [tokenize(caption) for caption in candidates.values()],
-        [[tokenize(caption) for caption in references[image]] for image in candidates],
-    )
-    # coco-caption's BLEU and CIDEr cut tokens at the no-break spaces in them (`1\u00a01/2`), its ROUGE-L and METEOR do not
-    pieces = _Captions([_cut(tokens) for tokens in words.candidates], [[_cut(t) for t in refs] for refs in words.references])
+    words = [tokenize(caption) for caption in candidates.values()]
+    others = [[tokenize(caption) for caption in references[image]] for image in candidates]
+    table = NGramTable()
+    other_ngrams = table.count([_cut(tokens) for tokens in refs] for refs in others)
+    ngrams = table.count([_cut(tokens)] for tokens in words)
     compute: dict[str, Callable[[], dict[str, MetricResult]]] = {
-        "bleu": lambda: bleu(*pieces),
-        "meteor": lambda: coco.meteor(*words),
-        "rouge": lambda: rouge_l(*words),
-        "cider": lambda: Cider(pieces.references, frequencies).score(pieces.candidates),
-        "cider-plain": lambda: Cider(pieces.references, frequencies, "CIDEr-plain").score(pieces.candidates),
-        "spice": lambda: coco.spice(*words),
+        "bleu": lambda: bleu(ngrams, other_ngrams),
+        "meteor": lambda: coco.meteor(words, others),
+        "rouge": lambda: rouge_l(words, others),
+        "cider": lambda: Cider(other_ngrams, table, frequencies).score(ngrams),
+        "cider-plain": lambda: Cider(other_ngrams, table, frequencies, "CIDEr-plain").score(ngrams),
+        "spice": lambda: coco.spice(words, others),
     }
     results: dict[str, MetricResult] = {}
     for metric in METRICS:
         if metric in metrics:
             results |= compute[metric]()
     columns = {name: (100 * result.images).tolist() for name, result in results.items()}
+    length_ratio = float(ngrams.lengths.sum() / max(1, closest_lengths(ngrams, other_ngrams).sum()))
     training = None if training_captions is None else [tokenize(caption) for caption in training_captions]
     return Scores(
         corpus={name: 100 * result.corpus for name, result in results.items()},
         images={image: {name: column[row] for name, column in columns.items()} for row, image in enumerate(candidates)},
-        diversity=diversity(*words, training),
+        diversity=diversity(words, others, length_ratio, training),
         tokenizer=ptb.NAME,
         versions=_versions(metrics),
         results=results,
@@ -145,9 +142,16 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _cut(tokens: Tokens) -> Tokens:
+    # coco-caption's BLEU and CIDEr cut tokens at the no-break spaces in them (`1\u00a01/2`); its ROUGE-L and METEOR do not
     return " ".join(tokens).split()
 
 
 def _versions(metrics: Sequence[str]) -> dict[str, str]:
-    packages = ["showtell", "numpy"] + ["pycocoevalcap"] * bool({"meteor", "spice"} & set(metrics))
-    return {name: metadata.version(name) for name in packages} | {"python": platform.python_version()}
+    versions = {
+        "showtell": metadata.version("showtell"),
+        "numpy": np.__version__,
+        "python": ".".join(map(str, sys.version_info[:3])),
+    }
+    if {"meteor", "spice"} & set(metrics):
+        versions["pycocoevalcap"] = metadata.version("pycocoevalcap")
+    return versions

@@ -6,39 +6,47 @@ constants instead of being undefined where a candidate is shorter than n words. 
 paper, a corpus metric, warns against: without a match of any 4-gram BLEU-4 is 0 for all practical purposes.
 """
 
-from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from showtell.metrics.ngrams import ORDER, count_ngrams
-from showtell.metrics.result import FloatArray, MetricResult, Tokens
+from showtell.metrics.ngrams import ORDER, Captions, IntArray, positions
+from showtell.metrics.result import FloatArray, MetricResult
 
 _SMALL, _TINY = 1e-9, 1e-15  # coco-caption's guards against dividing by zero
 
 
-def bleu(candidates: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) -> dict[str, MetricResult]:
-    """BLEU-1 to BLEU-4 of N candidates, each against its own references (one at least)."""
-    counts = np.array([_count(*pair) for pair in zip(candidates, references, strict=True)], dtype=np.float64)
+def bleu(candidates: Captions, references: Captions) -> dict[str, MetricResult]:
+    """BLEU-1 to BLEU-4 of N candidates, one an image, against the references of the same N images (one at least each)."""
+    matched = [_matched(candidates, references, n) for n in range(ORDER)]
+    proposed = [np.maximum(0, candidates.lengths - n) for n in range(ORDER)]
+    lengths = [candidates.lengths, closest_lengths(candidates, references)]
+    counts = np.stack([*matched, *proposed, *lengths], axis=1).astype(np.float64)  # (N, 2 * ORDER + 2)
     per_image = _scores(counts)
     return {f"BLEU-{n}": MetricResult(per_image[:, n - 1], counts, partial(_score, n)) for n in range(1, ORDER + 1)}
 
 
-def closest_length(length: int, references: Sequence[Tokens]) -> int:
-    """The reference length nearest to `length`, the shorter of two equally near ones."""
-    return min((abs(len(reference) - length), len(reference)) for reference in references)[1]
+def closest_lengths(candidates: Captions, references: Captions) -> IntArray:
+    """The reference length nearest to each candidate's (N,), the shorter of two equally near ones."""
+    lengths = references.lengths
+    nearness = np.abs(lengths - candidates.lengths[references.images])
+    best_first = np.lexsort((lengths, nearness, references.images))
+    firsts = np.searchsorted(references.images, np.arange(len(candidates.lengths)))  # sorting keeps each image's place
+    return lengths[best_first][firsts]
 
 
-def _count(candidate: Tokens, references: Sequence[Tokens]) -> list[int]:
-    """One image's counts: n-grams matched (ORDER numbers), n-grams proposed (ORDER), length, closest reference length."""
-    matched = [0] * ORDER
-    allowed = [count_ngrams(reference) for reference in references]
-    for ngram, count in count_ngrams(candidate).items():
-        most = max(counts[ngram] for counts in allowed)
-        if most:
-            matched[len(ngram) - 1] += min(count, most)
-    proposed = [max(0, len(candidate) - n) for n in range(ORDER)]
-    return [*matched, *proposed, len(candidate), closest_length(len(candidate), references)]
+def _matched(candidates: Captions, references: Captions, n: int) -> npt.NDArray[Any]:
+    """How many n-grams of each candidate its references allow (N,): an n-gram counts as often as one of them has it."""
+    keys, which = np.unique(references.keys(n), return_inverse=True)
+    most = np.zeros(len(keys), dtype=np.int64)
+    np.maximum.at(most, which, references.ngrams[n].counts)
+    begin, end = positions(candidates.keys(n), keys)
+    found = begin < end
+    ours = candidates.ngrams[n]
+    allowed = np.minimum(ours.counts[found], most[begin[found]])
+    return np.bincount(ours.captions[found], allowed, minlength=len(candidates.lengths))
 
 
 def _scores(counts: FloatArray) -> FloatArray:

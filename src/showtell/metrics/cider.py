@@ -15,17 +15,17 @@ With the frequencies of a single image every n-gram weighs log 1 = 0, so both sc
 """
 
 import json
-import math
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
+import numpy as np
+
 from showtell.errors import DataError
 from showtell.files import write_json
-from showtell.metrics.ngrams import ORDER, NGram, count_ngrams
-from showtell.metrics.result import MetricResult, Tokens
+from showtell.metrics.ngrams import ORDER, Captions, IntArray, NGram, NGramTable, documents, positions
+from showtell.metrics.result import FloatArray, MetricResult, Tokens
 
 SIGMA = 6.0  # words of difference in length at which the penalty is exp(-1/2)
 SCALE = 10.0  # the paper's factor, which brings human captions to about 1 (and 100 in tables)
@@ -42,17 +42,11 @@ class DocumentFrequencies:
     documents: int
 
     @classmethod
-    def of(cls, references: Iterable[Sequence[Tokens]]) -> Self:
+    def of(cls, references: Sequence[Sequence[Tokens]]) -> Self:
         """The frequencies of N images' references, tokenized."""
-        return cls.of_counts([[count_ngrams(tokens) for tokens in refs] for refs in references])
-
-    @classmethod
-    def of_counts(cls, references: Sequence[Sequence[Counter[NGram]]]) -> Self:
-        """The frequencies of N images' references, as n-gram counts."""
-        counts: Counter[NGram] = Counter()
-        for refs in references:
-            counts.update(set().union(*refs))
-        return cls(counts, len(references))
+        table = NGramTable()
+        counts = documents(table, table.count(references))
+        return cls(dict(zip(table.ngrams(), counts.tolist(), strict=True)), len(references))
 
     def save(self, path: Path) -> None:
         """Writes a JSON file: `format`, `documents`, and `counts` by n-gram, its words joined by spaces."""
@@ -70,79 +64,96 @@ class DocumentFrequencies:
             raise DataError(f"{path}: not JSON ({error}); save the document frequencies again") from None
         if not isinstance(value, dict) or value.get("format") != _FORMAT:
             raise DataError(f"{path}: not a file of document frequencies; its `format` must be {_FORMAT!r}")
-        return cls({tuple(ngram.split(" ")): count for ngram, count in value["counts"].items()}, value["documents"])
-
-    def weight(self, ngram: NGram) -> float:
-        """The n-gram's idf, natural logarithm of images by images that have it; one never seen counts as seen once."""
-        return math.log(self.documents / max(1, self.counts.get(ngram, 0)))
-
-
-@dataclass(frozen=True, slots=True)
-class _Vector:
-    """A caption as tf-idf weights, their norms by n-gram length (ORDER numbers) and its length in bigrams."""
-
-    weights: dict[NGram, float]
-    norms: list[float]
-    length: int
+        counts, total = value.get("counts"), value.get("documents")
+        if not isinstance(counts, dict) or not isinstance(total, int) or total < 1:
+            raise DataError(
+                f"{path}: `counts` or `documents` is missing or of the wrong kind; save the document frequencies again"
+            )
+        return cls({tuple(ngram.split(" ")): count for ngram, count in counts.items()}, total)
 
 
 class Cider:
     """CIDEr against fixed references: their vectors are made once, then any number of candidates are scored.
 
-    `references` are the tokenized references of N images; `frequencies` defaults to theirs. In training, `score_image` gives
-    the reward of one sampled caption.
+        table = NGramTable()
+        cider = Cider(table.count(references), table)     # references: for each image a list of tokenized captions
+        cider.rewards([0, 0, 3], sampled)                 # three tokenized captions, of images 0, 0 and 3
+
+    `frequencies` defaults to those of the references.
     """
 
     def __init__(
         self,
-        references: Sequence[Sequence[Tokens]],
+        references: Captions,
+        table: NGramTable,
         frequencies: DocumentFrequencies | None = None,
         variant: Variant = "CIDEr",
     ) -> None:
-        counts = [[count_ngrams(tokens) for tokens in refs] for refs in references]
         self.variant = variant
-        self.frequencies = frequencies or DocumentFrequencies.of_counts(counts)
-        self._idf: dict[NGram, float] = {}  # the weights asked for so far
-        self._images = [[self._vector(ref) for ref in refs] for refs in counts]
+        self._table = table
+        if frequencies is None:
+            total = int(references.images[-1]) + 1
+            counts = documents(table, references)
+        else:
+            total = frequencies.documents
+            numbers = [table.number(ngram) for ngram in frequencies.counts]
+            counts = np.zeros(len(table), dtype=np.int64)
+            counts[numbers] = list(frequencies.counts.values())
+        # idf by number: the natural logarithm of all images by those that have the n-gram; none counts as one, like the last
+        # entry, which serves all numbers beyond
+        self._idf: FloatArray = np.log(total) - np.log(np.maximum(1, np.append(counts, 0)))
+        self._references = references
+        self._norms = self._norms_of(references)
+        self._count = np.bincount(references.images)  # references of each image
+        keys = [references.keys(n) for n in range(ORDER)]
+        self._order = [np.argsort(part, kind="stable") for part in keys]
+        self._keys = [part[order] for part, order in zip(keys, self._order, strict=True)]
 
-    def score(self, candidates: Sequence[Tokens]) -> dict[str, MetricResult]:
-        """The scores of N candidates, one for each image in order. The corpus score is the mean."""
-        if len(candidates) != len(self._images):
-            raise ValueError(
-                f"{len(candidates)} candidates for the references of {len(self._images)} images; give one for each"
-            )
-        return {self.variant: MetricResult.mean_of([self.score_image(i, tokens) for i, tokens in enumerate(candidates)])}
+    def score(self, candidates: Captions) -> dict[str, MetricResult]:
+        """The scores of N candidates, one an image, counted by the same table. The corpus score is the mean."""
+        return {self.variant: MetricResult.mean_of(self._scores(candidates))}
 
-    def score_image(self, index: int, candidate: Tokens) -> float:
-        """The score of one tokenized candidate for image `index`, as a fraction: about 1 for a caption by a person."""
-        references = self._images[index]
-        vector = self._vector(count_ngrams(candidate))
+    def rewards(self, images: Sequence[int], captions: Sequence[Tokens]) -> FloatArray:
+        """The scores (K,) of K tokenized captions of any images, as fractions: about 1 for a caption by a person."""
+        known = len(self._table)
+        counted = replace(self._table.count([captions]), images=np.asarray(images, dtype=np.int64))
+        self._table.forget(known)  # sampled captions would fill it without end
+        return self._scores(counted)
+
+    def _scores(self, candidates: Captions) -> FloatArray:
+        """Cosines between each candidate and its image's references, averaged over references and n-gram lengths."""
         clipped = self.variant == "CIDEr"
-        total = 0.0
-        for reference in references:
-            similarity = [0.0] * ORDER  # by n-gram length
-            for ngram, weight in vector.weights.items():
-                if other := reference.weights.get(ngram):
-                    similarity[len(ngram) - 1] += (min(weight, other) if clipped else weight) * other
-            penalty = math.exp(-((vector.length - reference.length) ** 2) / (2 * SIGMA**2)) if clipped else 1.0
-            for value, norm, other_norm in zip(similarity, vector.norms, reference.norms, strict=True):
-                if value:
-                    total += penalty * value / (norm * other_norm)
-        return SCALE * total / ORDER / len(references)
+        norms = self._norms_of(candidates)
+        total = np.zeros(len(candidates.lengths))
+        for n in range(ORDER):
+            ours, theirs = candidates.ngrams[n], self._references.ngrams[n]
+            # every meeting (M,) of an n-gram of a candidate with the same n-gram of a reference of its image
+            begin, end = positions(candidates.keys(n), self._keys[n])
+            times = end - begin
+            our = np.repeat(np.arange(len(times)), times)
+            their = self._order[n][np.arange(len(our)) + np.repeat(begin - np.cumsum(times) + times, times)]
+            candidate, reference = ours.captions[our], theirs.captions[their]
+            count, other = ours.counts[our], theirs.counts[their]
+            products = (np.minimum(count, other) if clipped else count) * other * self._weights(ours.ngrams[our]) ** 2
+            scale = norms[n][candidate] * self._norms[n][reference]
+            similarity = np.divide(products, scale, out=np.zeros_like(scale), where=scale > 0)
+            if clipped:
+                apart = _bigrams(candidates)[candidate] - _bigrams(self._references)[reference]
+                similarity *= np.exp(-(apart**2) / (2 * SIGMA**2))
+            total += np.bincount(candidate, similarity, minlength=len(total))
+        return SCALE * total / ORDER / self._count[candidates.images]
 
-    def _vector(self, counts: Counter[NGram]) -> _Vector:
-        weights: dict[NGram, float] = {}
-        squares = [0.0] * ORDER
-        length = 0
-        idfs = self._idf
-        for ngram, count in counts.items():
-            n = len(ngram)
-            if n == 2:
-                length += count
-            idf = idfs.get(ngram)
-            if idf is None:
-                idf = idfs[ngram] = self.frequencies.weight(ngram)
-            if idf:  # an n-gram of every image adds nothing
-                weights[ngram] = weight = count * idf
-                squares[n - 1] += weight * weight
-        return _Vector(weights, [math.sqrt(square) for square in squares], length)
+    def _norms_of(self, captions: Captions) -> list[FloatArray]:
+        """Norms of the captions' tf-idf vectors (C,), by n-gram length."""
+        size = len(captions.lengths)
+        squares = [(part.counts * self._weights(part.ngrams)) ** 2 for part in captions.ngrams]
+        sums = [np.bincount(part.captions, square, size) for part, square in zip(captions.ngrams, squares, strict=True)]
+        return [np.sqrt(part) for part in sums]
+
+    def _weights(self, ngrams: IntArray) -> FloatArray:
+        """The idf of each n-gram."""
+        return self._idf[np.minimum(ngrams, len(self._idf) - 1)]
+
+
+def _bigrams(captions: Captions) -> IntArray:
+    return np.maximum(0, captions.lengths - 1)

@@ -22,7 +22,7 @@ import numpy as np
 from showtell.errors import MissingExtraError, MissingToolError
 from showtell.metrics.result import FloatArray, MetricResult, Tokens
 
-# Numbers with decimal points whatever the locale; the memory is the authors' choice for their tables.
+# Numbers with decimal points, and text as UTF-8, whatever the locale.
 _LOCALE = ("-Duser.language=en", "-Duser.country=US", "-Dfile.encoding=UTF-8")
 # METEOR 1.5's parameters for English: penalties and balance, then the weights of exact, stem, synonym and paraphrase matches.
 _ALPHA, _BETA, _GAMMA, _DELTA = 0.85, 0.2, 0.6, 0.75
@@ -36,21 +36,9 @@ def meteor(candidates: Sequence[Tokens], references: Sequence[Sequence[Tokens]])
     Raises MissingExtraError without pycocoevalcap, MissingToolError without Java.
     """
     folder = _package("METEOR") / "meteor"
-    command = [
-        _java("METEOR"),
-        "-Xmx2G",
-        *_LOCALE,
-        "-jar",
-        str(folder / "meteor-1.5.jar"),
-        "-",
-        "-",
-        "-stdio",
-        "-l",
-        "en",
-        "-norm",
-    ]
     # Left to itself the program looks for its paraphrases under a URL, which a space in the path spoils.
-    command += ["-a", str(folder / "data" / "paraphrase-en.gz")]
+    options = ("-", "-", "-stdio", "-l", "en", "-norm", "-a", str(folder / "data" / "paraphrase-en.gz"))
+    command = [_java("METEOR"), "-Xmx2G", *_LOCALE, "-jar", str(folder / "meteor-1.5.jar"), *options]
     lines = (
         " ||| ".join(["SCORE", *(_meteor_line(tokens) for tokens in refs), _meteor_line(candidate)])
         for candidate, refs in zip(candidates, references, strict=True)
@@ -96,9 +84,7 @@ def _meteor_scores(counts: FloatArray) -> FloatArray:
     (4 x 4); chunks; matched words of both (2).
     """
     words, reference_words, functions, reference_functions = np.moveaxis(counts[..., :4], -1, 0)
-    matches = counts[..., 4:20].reshape(
-        *counts.shape[:-1], 4, 4
-    )  # (..., kind, [content, of reference, function, of reference])
+    matches = counts[..., 4:20].reshape(*counts.shape[:-1], 4, 4)  # (..., kind of match, the next line's four)
     content, reference_content, function, reference_function = np.moveaxis(_MATCH_WEIGHTS @ matches, -1, 0)
     chunks, matched, reference_matched = np.moveaxis(counts[..., 20:], -1, 0)
 

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
-from showtell.metrics.bleu import closest_length
 from showtell.metrics.result import Tokens
 
 
@@ -33,21 +32,23 @@ class Diversity:
 def diversity(
     candidates: Sequence[Tokens],
     references: Sequence[Sequence[Tokens]],
+    length_ratio: float,
     training: Iterable[Tokens] | None = None,
 ) -> Diversity:
-    """The diversity of N tokenized candidates (one at least), against their references and all training captions."""
+    """The diversity of N tokenized candidates (one at least), against their references and all training captions.
+
+    `length_ratio` is known from BLEU's counts.
+    """
     words = set(chain.from_iterable(candidates))
     known = set(chain.from_iterable(chain.from_iterable(references)))
     captions = [tuple(tokens) for tokens in candidates]
-    length = sum(map(len, captions))
-    closest = sum(closest_length(len(tokens), refs) for tokens, refs in zip(captions, references, strict=True))
     unseen = None
     if training is not None:
         seen = {tuple(tokens) for tokens in training}
         unseen = sum(tokens not in seen for tokens in captions) / len(captions)
     return Diversity(
-        length_ratio=length / closest if closest else 0.0,
-        mean_length=length / len(captions),
+        length_ratio=length_ratio,
+        mean_length=sum(map(len, captions)) / len(captions),
         vocabulary=len(words),
         vocabulary_use=len(words & known) / len(known) if known else 0.0,
         distinct=len(set(captions)) / len(captions),

@@ -2,7 +2,7 @@ r"""Captions to the tokens of the Stanford PTBTokenizer, without Java.
 
 Caption scores are defined on the tokens that coco-caption gets from Stanford's Penn Treebank tokenizer (Marcus et al. 1993;
 CoreNLP 3.4.1, options `-preserveLines -lowerCase`), less a list of punctuation tokens. This module was written from what
-that program answers to about a million probes, and keeps its habits, the odd ones too: `-lrb-` stays a token because the
+that program answers to several million probes, and keeps its habits, the odd ones too: `-lrb-` stays a token because the
 punctuation list has it in capitals only, prices in pounds begin with `#`, and emoji vanish.
 
 A lexer reads the longest token at each place; where two rules match equally far, the earlier one wins. A rule may look
@@ -32,7 +32,7 @@ _KNOWN = re.compile(
     "!-/:-@\\[-`{-~\u00a1\u00a5-\u00a9\u00ac\u00ae-\u00b4\u00b6-\u00b9\u00bf\u00d7\u00f7\u037e\u0387\u0589\u05be\u05c0\u05c3"
     "\u05c6\u05f3\u05f4\u0600-\u0603\u0606-\u060c\u0614\u061b\u061e\u061f\u066a\u066d\u06d4\u0700-\u070d\u0964\u0965\u0e3f\u0e4f"
     "\u2016\u2017\u201a\u201e-\u2023\u2030-\u2038\u203b\u203e-\u2042\u2044\u2070\u2074-\u207e\u2080-\u208e\u20a4\u2100-\u214f"
-    "\u2155-\u215e\u2190-\u2bff\u3001\u3002\u3012\u30fb\uff01-\uff0f\uff1a-\uff20\uff3b-\uff40\uff5b-\uff65\uffe0-\uffe6" + "]"
+    "\u2155-\u215e\u2190-\u2bff\u3001\u3002\u3012\u30fb\uff01-\uff0f\uff1a-\uff20\uff3b-\uff40\uff5b-\uff65\uffe0-\uffe6]"
 )
 _APOSTROPHE = "['\u2019\u0092]"
 _QUOTES = "\u0091-\u0094\u00ab\u00bb\u2018-\u201f\u2039\u203a"
@@ -51,11 +51,11 @@ _PATH = r"/[^\s\"<>|(){}]+[^\s\"<>|.!?(){},-]"
 # Kept with their full stop, whatever follows; in the second list only when written with a capital, in the third only before
 # a number.
 _ABBREVIATIONS = (
-    "ph\\.d|ed\\.d|adj|adm|adv|ala?|alex|apr|ariz|assn|assoc|asst|atty|aug|ave|bhd|bldg|blvd|brig|bros|calif|capt|cf|cie|cmdr|co|col|colo"
-    "|comdr|conn|corp|cos|cpl|ct|dak|dec|dept|det|drs?|elec|ens|esq|est|etc|ext|feb|fla|fri|ft|ga|gen|govs?|hon|inc|ind|insp"
-    "|intl|invt|jan|jos|jr|jul|jun|kans?|ky|lieut|lt|ltd|maj|mar|md|messrs|mfg|mich|minn|mlle|mme|mo|mon|mont|mr|mrs|ms|msgr"
-    "|mtg?|natl|neb|nev|nov|oct|okla|penn|pfc|ph|plc|ppte|ppty|pres|profs?|ptes?|ptys?|pvt|rd|reps?|rev|rt|sens?|sept?|seq|sfc"
-    "|sgt|spc|sq|sr|ste?|supt|sys|tel|tenn|thu|thurs|treas|tues?|univ|va|vs|vt|wed|wisc?|wm|wyo"
+    "ph\\.d|ed\\.d|adj|adm|adv|ala?|alex|apr|ariz|assn|assoc|asst|atty|aug|ave|bhd|bldg|blvd|brig|bros|calif|capt|cf|cie"
+    "|cmdr|co|col|colo|comdr|conn|corp|cos|cpl|ct|dak|dec|dept|det|drs?|elec|ens|esq|est|etc|ext|feb|fla|fri|ft|ga|gen"
+    "|govs?|hon|inc|ind|insp|intl|invt|jan|jos|jr|jul|jun|kans?|ky|lieut|lt|ltd|maj|mar|md|messrs|mfg|mich|minn|mlle|mme|mo"
+    "|mon|mont|mr|mrs|ms|msgr|mtg?|natl|neb|nev|nov|oct|okla|penn|pfc|ph|plc|ppte|ppty|pres|profs?|ptes?|ptys?|pvt|rd|reps?"
+    "|rev|rt|sens?|sept?|seq|sfc|sgt|spc|sq|sr|ste?|supt|sys|tel|tenn|thu|thurs|treas|tues?|univ|va|vs|vt|wed|wisc?|wm|wyo"
 )
 _STATES = "Ark|Az|Del|Ill|La|Mass|Miss|Ore|Pa|Tex|Wash"
 _BEFORE_NUMBERS = "art|ca|figs?|nos?|op|pp|prop"
@@ -81,11 +81,13 @@ _RULES = tuple(
         r"[nN]['\u2019\u0092`\u2018\u0091][tT]",
         # words with apostrophes of their own
         rf"{_APOSTROPHE}[nN]{_APOSTROPHE}|{_APOSTROPHE}[nN](?=\s)|{_APOSTROPHE}(?i:em)|'(?i:till?|cause)"
-        rf"|(?i:ol){_APOSTROPHE}|[dljDLJ]{_APOSTROPHE}|(?i:c'mon|cap'n|s'mores|nor'easter|nat'l|e'er)|S'more|[yY]{_APOSTROPHE}(?=[A-Za-z])"
+        rf"|(?i:ol){_APOSTROPHE}|[dljDLJ]{_APOSTROPHE}|[yY]{_APOSTROPHE}(?=[A-Za-z])"
+        r"|(?i:c'mon|cap'n|s'mores|nor'easter|nat'l|e'er)|S'more"
         rf"|{_LETTER}+[aeiouyAEIOUY]{_APOSTROPHE}[aeiouAEIOU]{_LETTER}*",
         rf"{_APOSTROPHE}(?:\d\d(?=\s|$)|[2-9]0s(?![A-Za-z0-9]))",
         _WORD,
-        r"https?://[^\s\"<>|(){}]+[^\s\"<>|.!?(){},-]".replace("https?", "(?i:https?)"),
+        # addresses
+        r"(?i:https?)://[^\s\"<>|(){}]+[^\s\"<>|.!?(){},-]",
         rf"(?i:www)\.(?:{_PLACE}+\.)+[a-zA-Z]{{2,4}}(?:{_PATH})?",
         rf"(?:[^\s\d\"`'<>|.!?(){{}},_$:;/@-]+\.)+(?i:com|net|org|edu)(?:{_PATH})?",
         r"<?[a-zA-Z0-9][^\s\"<>|()\u00a0{}]*@(?:[^\s\"<>|().\u00a0{}]+\.)*[^\s\"<>|().\u00a0{}]+>?",

@@ -24,7 +24,7 @@ class MetricResult:
     from_totals: Callable[[FloatArray], FloatArray]
 
     @classmethod
-    def mean_of(cls, images: Sequence[float]) -> "MetricResult":
+    def mean_of(cls, images: npt.ArrayLike) -> "MetricResult":
         """The result of a metric whose corpus score is the mean over images."""
         scores = np.asarray(images, dtype=np.float64)
         return cls(scores, np.stack([scores, np.ones_like(scores)], axis=1), lambda sums: sums[..., 0] / sums[..., 1])

@@ -1,0 +1,80 @@
+"""Scores as tables for the terminal."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from showtell.evaluation.evaluate import Comparison, Evaluation
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def print_evaluation(evaluation: Evaluation, console: "Console | None" = None) -> None:
+    """Prints corpus scores with their 95% intervals, and how varied the captions are; to standard output by default."""
+    rows = [
+        (name, f"{value:.1f}", f"{evaluation.intervals[name].low:.1f} - {evaluation.intervals[name].high:.1f}")
+        for name, value in evaluation.scores.corpus.items()
+    ]
+    scores = _Table(("metric", "score", "95% interval"), rows)
+    _print(_title(evaluation), [scores, _Table(("diversity", ""), describe_diversity(evaluation))], console)
+
+
+def print_comparison(comparison: Comparison, console: "Console | None" = None) -> None:
+    """Prints both sets' scores, their differences with 95% intervals, and the p-values of the paired test."""
+    rows = [
+        (
+            name,
+            f"{found.first:.1f}",
+            f"{found.second:.1f}",
+            f"{found.difference:+.1f}",
+            f"{found.interval.low:+.1f} to {found.interval.high:+.1f}",
+            f"{found.p_value:.3f}",
+        )
+        for name, found in comparison.differences.items()
+    ]
+    header = ("metric", comparison.first.name, comparison.second.name, "difference", "95% interval", "p")
+    _print(f"{len(comparison.first.candidates)} images", [_Table(header, rows)], console)
+
+
+def describe_diversity(evaluation: Evaluation) -> list[tuple[str, str]]:
+    """How varied the captions are, as (what, how much) for people to read."""
+    found = evaluation.scores.diversity
+    rows = [
+        ("length", f"{found.mean_length:.1f} words, {found.length_ratio:.2f} of the references'"),
+        ("vocabulary", f"{found.vocabulary} words, {found.vocabulary_use:.1%} of the references' used"),
+        ("distinct", f"{found.distinct:.1%}"),
+    ]
+    return rows if found.unseen is None else [*rows, ("never seen in training", f"{found.unseen:.1%}")]
+
+
+def _title(evaluation: Evaluation) -> str:
+    left_out = [
+        f"{count} {what} left out"
+        for count, what in (
+            (evaluation.without_candidate, "without a candidate"),
+            (evaluation.without_reference, "without references"),
+        )
+        if count
+    ]
+    return ", ".join([f"{evaluation.name}: {len(evaluation.candidates)} images", *left_out])
+
+
+class _Table(NamedTuple):
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+def _print(title: str, tables: Sequence[_Table], console: "Console | None") -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = console or Console()
+    console.print(Text(title, style="bold"))
+    for header, rows in tables:
+        table = Table(box=None, pad_edge=False)
+        for index, column in enumerate(header):
+            table.add_column(Text(column), justify="left" if index == 0 or len(header) == 2 else "right")
+        for row in rows:
+            table.add_row(*map(Text, row))
+        console.print(table)

@@ -21,6 +21,9 @@ from showtell.errors import MissingExtraError, OutputError, ShowtellError
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
+    from showtell.data import PhotoStore
+    from showtell.evaluation import Evaluation
+
 DONE, SOME_FAILED, NOTHING_DONE, INTERRUPTED = 0, 1, 2, 130
 
 
@@ -54,6 +57,7 @@ def cli() -> None:
     """Captions images: one photo or millions, with the model inside this package or with your own."""
 
 
+_path = click.Path(path_type=Path)
 _model = click.option("--model", metavar="DIR_OR_NAME", help="A bundle's folder or name.  [default: the embedded model]")
 _threads = click.option(
     "--threads", type=click.IntRange(0), default=0, show_default="all cores", help="CPU threads of the model."
@@ -96,7 +100,7 @@ def _search_options(command: Any) -> Any:
     "--output",
     "outputs",
     multiple=True,
-    type=click.Path(path_type=Path),
+    type=_path,
     metavar="FILE",
     help="Also write there: .txt or .jsonl.",
 )
@@ -155,8 +159,8 @@ def caption(
 
 @cli.command()
 @click.argument("recipe", metavar="RECIPE")
-@click.option("--data", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Flickr8k in its official layout.")
-@click.option("--output", required=True, type=click.Path(path_type=Path), metavar="RUN_DIR", help="The run's folder.")
+@click.option("--data", required=True, type=_path, metavar="DIR", help="Flickr8k in its official layout.")
+@click.option("--output", required=True, type=_path, metavar="RUN_DIR", help="The run's folder.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a key of the recipe; repeatable.")
 @click.option("--resume", is_flag=True, help="Go on after the last epoch that was finished.")
 def train(recipe: str, data: Path, output: Path, overrides: tuple[str, ...], resume: bool) -> int:
@@ -174,50 +178,113 @@ def train(recipe: str, data: Path, output: Path, overrides: tuple[str, ...], res
 
 
 @cli.command()
-@click.option("--data", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Flickr8k in its official layout.")
-@click.option("--split", type=click.Choice(["train", "dev", "test"]), default="dev", show_default=True)
+@click.option("--data", type=_path, metavar="DIR", help="Caption a data set's photos and score that (Flickr8k's layout).")
+@click.option("--split", type=click.Choice(["train", "dev", "test"]), help="Of --data or --references.  [default: dev, or all]")
 @_model
 @_search_options
-@click.option("--json", "json_file", type=click.Path(path_type=Path), metavar="FILE", help="Write all scores there.")
+@click.option("--candidates", type=_path, metavar="FILE", help="Score captions in a file: COCO results, JSONL or CSV.")
+@click.option("--compare", type=_path, nargs=2, metavar="A B", help="Test whether candidate file B is better than A.")
+@click.option("--references", type=_path, metavar="FILE", help="For files: COCO or Karpathy JSON, Flickr8k tokens, JSONL.")
+@click.option("--partial", is_flag=True, help="Score the images that both files have instead of refusing.")
+@click.option(
+    "--metrics", default="bleu,rouge,cider", show_default=True, metavar="LIST", help="Also meteor, spice, cider-plain."
+)
+@click.option("--json", "json_file", type=_path, metavar="FILE", help="Write all scores there.")
+@click.option("--report", type=_path, metavar="DIR", help="Write a page with the best and the worst photos there.")
+@click.option("--photos", type=_path, metavar="DIR", help="For --report on files: where the photos are.")
 @_batch_size
 @_threads
 @_device
 def evaluate(
-    data: Path,
+    data: Path | None,
     split: Any,
     model: str | None,
+    candidates: Path | None,
+    compare: tuple[Path, Path] | None,
+    references: Path | None,
+    partial: bool,
+    metrics: str,
     json_file: Path | None,
+    report: Path | None,
+    photos: Path | None,
     batch_size: int,
     threads: int,
     device: Any,
     **search: Any,
 ) -> int:
-    """Caption the photos of a data set's split and score the captions against its references."""
-    from showtell.data import read_flickr8k
-    from showtell.evaluation import evaluate_model, print_scores
+    """Score captions against references: a model's, a file's, or two files' against each other."""
+    from showtell import evaluation as ev
+    from showtell.data import PhotoStore
     from showtell.files import write_json
-    from showtell.runtime import load
+
+    names = [name.strip() for name in metrics.split(",")]
+    if sum(given is not None for given in (data, candidates, compare)) != 1:
+        raise click.UsageError("give one of --data (with --model), --candidates and --compare")
+    if (references is None) != (data is not None):
+        raise click.UsageError("--references goes with --candidates or --compare, and --data brings its own")
+    if compare is not None:
+        if report is not None:
+            raise click.UsageError("--report shows one set of captions: it goes with --data or --candidates")
+        assert references is not None  # checked above
+        comparison = ev.compare_files(*compare, references, names, partial=partial, split=split)
+        ev.print_comparison(comparison)
+        if json_file is not None:
+            write_json(json_file, comparison.to_json())
+        return DONE
+    failed = 0
+    store: PhotoStore | None
+    if data is not None:
+        result, store, failed = _evaluate_model(
+            data, split or "dev", names, model, search, batch_size=batch_size, threads=threads, device=device
+        )
+    else:
+        assert candidates is not None  # checked above
+        assert references is not None
+        result = ev.evaluate_files(candidates, references, names, partial=partial, split=split)
+        store = PhotoStore(folders=[photos]) if photos else None
+    ev.print_evaluation(result)
+    if json_file is not None:
+        write_json(json_file, result.to_json())
+    if report is not None:
+        page = ev.write_report(result, report, store.read if store else None)
+        click.echo(f"report: {page}", err=True)
+    return SOME_FAILED if failed else DONE
+
+
+def _evaluate_model(
+    data: Path, split: Any, metrics: list[str], model: str | None, search: dict[str, Any], *, batch_size: int, **load: Any
+) -> tuple[Evaluation, PhotoStore, int]:
+    """A model's captions of a data set's split, measured; the photos; and how many of them could not be read."""
+    from showtell import evaluation as ev
+    from showtell.data import read_flickr8k
+    from showtell.evaluation.run import caption_split
+    from showtell.runtime import load as load_model
 
     dataset = read_flickr8k(data)
-    captioner = load(model, threads=threads, device=device)
+    captioner = load_model(model, **load)
     options = captioner.options(**search)
     with Console() as console:
         if note := dataset.describe_missing():
             console.message(note)
-        scores = evaluate_model(captioner, dataset, split, options, batch_size=batch_size, progress=console.progress)
-    print_scores(scores)
-    if json_file is not None:
-        write_json(json_file, scores.to_json())
-    return DONE
+        run = caption_split(captioner, dataset, split, options, batch_size=batch_size, progress=console.progress)
+        for reason in run.failed.values():
+            console.message(f"showtell: {reason}")
+    training = [caption for sample in dataset.samples if sample.split == "train" for caption in sample.captions]
+    name = f"{captioner.bundle.name} on {dataset.name} {split}"
+    return (
+        ev.evaluate(run.candidates, run.references, metrics, name=name, training_captions=training or None),
+        dataset.photos,
+        len(run.failed),
+    )
 
 
 @cli.command()
-@click.argument("checkpoint", type=click.Path(path_type=Path), metavar="CHECKPOINT")
-@click.option("--output", required=True, type=click.Path(path_type=Path), metavar="BUNDLE_DIR", help="A new folder.")
+@click.argument("checkpoint", type=_path, metavar="CHECKPOINT")
+@click.option("--output", required=True, type=_path, metavar="BUNDLE_DIR", help="A new folder.")
 @click.option("--quantize", type=click.Choice(["none", "int8"]), default="none", show_default=True)
 @click.option(
     "--calibration",
-    type=click.Path(path_type=Path),
+    type=_path,
     metavar="DIR",
     help="For int8: photos to measure ranges on, a folder of them or a data set (its train photos).",
 )

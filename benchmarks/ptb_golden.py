@@ -1,6 +1,6 @@
 """Writes what the Stanford tokenizer answers, as golden data for tests that then need no Java.
 
-    python benchmarks/ptb_golden.py                     # answers again for the lines of tests/metrics/ptb_golden.jsonl
+    python benchmarks/ptb_golden.py                     # answers again for the lines of tests/text/ptb_golden.jsonl
     python benchmarks/ptb_golden.py --lines new.txt     # for the lines of a text file
     python benchmarks/ptb_golden.py --flickr8k FOLDER   # digests for Flickr8k.token.txt
 
@@ -15,7 +15,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-GOLDEN = Path(__file__).parents[1] / "tests" / "metrics" / "ptb_golden.jsonl"
+GOLDEN = Path(__file__).parents[1] / "tests" / "text" / "ptb_golden.jsonl"
 DIGESTS = GOLDEN.with_name("ptb_flickr8k.bin")
 DIGEST_SIZE = 4  # bytes a line: a wrong line passes once in four billion
 

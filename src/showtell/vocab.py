@@ -32,8 +32,11 @@ class Vocabulary:
 
     @classmethod
     def from_captions(cls, captions: Iterable[Sequence[str]], min_count: int) -> Self:
-        """All words that occur at least `min_count` times in the tokenised captions, most frequent first."""
-        counts = Counter(word for caption in captions for word in caption)
+        """All words that occur at least `min_count` times in the tokenised captions, most frequent first.
+
+        Tokens that begin with neither a letter, a digit nor an apostrophe, such as &, # and -lrb-, are not words to say.
+        """
+        counts = Counter(word for caption in captions for word in caption if word[0].isalnum() or word[0] == "'")
         kept = sorted((word for word, count in counts.items() if count >= min_count), key=lambda word: (-counts[word], word))
         if not kept:
             raise DataError(f"no word occurs {min_count} times in the training captions; lower vocabulary.min_count")

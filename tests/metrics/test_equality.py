@@ -11,7 +11,8 @@ from pycocoevalcap.bleu.bleu import Bleu
 from pycocoevalcap.cider.cider import Cider as CocoCider
 from pycocoevalcap.rouge.rouge import Rouge
 
-from showtell.metrics import Cider, NGramTable, tokenize
+from showtell.metrics import Cider, NGramTable
+from showtell.text import tokenize
 from showtell.metrics.bleu import bleu
 from showtell.metrics.rouge import rouge_l
 

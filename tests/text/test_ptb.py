@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from showtell.metrics import tokenize
+from showtell.text import tokenize
 
 HERE = Path(__file__).parent
 

@@ -14,7 +14,7 @@ from showtell.vocab import BEGIN, END, PAD, UNKNOWN, Vocabulary
         ("The man’s dog isn't wet.", ["the", "man", "'s", "dog", "is", "n't", "wet"]),
         ('Two boys, "in" a T-shirt; snow-covered!', ["two", "boys", "in", "a", "t-shirt", "snow-covered"]),
         ("12 kids at 10:30 in the 2nd row", ["12", "kids", "at", "10:30", "in", "the", "2nd", "row"]),
-        ("They can't & won't", ["they", "ca", "n't", "wo", "n't"]),
+        ("They can't & won't", ["they", "ca", "n't", "&", "wo", "n't"]),
         ("Ein Mädchen läuft", ["ein", "mädchen", "läuft"]),
         (" . ", []),
     ],
@@ -31,7 +31,7 @@ def test_detokenize_puts_contractions_back() -> None:
 
 
 def test_vocabulary_counts_words_and_keeps_four_ids_apart(tmp_path) -> None:
-    vocabulary = Vocabulary.from_captions([["a", "dog"], ["a", "cat"], ["a", "dog", "runs"]], min_count=2)
+    vocabulary = Vocabulary.from_captions([["a", "dog", "&"], ["a", "cat", "&"], ["a", "dog", "runs"]], min_count=2)
     assert vocabulary.words[4:] == ("a", "dog")
     assert len({PAD, BEGIN, END, UNKNOWN}) == 4
     ids = vocabulary.encode(["a", "cat", "dog"])

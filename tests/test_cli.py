@@ -177,3 +177,41 @@ def test_help_is_quick_to_read() -> None:
     for command in ("caption", "train", "evaluate", "export"):
         assert command in done.stdout.decode()
     assert b"showtell" in run("--version").stdout
+
+
+def test_evaluate_files_report_and_comparison(float_bundle: Path, shapes: Path, tmp_path: Path) -> None:
+    photos = sorted((shapes / "images").glob("*-2.jpg"))
+    good, poor = tmp_path / "good.jsonl", tmp_path / "poor.jsonl"
+    assert run("caption", *photos, "--model", float_bundle, "--output", good).returncode == 0
+    poor.write_text("".join(json.dumps({"path": photo.name, "caption": "a dog"}) + "\n" for photo in photos))
+    references = ["--references", shapes / "Flickr8k.token.txt", "--partial"]
+
+    page = tmp_path / "report"
+    done = run(
+        "evaluate", "--candidates", good, *references, "--report", page, "--photos", shapes, "--json", tmp_path / "s.json"
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    assert "CIDEr" in done.stdout.decode()
+    scores = json.loads((tmp_path / "s.json").read_text())
+    assert scores["count"] == 12
+    assert scores["scores"]["CIDEr"] > 100
+    assert "blue-square-2.jpg" in (page / "index.html").read_text()
+    assert len(list((page / "photos").glob("*.jpg"))) == 12
+
+    done = run("evaluate", "--compare", poor, good, *references, "--json", tmp_path / "c.json")
+    assert done.returncode == 0, done.stderr.decode()
+    difference = json.loads((tmp_path / "c.json").read_text())["differences"]["CIDEr"]
+    assert difference["second"] > difference["first"]
+    assert difference["p_value"] < 0.05
+
+    whole = run("evaluate", "--candidates", good, "--references", shapes / "Flickr8k.token.txt")
+    assert whole.returncode == 2
+    assert "--partial" in whole.stderr.decode()
+    for arguments in (
+        ["--candidates", good],
+        ["--data", shapes, "--candidates", good],
+        ["--data", shapes, "--references", good],
+        ["--candidates", good, *references, "--metrics", "bleurt"],
+        ["--compare", good, poor, *references, "--report", page],
+    ):
+        assert run("evaluate", *arguments).returncode == 2

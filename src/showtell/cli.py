@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -32,6 +33,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="surrogateescape")  # paths that are not UTF-8 go out as they came in
+    warnings.filterwarnings("ignore", module="PIL")  # what is wrong with a photo is reported once, by its error
     try:
         status = cli.main(standalone_mode=False)
     except click.exceptions.Exit as error:
@@ -290,8 +292,15 @@ def _evaluate_model(
 )
 @click.option("--calibration-photos", type=click.IntRange(1), default=256, show_default=True, help="How many of them.")
 @click.option("--name", help="The bundle's name.  [default: its folder's]")
+@click.option("--licence", default="", help="Terms of the weights, kept in the bundle.")
 def export(
-    checkpoint: Path, output: Path, quantize: Any, calibration: Path | None, calibration_photos: int, name: str | None
+    checkpoint: Path,
+    output: Path,
+    quantize: Any,
+    calibration: Path | None,
+    calibration_photos: int,
+    name: str | None,
+    licence: str,
 ) -> int:
     """Pack a checkpoint (a run's folder stands for its best one) into a bundle that runs without torch."""
     with _needs("train", "exporting"):
@@ -301,7 +310,7 @@ def export(
 
     found = find(checkpoint)
     photos = calibration_inputs(found, calibration, calibration_photos) if calibration and quantize == "int8" else []
-    run(found, output, quantize=quantize, calibration=photos, name=name)
+    run(found, output, quantize=quantize, calibration=photos, name=name, licence=licence)
     size = sum(file.stat().st_size for file in output.iterdir())
     click.echo(f"{output}: {size / 1e6:.1f} MB, from {found.path}", err=True)
     click.echo(f"next: showtell caption PHOTO --model {output}", err=True)

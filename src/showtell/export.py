@@ -48,11 +48,12 @@ def export(
     calibration: Sequence[Array] = (),
     search: DecodeOptions | None = None,
     name: str | None = None,
+    licence: str = "",
 ) -> None:
     """Writes the checkpoint's captioner as a bundle to `output`, which must not exist.
 
     `calibration` holds photos as model input, float32 (3, size, size) each; needed for int8. `search` is what the bundle will
-    search by unless told otherwise.
+    search by unless told otherwise; `licence` is kept in its config for those who get it.
     """
     if output.exists():
         raise OutputError(f"{output}: is there already; give a new folder")
@@ -75,6 +76,7 @@ def export(
             preprocessing=model.preprocessing,
             search=search or DecodeOptions(**validation),
             about={
+                "licence": licence,
                 "quantization": quantize,
                 "data": checkpoint.config["data"],
                 "encoder_weights": checkpoint.config["encoder_weights"],

@@ -12,9 +12,9 @@ from pycocoevalcap.cider.cider import Cider as CocoCider
 from pycocoevalcap.rouge.rouge import Rouge
 
 from showtell.metrics import Cider, NGramTable
-from showtell.text import tokenize
 from showtell.metrics.bleu import bleu
 from showtell.metrics.rouge import rouge_l
+from showtell.text import tokenize
 
 TOLERANCE = 1e-6
 

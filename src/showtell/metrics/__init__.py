@@ -3,8 +3,8 @@
     scores = score({"dog.jpg": "a dog runs"}, {"dog.jpg": ["A dog is running.", "The dog runs on grass."]})
     scores.corpus["CIDEr"], scores.images["dog.jpg"]["BLEU-4"]
 
-BLEU, ROUGE-L and CIDEr equal coco-caption's on the tokens of `text.tokenize`, which equal its tokenizer's; METEOR and SPICE need
-the extra `coco` and Java. Training uses `Cider` directly.
+BLEU, ROUGE-L and CIDEr equal coco-caption's on the tokens of `text.tokenize`, which equal its tokenizer's; METEOR and SPICE
+need the extra `coco` and Java. Training uses `Cider` directly.
 """
 
 import sys
@@ -21,9 +21,9 @@ from showtell.metrics.bleu import bleu, closest_lengths
 from showtell.metrics.cider import Cider, DocumentFrequencies
 from showtell.metrics.diversity import Diversity, diversity
 from showtell.metrics.ngrams import NGramTable
-from showtell.text import ptb, tokenize
 from showtell.metrics.result import MetricResult, Tokens
 from showtell.metrics.rouge import rouge_l
+from showtell.text import ptb, tokenize
 
 __all__ = [
     "DEFAULT_METRICS",

@@ -1,0 +1,68 @@
+"""The model inside the package: whole, small, and as good on real photos as the README says."""
+
+import json
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import pytest
+
+import showtell
+from showtell import metrics
+from showtell.bundle import EMBEDDED, MODELS, Bundle
+from showtell.data import read_flickr8k
+from showtell.evaluation.run import caption_split
+
+ROOT = Path(__file__).parents[1]
+PHOTOS = sorted((ROOT / "examples" / "photos").glob("*.jpg"))
+
+
+def test_it_loads_and_is_small() -> None:
+    bundle = Bundle.find(None)
+    assert bundle.config["quantization"] == "int8"
+    assert bundle.config["licence"]
+    assert sum(file.stat().st_size for file in (MODELS / EMBEDDED).iterdir()) < 45e6
+    assert Bundle.find(EMBEDDED).folder == bundle.folder
+
+
+def test_it_captions_photos_it_never_saw() -> None:
+    assert len(PHOTOS) >= 5
+    captions = showtell.load()(PHOTOS)
+    assert len({caption.text for caption in captions}) > len(captions) // 2
+    by_name = {photo.stem: caption.text for photo, caption in zip(PHOTOS, captions, strict=True)}
+    assert "man" in by_name["photographer"].split()
+    for caption in captions:
+        assert 3 <= len(caption.tokens) <= 20
+        assert not {"<unknown>", "<pad>", "<begin>", "<end>"} & set(caption.tokens)
+
+
+@pytest.mark.real
+def test_dev_scores(flickr8k: Path) -> None:
+    captioner = showtell.load()
+    run = caption_split(captioner, read_flickr8k(flickr8k), "dev", captioner.options(beam_size=3))
+    assert len(run.candidates) == 1000
+    scores = metrics.score(run.candidates, run.references).corpus
+    assert scores["CIDEr"] >= 55
+    assert scores["BLEU-4"] >= 20
+
+
+def test_wheel_installs_and_captions_without_torch(tmp_path: Path) -> None:
+    """As a user gets it: built, installed into a fresh environment, run from another folder."""
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*pip, "wheel", "--no-deps", "--wheel-dir", tmp_path, ROOT], check=True)
+    [wheel] = tmp_path.glob("*.whl")
+    venv.create(tmp_path / "env", symlinks=True)
+    python = tmp_path / "env" / "bin" / "python"
+    subprocess.run([*pip, "--python", python, "install", wheel], check=True)
+    for module in ("torch", "onnx", "pydantic"):
+        assert subprocess.run([python, "-c", f"import {module}"], capture_output=True, check=False).returncode != 0
+
+    command = [python.with_name("showtell"), "caption", PHOTOS[0].parent, "--format", "jsonl"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    records = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [Path(record["path"]).name for record in records] == [photo.name for photo in PHOTOS]
+    assert all(record["caption"] and record["model"] == EMBEDDED for record in records)
+    [site] = (tmp_path / "env" / "lib").glob("python*/site-packages")
+    assert sum(path.stat().st_size for path in site.rglob("*") if path.is_file()) < 250e6

@@ -21,6 +21,7 @@ from showtell import metrics
 from showtell.data import Dataset, read_flickr8k
 from showtell.decoding import search
 from showtell.errors import OutputError, RecipeError
+from showtell.files import write_json
 from showtell.image import Preprocessing
 from showtell.nn.attention_lstm import AttentionLSTM, DecoderConfig
 from showtell.nn.captioner import CaptionModel, TorchStepModel
@@ -251,6 +252,6 @@ def _claim(output: Path, recipe: Recipe, resume: bool) -> None:
         return
     try:
         (output / "checkpoints").mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+        write_json(file, values)
     except OSError as error:
         raise OutputError(f"{output}: cannot be written ({error.strerror})") from None

@@ -11,8 +11,7 @@ import pytest
 import showtell
 from showtell import metrics
 from showtell.bundle import EMBEDDED, MODELS, Bundle
-from showtell.data import read_flickr8k
-from showtell.evaluation.run import caption_split
+from showtell.evaluation.run import Run
 
 ROOT = Path(__file__).parents[1]
 PHOTOS = sorted((ROOT / "examples" / "photos").glob("*.jpg"))
@@ -38,11 +37,9 @@ def test_it_captions_photos_it_never_saw() -> None:
 
 
 @pytest.mark.real
-def test_dev_scores(flickr8k: Path) -> None:
-    captioner = showtell.load()
-    run = caption_split(captioner, read_flickr8k(flickr8k), "dev", captioner.options(beam_size=3))
-    assert len(run.candidates) == 1000
-    scores = metrics.score(run.candidates, run.references).corpus
+def test_dev_scores(dev_run: Run) -> None:
+    assert len(dev_run.candidates) == 1000
+    scores = metrics.score(dev_run.candidates, dev_run.references).corpus
     assert scores["CIDEr"] >= 55
     assert scores["BLEU-4"] >= 20
 

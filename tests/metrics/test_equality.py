@@ -106,7 +106,17 @@ real = [
 @pytest.mark.parametrize("choose", [other_annotators, like_a_model, at_random, degenerate])
 @pytest.mark.parametrize("source", [made_up_references, pytest.param(flickr8k_references, marks=real)])
 def test_equals_pycocoevalcap(source, choose):
-    candidates, references = choose(source())
+    assert_equal_to_pycocoevalcap(*choose(source()))
+
+
+@pytest.mark.real
+def test_equals_pycocoevalcap_on_a_trained_models_captions(dev_run):
+    candidates = [tokenize(caption) for caption in dev_run.candidates.values()]
+    references = [[tokenize(caption) for caption in dev_run.references[image]] for image in dev_run.candidates]
+    assert_equal_to_pycocoevalcap(candidates, references)
+
+
+def assert_equal_to_pycocoevalcap(candidates, references):
     given = {index: [" ".join(tokens) for tokens in refs] for index, refs in enumerate(references)}
     answers = {index: [" ".join(tokens)] for index, tokens in enumerate(candidates)}
     blues, blues_by_image = Bleu().compute_score(given, answers, verbose=0)

@@ -31,7 +31,7 @@ def read_flickr8k(folder: str | Path) -> Dataset:
     folder = Path(folder)
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; give the one that holds {TOKEN_FILE} and the photos")
-    captions = _read_captions(_find(folder, TOKEN_FILE))
+    captions = read_captions(_find(folder, TOKEN_FILE))
     photos = PhotoStore(folders=[folder], tars=sorted(folder.rglob("*.tar")))
 
     samples: list[Sample] = []
@@ -60,7 +60,8 @@ def read_flickr8k(folder: str | Path) -> Dataset:
     return Dataset("Flickr8k", tuple(samples), photos, tuple(missing))
 
 
-def _read_captions(path: Path) -> dict[str, list[str]]:
+def read_captions(path: Path) -> dict[str, list[str]]:
+    """Captions by photo name from a token file, in its order. Raises DataError naming the line that is malformed."""
     captions: dict[str, list[str]] = {}
     for number, line in enumerate(_lines(path), start=1):
         if not line.strip():
@@ -74,7 +75,9 @@ def _read_captions(path: Path) -> dict[str, list[str]]:
 
 def _lines(path: Path) -> list[str]:
     try:
-        return path.read_text(encoding="utf-8").split("\n")
+        return path.read_text(encoding="utf-8-sig").split("\n")
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror or error}") from None
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: byte {error.start} is not UTF-8; convert the file") from None
 

@@ -17,13 +17,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+from showtell.data.flickr8k import read_captions
 from showtell.errors import DataError
 
 ImageId = str | int  # a file name, or a number that the references' list of images explains
 Row = TypeVar("Row")
 _NAME_COLUMNS = ("path", "image", "file_name", "image_id")
 _KARPATHY_SPLITS = {"val": "dev", "restval": "train"}
-_TOKEN_LINE = re.compile(r"(?P<name>[^\t]+)#\d+\t(?P<caption>.*)")
 
 
 @dataclass(frozen=True)
@@ -236,17 +236,7 @@ def _dataset_lines(path: Path) -> Iterator[_Entry]:
 
 
 def _token_lines(path: Path) -> Iterator[_Entry]:
-    entries: dict[str, _Entry] = {}
-    captions: dict[str, list[str]] = {}
-    for number, line in _lines(path):
-        place = _line(path, number)
-        match = _TOKEN_LINE.fullmatch(line)
-        if match is None:
-            raise DataError(f"{place}: {line[:60]!r} is not of the form name.jpg#0<TAB>caption")
-        texts = captions.setdefault(match["name"], [])
-        entries.setdefault(match["name"], _Entry(place, match["name"], texts))
-        texts.append(match["caption"])
-    yield from entries.values()
+    return (_Entry(str(path), name, captions) for name, captions in read_captions(path).items())
 
 
 # --- files, lines and values -----------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from showtell.nn.resnet import ResNet, ResNetConfig
 from showtell.text import detokenize
 from showtell.train import checkpoint
 from showtell.train.features import extract
-from showtell.train.loop import learning_rate, train
+from showtell.train.loop import learning_rate, train, validate
 from showtell.train.recipe import Recipe, keys, names
 from showtell.types import DecodeOptions
 from showtell.vocab import SEARCH_TOKENS
@@ -165,7 +165,7 @@ def test_training_learns_the_shapes_by_heart(learnt: Path, shapes: Path) -> None
     [[found]] = search(TorchStepModel(model.decoder), features.array, SEARCH_TOKENS, DecodeOptions(beam_size=3))
     assert detokenize(model.vocabulary.decode(found.tokens)) in ("a blue square", "there is a blue square on grey")
     assert {path.name for path in (learnt / "checkpoints").iterdir()} <= {
-        f"epoch-{epoch:03d}" for epoch in (best.epoch, checkpoint.last(learnt).epoch)
+        f"epoch-{epoch:03d}" for epoch in (best.epoch, checkpoint.newest(learnt).epoch)
     }
 
 
@@ -179,7 +179,7 @@ def test_resumed_run_equals_an_uninterrupted_one(shapes: Path, tmp_path: Path) -
     train(recipe, shapes, tmp_path / "cut", resume=True, report=log)
     assert "going on after epoch 2" in log.messages
     assert log_of(tmp_path / "cut") == log_of(tmp_path / "whole")
-    ours, theirs = (checkpoint.last(tmp_path / run).path / "model.safetensors" for run in ("cut", "whole"))
+    ours, theirs = (checkpoint.newest(tmp_path / run).path / "model.safetensors" for run in ("cut", "whole"))
     assert ours.read_bytes() == theirs.read_bytes()
 
 
@@ -189,6 +189,25 @@ def test_a_run_is_never_overwritten_or_mixed(learnt: Path, shapes: Path) -> None
         train(recipe, shapes, learnt, resume=False, report=Log())
     with pytest.raises(RecipeError, match="another recipe"):
         train(recipe, shapes, learnt, resume=True, report=Log())
+
+
+def test_the_last_stage_is_tuned_and_nothing_else_of_the_encoder(learnt: Path, shapes: Path, tmp_path: Path) -> None:
+    sets = [f"init={learnt}", "encoder.learning_rate=1e-3", "training.learning_rate=1e-4", "training.epochs=2"]
+    recipe = Recipe.load("debug", [*sets, f"encoder.cache={tmp_path / 'cache'}", "training.max_photos=12"])
+    best = train(recipe, shapes, tmp_path / "run", resume=False, report=Log())
+    before, after = checkpoint.find(learnt).load_model(), best.load_model()
+    assert after.vocabulary == before.vocabulary
+    old, new = before.encoder.state_dict(), after.encoder.state_dict()
+    changed = {name for name in old if not torch.equal(old[name], new[name])}
+    assert {name.split(".")[0] for name in changed} == {"layer4"}
+    assert "layer4.0.conv1.weight" in changed
+    assert not any("running" in name for name in changed)  # ImageNet's statistics stay
+    # What was measured over cached third-stage outputs is what the whole encoder gives.
+    dataset = read_flickr8k(shapes)
+    names = [sample.image for sample in dataset.split("dev")]
+    grid = extract(tmp_path / "grid", after.encoder, after.preprocessing, dataset.photos, names)
+    scores, _ = validate(after, grid, dataset.split("dev"), recipe, Log())
+    assert scores["CIDEr"] == pytest.approx(best.scores["CIDEr"], abs=1)
 
 
 def test_pretrained_weights_are_never_replaced_by_random_ones(shapes: Path, tmp_path: Path) -> None:

@@ -78,10 +78,18 @@ class ResNet(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Normalised pixels (B, 3, 224, 224) to grid features (B, 49, 2048), rows of the 7x7 grid one after another."""
+        return self.last_stage(self.first_stages(pixels))
+
+    def first_stages(self, pixels: Tensor) -> Tensor:
+        """Normalised pixels (B, 3, 224, 224) to what the last stage reads, (B, 1024, 14, 14)."""
         x: Tensor = self.maxpool(torch.relu(self.bn1(self.conv1(pixels))))
-        for stage in range(1, 5):
-            x = self.get_submodule(f"layer{stage}")(x)  # (B, 2048, 7, 7)
-        return x.flatten(2).transpose(1, 2)
+        for stage in (1, 2, 3):
+            x = self.get_submodule(f"layer{stage}")(x)
+        return x
+
+    def last_stage(self, x: Tensor) -> Tensor:
+        """(B, 1024, 14, 14) to grid features (B, 49, 2048)."""
+        return self.get_submodule("layer4")(x).flatten(2).transpose(1, 2)  # type: ignore[no-any-return]
 
     def fingerprint(self) -> str:
         """SHA-256 over config, parameter names and values: two encoders share it only if they give the same features."""

@@ -98,7 +98,7 @@ def save(folder: Path, model: CaptionModel, config: Mapping[str, Any], training:
     sync(temporary)
     temporary.rename(target)
     sync(target.parent)
-    kept = {last(folder).path, best(folder).path}
+    kept = {target, best(folder).path}
     for checkpoint in _all(folder):
         if checkpoint.path not in kept:
             shutil.rmtree(checkpoint.path)
@@ -117,9 +117,9 @@ def best(run: Path) -> Checkpoint:
     return max(_some(run), key=lambda c: (c.scores["CIDEr"], -c.epoch))
 
 
-def last(run: Path) -> Checkpoint:
-    """The run's newest checkpoint."""
-    return max(_some(run), key=lambda c: c.epoch)
+def newest(run: Path) -> Checkpoint | None:
+    """The run's newest checkpoint, or None where it has none yet."""
+    return max(_all(run), key=lambda c: c.epoch, default=None)
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:

@@ -1,7 +1,8 @@
-"""Grid features, computed once a photo and kept: a memory-mapped float16 array with a manifest.
+"""What the frozen part of the encoder makes of each photo, computed once and kept: a memory-mapped float16 array.
 
     manifest.json   what the features are of: encoder fingerprint, preprocessing, photo names and sizes in row order
-    features.f16    (photos, 49, 2048) little-endian float16
+    features.f16    little-endian float16: grid features (photos, 49, 2048) where the whole encoder is frozen, outputs of the
+                    third stage (photos, 14, 14, 1024) where the last one is trained
     done.u8         one byte a photo, 1 once its row is on disk
 
 An interrupted extraction goes on where it stopped. A cache of another encoder, other preprocessing or other photos is
@@ -27,11 +28,12 @@ from showtell.image import Array, Preprocessing, read_rgb, to_pixels
 from showtell.nn.resnet import ResNet
 
 FORMAT = 1
+Output = Literal["grid", "third-stage"]
 
 
 @dataclass(frozen=True)
 class FeatureCache:
-    """Grid features of named photos. `array` is (photos, 49, 2048) float16, memory-mapped."""
+    """Features of named photos. `array` is (photos, 49, 2048) or (photos, 14, 14, 1024) float16, memory-mapped."""
 
     names: tuple[str, ...]
     array: Array
@@ -45,11 +47,11 @@ class FeatureCache:
         return [index[name] for name in names]
 
 
-def default_cache(encoder: ResNet, names: Sequence[str]) -> Path:
-    """Where features go unless told otherwise: one folder for each pair of encoder and list of photos."""
+def default_cache(encoder: ResNet, names: Sequence[str], output: Output = "grid") -> Path:
+    """Where features go unless told otherwise: one folder for each encoder, list of photos and kind of output."""
     root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     photos = hashlib.sha256("\n".join(names).encode()).hexdigest()
-    return root / "showtell" / "features" / f"{encoder.fingerprint()[:12]}-{photos[:12]}"
+    return root / "showtell" / "features" / f"{encoder.fingerprint()[:12]}-{photos[:12]}-{output}"
 
 
 def extract(
@@ -59,6 +61,7 @@ def extract(
     photos: PhotoStore,
     names: Sequence[str],
     *,
+    output: Output = "grid",
     batch_size: int = 16,
     progress: Callable[[int, int], None] | None = None,
 ) -> FeatureCache:
@@ -67,12 +70,13 @@ def extract(
     `progress(done, total)` is called after each batch. Raises CacheError where `folder` holds a cache of something else,
     ImageError where a photo cannot be read.
     """
-    size = preprocessing.size // 32
-    shape = (len(names), size * size, encoder.config.channels)
+    side, channels = preprocessing.size // 32, encoder.config.channels
+    shape = (len(names), side * side, channels) if output == "grid" else (len(names), 2 * side, 2 * side, channels // 2)
     manifest = {
         "format": FORMAT,
         "encoder": encoder.fingerprint(),
         "preprocessing": _plain(asdict(preprocessing)),
+        "output": output,
         "shape": list(shape),
         "dtype": "float16",
         "names": list(names),
@@ -94,7 +98,9 @@ def extract(
     for rows, pixels in _batches(todo, read, batch_size):
         batch = torch.from_numpy(pixels).to(device, memory_format=torch.channels_last)
         with torch.inference_mode():
-            features = network(batch).float().cpu().numpy()
+            # Channels last on disk, as the last stage's convolutions like them.
+            found = network(batch) if output == "grid" else network.first_stages(batch).permute(0, 2, 3, 1)
+            features = found.float().cpu().numpy()
         if not np.isfinite(features).all() or np.abs(features).max() > np.finfo(np.float16).max:
             raise CacheError(
                 f"features of {names[rows[0]]} or its neighbours do not fit float16: are the encoder's weights whole?"

@@ -8,7 +8,7 @@ import json
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from showtell import metrics
 from showtell.data import Dataset, read_flickr8k
-from showtell.decoding import search
+from showtell.decoding import Array, search
 from showtell.errors import OutputError, RecipeError
 from showtell.files import write_json
 from showtell.image import Preprocessing
@@ -30,7 +30,7 @@ from showtell.nn.resnet import ResNet, ResNetConfig
 from showtell.text import detokenize, tokenize
 from showtell.train import checkpoint
 from showtell.train.checkpoint import Checkpoint
-from showtell.train.features import FeatureCache, default_cache, extract
+from showtell.train.features import FeatureCache, Output, default_cache, extract
 from showtell.train.recipe import Recipe
 from showtell.types import DecodeOptions, Sample, Split
 from showtell.vocab import BEGIN, END, PAD, SEARCH_TOKENS, Vocabulary
@@ -58,22 +58,15 @@ def train(recipe: Recipe, data: Path, output: Path, *, resume: bool, report: Rep
         report.message(note)
     train_samples, dev_samples = dataset.split("train"), dataset.split("dev")
     captions = {s.image: [tokenize(caption) for caption in s.captions] for s in train_samples}
-    vocabulary = Vocabulary.from_captions((c for many in captions.values() for c in many), recipe.vocabulary.min_count)
-    report.message(f"{len(train_samples)} train and {len(dev_samples)} dev photos, {len(vocabulary)} words")
-
-    pretrained = _encoder(recipe)
+    model, source = _model(recipe, captions)
+    report.message(f"{len(train_samples)} train and {len(dev_samples)} dev photos, {len(model.vocabulary)} words")
     names = sorted(sample.image for sample in (*train_samples, *dev_samples))
-    cache = _features(recipe, pretrained, dataset, names, report)
-    decoder = AttentionLSTM(
-        DecoderConfig(vocabulary=len(vocabulary), features=pretrained.network.config.channels, **recipe.decoder.model_dump())
-    )
-    model = CaptionModel(pretrained.network, decoder, vocabulary, pretrained.preprocessing)
-    optimizer = torch.optim.AdamW(_groups(decoder, recipe.training.weight_decay))
-    batches = _Batches(captions, vocabulary, cache, recipe)
+    cache = _features(recipe, model, dataset, names, report)
+    optimizer = torch.optim.AdamW(_groups(model, recipe))
+    batches = _Batches(captions, model.vocabulary, cache, recipe)
     first = 1
-    if resume and (output / "checkpoints").is_dir():
-        restored = checkpoint.last(output)
-        decoder.load_state_dict(restored.load_model().decoder.state_dict())
+    if resume and (restored := checkpoint.newest(output)):
+        model.networks().load_state_dict(restored.load_model().networks().state_dict())
         tensors = checkpoint.load_tensors(restored.path / "training.safetensors")
         torch.set_rng_state(tensors.pop("random_state"))
         checkpoint.restore_optimizer(optimizer, tensors)
@@ -82,11 +75,11 @@ def train(recipe: Recipe, data: Path, output: Path, *, resume: bool, report: Rep
 
     for epoch in range(first, recipe.training.epochs + 1):
         started = time.monotonic()
-        loss = _train_epoch(decoder, optimizer, batches, epoch, recipe, report)
-        scores, examples = validate(decoder, vocabulary, cache, dev_samples, recipe, report)
+        loss = _train_epoch(model, optimizer, batches, epoch, recipe, report)
+        scores, examples = validate(model, cache, dev_samples, recipe, report)
         seconds = time.monotonic() - started
         entry = {"epoch": epoch, "loss": round(loss, 4), "seconds": round(seconds, 1), "scores": scores}
-        config = {**entry, "data": dataset.name, "encoder_weights": pretrained.source, "recipe": recipe.model_dump()}
+        config = {**entry, "data": dataset.name, "encoder_weights": source, "recipe": recipe.model_dump()}
         training = {**checkpoint.optimizer_tensors(optimizer), "random_state": torch.get_rng_state()}
         checkpoint.save(output, model, config, training)
         with open(output / "log.jsonl", "a", encoding="utf-8") as log:
@@ -97,23 +90,24 @@ def train(recipe: Recipe, data: Path, output: Path, *, resume: bool, report: Rep
 
 
 def validate(
-    decoder: AttentionLSTM,
-    vocabulary: Vocabulary,
+    model: CaptionModel,
     cache: FeatureCache,
     samples: Sequence[Sample],
     recipe: Recipe,
     report: Reporter,
     batch_size: int = 50,
 ) -> tuple[dict[str, float], dict[str, str]]:
-    """Scores x100 of the decoder's captions of `samples`, and the captions of the first three."""
+    """Scores x100 of the model's captions of `samples`, and the captions of the first three."""
     options = DecodeOptions(**recipe.validation.model_dump())
-    model = TorchStepModel(decoder)
+    steps = TorchStepModel(model.decoder)
     rows = cache.rows([sample.image for sample in samples])
     candidates: dict[str, str] = {}
     for start in range(0, len(samples), batch_size):
-        found = search(model, cache.array[rows[start : start + batch_size]], SEARCH_TOKENS, options)
+        with torch.inference_mode():
+            features = _grid(model.encoder, cache.array[rows[start : start + batch_size]])
+        found = search(steps, features.numpy(), SEARCH_TOKENS, options)
         for sample, hypotheses in zip(samples[start : start + batch_size], found, strict=True):
-            candidates[sample.image] = detokenize(vocabulary.decode(hypotheses[0].tokens))
+            candidates[sample.image] = detokenize(model.vocabulary.decode(hypotheses[0].tokens))
         report.progress("dev", len(candidates), len(samples))
     references = {sample.image: sample.captions for sample in samples}
     scores = {name: round(value, 3) for name, value in metrics.score(candidates, references).corpus.items()}
@@ -131,7 +125,7 @@ def learning_rate(step: int, steps: int, peak: float, warmup: float) -> float:
 
 @dataclass(frozen=True)
 class _Batch:
-    features: Tensor  # (B, 49, 2048) float32
+    cached: Array  # float16 rows of the feature cache
     inputs: Tensor  # (B, K, T) int64: begin token, then words
     lengths: Tensor  # (B, K) int64: steps of each caption; 0 where a photo has fewer than K captions
     targets: Tensor  # (sum of lengths,) int64: the word after each input
@@ -170,7 +164,7 @@ class _Batches:
             T = lengths.max()
             mask = np.arange(T) < lengths[..., None]
             yield _Batch(
-                torch.from_numpy(self.array[self.rows[photos]].astype(np.float32)),
+                self.array[self.rows[photos]],
                 torch.from_numpy(self.inputs[photos, :, :T]),
                 torch.from_numpy(lengths),
                 torch.from_numpy(self.targets[photos, :, :T][mask]),
@@ -178,22 +172,22 @@ class _Batches:
 
 
 def _train_epoch(
-    decoder: AttentionLSTM, optimizer: torch.optim.Optimizer, batches: _Batches, epoch: int, recipe: Recipe, report: Reporter
+    model: CaptionModel, optimizer: torch.optim.Optimizer, batches: _Batches, epoch: int, recipe: Recipe, report: Reporter
 ) -> float:
     """One pass over the train photos; returns the mean loss per token."""
-    decoder.train()
+    model.decoder.train()  # the encoder stays in evaluation mode: its normalisation keeps ImageNet's statistics
     options = recipe.training
     total = 0.0
     tokens = 0
     for number, batch in enumerate(batches.epoch(epoch)):
         step = (epoch - 1) * len(batches) + number
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, options.epochs * len(batches), options.learning_rate, options.warmup)
-        scores = decoder(batch.features, batch.inputs, batch.lengths)
+            group["lr"] = learning_rate(step, options.epochs * len(batches), group["peak"], options.warmup)
+        scores = model.decoder(_grid(model.encoder, batch.cached), batch.inputs, batch.lengths)
         loss = F.cross_entropy(scores, batch.targets, label_smoothing=options.label_smoothing)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(decoder.parameters(), options.gradient_clip)
+        torch.nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], options.gradient_clip)
         optimizer.step()
         total += loss.item() * len(batch.targets)
         tokens += len(batch.targets)
@@ -201,30 +195,63 @@ def _train_epoch(
     return total / tokens
 
 
-def _groups(decoder: AttentionLSTM, weight_decay: float) -> list[dict[str, Any]]:
-    """Matrices decay; biases and normalisation do not."""
-    matrices = [p for p in decoder.parameters() if p.ndim > 1]
-    others = [p for p in decoder.parameters() if p.ndim <= 1]
-    return [{"params": matrices, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+def _grid(encoder: ResNet, cached: Array) -> Tensor:
+    """Grid features float32 (B, 49, 2048) from rows of the cache, through the last stage where that is what is trained."""
+    features = torch.from_numpy(np.asarray(cached, np.float32))
+    return features if features.ndim == 3 else encoder.last_stage(features.permute(0, 3, 1, 2))
+
+
+def _groups(model: CaptionModel, recipe: Recipe) -> list[dict[str, Any]]:
+    """What is trained, with its peak learning rate: matrices decay; biases and normalisation do not."""
+    groups: list[dict[str, Any]] = []
+    trained = [(list(model.decoder.parameters()), recipe.training.learning_rate)]
+    if recipe.encoder.learning_rate > 0:
+        trained.append((list(model.encoder.get_submodule("layer4").parameters()), recipe.encoder.learning_rate))
+    model.encoder.requires_grad_(False)
+    for parameters, peak in trained:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+        matrices = [p for p in parameters if p.ndim > 1]
+        others = [p for p in parameters if p.ndim <= 1]
+        groups.append({"params": matrices, "weight_decay": recipe.training.weight_decay, "peak": peak})
+        groups.append({"params": others, "weight_decay": 0.0, "peak": peak})
+    return groups
+
+
+def _model(recipe: Recipe, captions: dict[str, list[list[str]]]) -> tuple[CaptionModel, str]:
+    """The model to train, and where its encoder's weights came from: a new decoder, or all of a checkpoint."""
+    if recipe.init:
+        start = checkpoint.find(Path(recipe.init))
+        model = start.load_model()
+        word_dropout, dropout = recipe.decoder.word_dropout, recipe.decoder.dropout
+        decoder = AttentionLSTM(replace(model.decoder.config, word_dropout=word_dropout, dropout=dropout))
+        decoder.load_state_dict(model.decoder.state_dict())
+        return replace(model, decoder=decoder), start.config["encoder_weights"]
+    vocabulary = Vocabulary.from_captions((c for many in captions.values() for c in many), recipe.vocabulary.min_count)
+    pretrained = _encoder(recipe)
+    config = DecoderConfig(
+        vocabulary=len(vocabulary), features=pretrained.network.config.channels, **recipe.decoder.model_dump()
+    )
+    return CaptionModel(pretrained.network, AttentionLSTM(config), vocabulary, pretrained.preprocessing), pretrained.source
 
 
 def _encoder(recipe: Recipe) -> PretrainedEncoder:
     if recipe.encoder.weights == "random":
         network = ResNet(ResNetConfig("v1.5", width=recipe.encoder.width)).eval()
-        return PretrainedEncoder(network, Preprocessing(scale=1 / 255, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25)), "random")
+        preprocessing = Preprocessing(scale=1 / 255, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+        return PretrainedEncoder(network, preprocessing, "random")
     return load_pretrained(recipe.encoder.weights or None)
 
 
-def _features(
-    recipe: Recipe, encoder: PretrainedEncoder, dataset: Dataset, names: Sequence[str], report: Reporter
-) -> FeatureCache:
-    folder = Path(recipe.encoder.cache) if recipe.encoder.cache else default_cache(encoder.network, names)
+def _features(recipe: Recipe, model: CaptionModel, dataset: Dataset, names: Sequence[str], report: Reporter) -> FeatureCache:
+    output: Output = "third-stage" if recipe.encoder.learning_rate > 0 else "grid"
+    folder = Path(recipe.encoder.cache) if recipe.encoder.cache else default_cache(model.encoder, names, output)
     report.message(f"features in {folder}")
 
     def progress(done: int, total: int) -> None:
         report.progress("features", done, total)
 
-    return extract(folder, encoder.network, encoder.preprocessing, dataset.photos, names, progress=progress)
+    return extract(folder, model.encoder, model.preprocessing, dataset.photos, names, output=output, progress=progress)
 
 
 def _limited(dataset: Dataset, count: int) -> Dataset:

@@ -32,6 +32,7 @@ class EncoderRecipe(_Section):
     weights: str = ""  # path of pretrained weights, or "random" where a recipe really means that
     width: int = Field(64, ge=1)  # channels of the stem, with random weights; 64 is ResNet-50
     cache: str = ""  # folder of the feature cache; empty: below $XDG_CACHE_HOME/showtell/features
+    learning_rate: float = Field(0.0, ge=0)  # peak rate of the last stage (layer4); 0 freezes the whole encoder
 
 
 class DecoderRecipe(_Section):
@@ -69,6 +70,7 @@ class Recipe(_Section):
     """A whole recipe. `seed` starts every random choice."""
 
     seed: int = 1
+    init: str = ""  # a run or checkpoint to start from: its encoder, decoder sizes, weights and vocabulary
     vocabulary: VocabularyRecipe = VocabularyRecipe()
     encoder: EncoderRecipe = EncoderRecipe()
     decoder: DecoderRecipe = DecoderRecipe()

@@ -290,7 +290,7 @@ def _evaluate_model(
     metavar="DIR",
     help="For int8: photos to measure ranges on, a folder of them or a data set (its train photos).",
 )
-@click.option("--calibration-photos", type=click.IntRange(1), default=256, show_default=True, help="How many of them.")
+@click.option("--calibration-photos", type=click.IntRange(1), default=96, show_default=True, help="How many of them.")
 @click.option("--name", help="The bundle's name.  [default: its folder's]")
 @click.option("--licence", default="", help="Terms of the weights, kept in the bundle.")
 def export(

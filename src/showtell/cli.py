@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Self, TextIO
 import click
 
 from showtell.errors import MissingExtraError, OutputError, ShowtellError
+from showtell.types import DecodeOptions
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -293,6 +294,7 @@ def _evaluate_model(
 @click.option("--calibration-photos", type=click.IntRange(1), default=96, show_default=True, help="How many of them.")
 @click.option("--name", help="The bundle's name.  [default: its folder's]")
 @click.option("--licence", default="", help="Terms of the weights, kept in the bundle.")
+@_search_options
 def export(
     checkpoint: Path,
     output: Path,
@@ -301,8 +303,12 @@ def export(
     calibration_photos: int,
     name: str | None,
     licence: str,
+    **search: Any,
 ) -> int:
-    """Pack a checkpoint (a run's folder stands for its best one) into a bundle that runs without torch."""
+    """Pack a checkpoint (a run's folder stands for its best one) into a bundle that runs without torch.
+
+    The bundle searches as its recipe's validation did, unless told otherwise here.
+    """
     with _needs("train", "exporting"):
         from showtell.export import calibration_inputs
         from showtell.export import export as run
@@ -310,7 +316,8 @@ def export(
 
     found = find(checkpoint)
     photos = calibration_inputs(found, calibration, calibration_photos) if calibration and quantize == "int8" else []
-    run(found, output, quantize=quantize, calibration=photos, name=name, licence=licence)
+    options = DecodeOptions(**found.config["recipe"]["validation"]).updated(**search)
+    run(found, output, quantize=quantize, calibration=photos, search=options, name=name, licence=licence)
     size = sum(file.stat().st_size for file in output.iterdir())
     click.echo(f"{output}: {size / 1e6:.1f} MB, from {found.path}", err=True)
     click.echo(f"next: showtell caption PHOTO --model {output}", err=True)

@@ -63,6 +63,7 @@ class ValidationRecipe(_Section):
 
     beam_size: int = Field(3, ge=1)
     length_penalty: float = Field(1.0, ge=0)
+    no_repeat_ngram: int = Field(0, ge=0)
     max_length: int = Field(20, ge=1)
 
 

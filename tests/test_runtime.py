@@ -81,14 +81,14 @@ def test_captioner_takes_paths_bytes_images_and_arrays(float_bundle: Path, shape
         image.load()
     caption = captioner(path)
     assert isinstance(caption, showtell.Caption)
-    assert "green cross" in caption.text
+    assert "green" in caption.tokens
     assert caption.score <= 0
     assert " ".join(caption.tokens) == caption.text
     for source in (str(path), path.read_bytes(), image, np.asarray(image)):
         assert captioner(source).text == caption.text
     many = captioner([path, shapes / "images" / "red-fence-2.jpg"])
     assert many[0].text == caption.text
-    assert "red fence" in many[1].text
+    assert "red" in many[1].tokens
     assert captioner([]) == []
 
 

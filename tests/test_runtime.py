@@ -183,5 +183,6 @@ def test_calibration_uses_train_photos_only(learnt: Path, flickr8k: Path) -> Non
     assert [photo.shape for photo in inputs] == [(3, 224, 224)] * 5
     dataset = read_flickr8k(flickr8k)
     first = min(sample.image for sample in dataset.split("train"))
-    pixels = to_pixels(read_rgb(dataset.photos.read(first)), checkpoint.find(learnt).load_model().preprocessing)
-    assert np.allclose(inputs[0], pixels.transpose(2, 0, 1) / 255, atol=1e-6)
+    preprocessing = checkpoint.find(learnt).load_model().preprocessing
+    pixels = to_pixels(read_rgb(dataset.photos.read(first)), preprocessing)
+    assert np.allclose(inputs[0], preprocessing.normalize(pixels))

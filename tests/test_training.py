@@ -108,7 +108,7 @@ def test_caches_are_never_mixed(shapes: Path, tmp_path: Path) -> None:
 
 def test_teacher_forcing_equals_stepping() -> None:
     torch.manual_seed(0)
-    decoder = AttentionLSTM(DecoderConfig(vocabulary=30, features=16, hidden=24, embedding=12, values=20, attention=8)).eval()
+    decoder = AttentionLSTM(DecoderConfig(vocabulary=30, features=16, hidden=24, attention=8)).eval()
     features = torch.randn(3, 49, 16)
     tokens = torch.randint(0, 30, (3, 2, 6))
     lengths = torch.tensor([[6, 2], [0, 4], [5, 5]])  # the second photo has one caption only
@@ -127,7 +127,7 @@ def test_teacher_forcing_equals_stepping() -> None:
 
 def test_captions_do_not_see_each_other_or_other_photos() -> None:
     torch.manual_seed(0)
-    decoder = AttentionLSTM(DecoderConfig(vocabulary=30, features=16, hidden=24, embedding=12, values=20, attention=8)).eval()
+    decoder = AttentionLSTM(DecoderConfig(vocabulary=30, features=16, hidden=24, attention=8)).eval()
     features, tokens = torch.randn(2, 49, 16), torch.randint(0, 30, (2, 2, 5))
     lengths = torch.full((2, 2), 5)
     with torch.inference_mode():
@@ -220,7 +220,7 @@ def test_recipes_are_checked() -> None:
     for override, message in (
         ("training.epoch=3", r"unknown key 'training\.epoch'.*training\.epochs"),
         ("training.epochs=0", r"training\.epochs is 0: input should be greater than or equal to 1"),
-        ("decoder.kind=hard", r"decoder\.kind is 'hard'"),
+        ("decoder.dropout=2", r"decoder\.dropout is 2"),
         ("epochs", "key=value"),
     ):
         with pytest.raises(RecipeError, match=message):

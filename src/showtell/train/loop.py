@@ -7,15 +7,14 @@ cosine schedule (Smith and Topin 2019); after each epoch the dev photos are capt
 import json
 import math
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from showtell import metrics
 from showtell.data import Dataset, read_flickr8k
@@ -29,11 +28,13 @@ from showtell.nn.pretrained import PretrainedEncoder, load_pretrained
 from showtell.nn.resnet import ResNet, ResNetConfig
 from showtell.text import detokenize, tokenize
 from showtell.train import checkpoint
+from showtell.train.batches import Batches
 from showtell.train.checkpoint import Checkpoint
 from showtell.train.features import FeatureCache, Output, default_cache, extract
+from showtell.train.objectives import CrossEntropy, Objective
 from showtell.train.recipe import Recipe
 from showtell.types import DecodeOptions, Sample, Split
-from showtell.vocab import BEGIN, END, PAD, SEARCH_TOKENS, Vocabulary
+from showtell.vocab import SEARCH_TOKENS, Vocabulary
 
 
 class Reporter(Protocol):
@@ -63,7 +64,7 @@ def train(recipe: Recipe, data: Path, output: Path, *, resume: bool, report: Rep
     names = sorted(sample.image for sample in (*train_samples, *dev_samples))
     cache = _features(recipe, model, dataset, names, report)
     optimizer = torch.optim.AdamW(_groups(model, recipe))
-    batches = _Batches(captions, model.vocabulary, cache, recipe)
+    batches = Batches(captions, model.vocabulary, cache, recipe)
     first = 1
     if resume and (restored := checkpoint.newest(output)):
         model.networks().load_state_dict(restored.load_model().networks().state_dict())
@@ -123,76 +124,28 @@ def learning_rate(step: int, steps: int, peak: float, warmup: float) -> float:
     return peak * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise))) / 2
 
 
-@dataclass(frozen=True)
-class _Batch:
-    cached: Array  # float16 rows of the feature cache
-    inputs: Tensor  # (B, K, T) int64: begin token, then words
-    lengths: Tensor  # (B, K) int64: steps of each caption; 0 where a photo has fewer than K captions
-    targets: Tensor  # (sum of lengths,) int64: the word after each input
-
-
-class _Batches:
-    """Batches of photos with all their captions, in an order that depends on seed and epoch alone."""
-
-    def __init__(
-        self, captions: dict[str, list[list[str]]], vocabulary: Vocabulary, cache: FeatureCache, recipe: Recipe
-    ) -> None:
-        self.rows = np.array(cache.rows(list(captions)))
-        self.array = cache.array
-        self.size = recipe.training.photos_per_batch
-        self.seed = recipe.seed
-        limit = recipe.training.max_words
-        encoded = [[[*vocabulary.encode(words), END][: limit + 1] for words in many if words] for many in captions.values()]
-        K = max(len(many) for many in encoded)
-        T = max(len(ids) for many in encoded for ids in many)
-        self.targets = np.full((len(encoded), K, T), PAD)
-        self.lengths = np.zeros((len(encoded), K), np.int64)
-        for photo, many in enumerate(encoded):
-            for k, ids in enumerate(many):
-                self.targets[photo, k, : len(ids)] = ids
-                self.lengths[photo, k] = len(ids)
-        self.inputs = np.concatenate([np.full((len(encoded), K, 1), BEGIN), self.targets[..., :-1]], -1)
-
-    def __len__(self) -> int:
-        return math.ceil(len(self.rows) / self.size)
-
-    def epoch(self, number: int) -> Iterator[_Batch]:
-        order = np.random.default_rng([self.seed, number]).permutation(len(self.rows))
-        for start in range(0, len(order), self.size):
-            photos = order[start : start + self.size]
-            lengths = self.lengths[photos]
-            T = lengths.max()
-            mask = np.arange(T) < lengths[..., None]
-            yield _Batch(
-                self.array[self.rows[photos]],
-                torch.from_numpy(self.inputs[photos, :, :T]),
-                torch.from_numpy(lengths),
-                torch.from_numpy(self.targets[photos, :, :T][mask]),
-            )
-
-
 def _train_epoch(
-    model: CaptionModel, optimizer: torch.optim.Optimizer, batches: _Batches, epoch: int, recipe: Recipe, report: Reporter
+    model: CaptionModel, optimizer: torch.optim.Optimizer, batches: Batches, epoch: int, recipe: Recipe, report: Reporter
 ) -> float:
     """One pass over the train photos; returns the mean loss per token."""
     model.decoder.train()  # the encoder stays in evaluation mode: its normalisation keeps ImageNet's statistics
     options = recipe.training
+    objective: Objective = CrossEntropy(options.label_smoothing)
     total = 0.0
-    tokens = 0
+    count = 0
     for number, batch in enumerate(batches.epoch(epoch)):
         step = (epoch - 1) * len(batches) + number
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, options.epochs * len(batches), group["peak"], options.warmup)
-        scores = model.decoder(_grid(model.encoder, batch.cached), batch.inputs, batch.lengths)
-        loss = F.cross_entropy(scores, batch.targets, label_smoothing=options.label_smoothing)
+        loss = objective(model, _grid(model.encoder, batch.cached), batch)
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        (loss.total / loss.count).backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], options.gradient_clip)
         optimizer.step()
-        total += loss.item() * len(batch.targets)
-        tokens += len(batch.targets)
-        report.progress(f"epoch {epoch}", number + 1, len(batches), f"loss {total / tokens:.3f}")
-    return total / tokens
+        total += loss.total.item()
+        count += loss.count
+        report.progress(f"epoch {epoch}", number + 1, len(batches), f"loss {total / count:.3f}")
+    return total / count
 
 
 def _grid(encoder: ResNet, cached: Array) -> Tensor:

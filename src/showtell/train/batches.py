@@ -1,0 +1,70 @@
+"""Batches of photos with all their captions: what one training step sees.
+
+Shapes: B photos, K captions of each, T steps of the longest.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from showtell.decoding import Array
+from showtell.train.features import FeatureCache
+from showtell.train.recipe import Recipe
+from showtell.vocab import BEGIN, END, PAD, Vocabulary
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Photos and all their captions."""
+
+    names: tuple[str, ...]  # of the B photos
+    cached: Array  # float16 rows of the feature cache
+    inputs: Tensor  # (B, K, T) int64: begin token, then words
+    lengths: Tensor  # (B, K) int64: steps of each caption; 0 where a photo has fewer than K captions
+    targets: Tensor  # (sum of lengths,) int64: the word after each input
+
+
+class Batches:
+    """Batches of photos with all their captions, in an order that depends on seed and epoch alone."""
+
+    def __init__(
+        self, captions: dict[str, list[list[str]]], vocabulary: Vocabulary, cache: FeatureCache, recipe: Recipe
+    ) -> None:
+        self.names = list(captions)
+        self.rows = np.array(cache.rows(list(captions)))
+        self.array = cache.array
+        self.size = recipe.training.photos_per_batch
+        self.seed = recipe.seed
+        limit = recipe.training.max_words
+        encoded = [[[*vocabulary.encode(words), END][: limit + 1] for words in many if words] for many in captions.values()]
+        K = max(len(many) for many in encoded)
+        T = max(len(ids) for many in encoded for ids in many)
+        self.targets = np.full((len(encoded), K, T), PAD)
+        self.lengths = np.zeros((len(encoded), K), np.int64)
+        for photo, many in enumerate(encoded):
+            for k, ids in enumerate(many):
+                self.targets[photo, k, : len(ids)] = ids
+                self.lengths[photo, k] = len(ids)
+        self.inputs = np.concatenate([np.full((len(encoded), K, 1), BEGIN), self.targets[..., :-1]], -1)
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.rows) / self.size)
+
+    def epoch(self, number: int) -> Iterator[Batch]:
+        order = np.random.default_rng([self.seed, number]).permutation(len(self.rows))
+        for start in range(0, len(order), self.size):
+            photos = order[start : start + self.size]
+            lengths = self.lengths[photos]
+            T = lengths.max()
+            mask = np.arange(T) < lengths[..., None]
+            yield Batch(
+                tuple(self.names[photo] for photo in photos),
+                self.array[self.rows[photos]],
+                torch.from_numpy(self.inputs[photos, :, :T]),
+                torch.from_numpy(lengths),
+                torch.from_numpy(self.targets[photos, :, :T][mask]),
+            )

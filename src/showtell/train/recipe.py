@@ -131,9 +131,8 @@ class Recipe(_Section):
             first = error.errors()[0]
             key = ".".join(str(part) for part in first["loc"])
             if first["type"] == "extra_forbidden":
-                raise RecipeError(
-                    f"recipe {name}: unknown key {key!r}; {_closest(key)}showtell train --list {name} has all keys"
-                ) from None
+                hint = f"{_closest(key)}showtell train --list {name} has all keys"
+                raise RecipeError(f"recipe {name}: unknown key {key!r}; {hint}") from None
             raise RecipeError(f"recipe {name}: {key} is {first['input']!r}: {first['msg'].lower()}") from None
 
     def differences(self, other: Mapping[str, Any]) -> list[str]:

@@ -54,10 +54,8 @@ def _train(recipe: Recipe, data: Path, output: Path, resume: bool, processes: Pr
     if processes.first:
         check_room(output, checkpoint.size(model, sum(p.numel() for group in groups for p in group["params"])))
     names = sorted(sample.image for sample in (*train_samples, *dev_samples))
-    if processes.first:
-        photo_features(recipe, model, dataset, names, report)
-    processes.from_first(None)
-    cache = photo_features(recipe, model, dataset, names, Silent())
+    with processes.first_ahead():
+        cache = photo_features(recipe, model, dataset, names, report)
 
     about = {"data": dataset.name, "encoder_weights": source, "recipe": recipe.model_dump()}
     trainer = Trainer(recipe, model, groups, captions, cache, dev_samples, output, about, processes, report)

@@ -1,8 +1,9 @@
 """What the frozen part of the encoder makes of each photo, computed once and kept: a memory-mapped float16 array.
 
     manifest.json   what the features are of: encoder fingerprint, preprocessing, photo names and sizes in row order
-    features.f16    little-endian float16: grid features (photos, 49, 2048) where the whole encoder is frozen, outputs of the
-                    third stage (photos, 14, 14, 1024) where the last one is trained
+    features.f16    little-endian float16: grid features (photos, 49, 2048) where the whole encoder is frozen, or their mean
+                    (photos, 1, 2048) for a decoder that needs no more; outputs of the third stage (photos, 14, 14, 1024) where
+                    the last one is trained
     done.u8         one byte a photo, 1 once its row is on disk
 
 An interrupted extraction goes on where it stopped. A cache of another encoder, other preprocessing or other photos is
@@ -28,12 +29,12 @@ from showtell.image import Array, Preprocessing, read_rgb, to_pixels
 from showtell.nn.resnet import ResNet
 
 FORMAT = 1
-Output = Literal["grid", "third-stage"]
+Output = Literal["grid", "pooled", "third-stage"]
 
 
 @dataclass(frozen=True)
 class FeatureCache:
-    """Features of named photos. `array` is (photos, 49, 2048) or (photos, 14, 14, 1024) float16, memory-mapped."""
+    """Features of named photos. `array` is (photos, ...) float16, memory-mapped; the shapes are above."""
 
     names: tuple[str, ...]
     array: Array
@@ -71,7 +72,8 @@ def extract(
     ImageError where a photo cannot be read.
     """
     side, channels = preprocessing.size // 32, encoder.config.channels
-    shape = (len(names), side * side, channels) if output == "grid" else (len(names), 2 * side, 2 * side, channels // 2)
+    of_one = {"grid": (side**2, channels), "pooled": (1, channels), "third-stage": (2 * side, 2 * side, channels // 2)}
+    shape = (len(names), *of_one[output])
     manifest = {
         "format": FORMAT,
         "encoder": encoder.fingerprint(),
@@ -98,8 +100,11 @@ def extract(
     for rows, pixels in _batches(todo, read, batch_size):
         batch = torch.from_numpy(pixels).to(device, memory_format=torch.channels_last)
         with torch.inference_mode():
-            # Channels last on disk, as the last stage's convolutions like them.
-            found = network(batch) if output == "grid" else network.first_stages(batch).permute(0, 2, 3, 1)
+            if output == "third-stage":
+                # Channels last on disk, as the last stage's convolutions like them.
+                found = network.first_stages(batch).permute(0, 2, 3, 1)
+            else:
+                found = network(batch) if output == "grid" else network(batch).mean(1, keepdim=True)
             features = found.float().cpu().numpy()
         if not np.isfinite(features).all() or np.abs(features).max() > np.finfo(np.float16).max:
             raise CacheError(

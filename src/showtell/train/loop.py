@@ -22,11 +22,11 @@ from showtell.decoding import Array, search
 from showtell.errors import OutputError, RecipeError
 from showtell.files import write_json
 from showtell.image import Preprocessing
-from showtell.nn.attention_lstm import AttentionLSTM, DecoderConfig
+from showtell.nn import decoders
 from showtell.nn.captioner import CaptionModel, TorchStepModel
 from showtell.nn.pretrained import PretrainedEncoder, load_pretrained
 from showtell.nn.resnet import ResNet, ResNetConfig
-from showtell.text import detokenize, tokenize
+from showtell.text import RULES, detokenize
 from showtell.train import checkpoint
 from showtell.train.batches import Batches
 from showtell.train.checkpoint import Checkpoint
@@ -58,8 +58,12 @@ def train(recipe: Recipe, data: Path, output: Path, *, resume: bool, report: Rep
     if note := dataset.describe_missing():
         report.message(note)
     train_samples, dev_samples = dataset.split("train"), dataset.split("dev")
-    captions = {s.image: [tokenize(caption) for caption in s.captions] for s in train_samples}
+    rule = RULES[recipe.vocabulary.text]
+    captions = {s.image: [rule.tokenize(caption) for caption in s.captions] for s in train_samples}
     model, source = _model(recipe, captions)
+    if not rule.keeps_unknown:
+        ids = model.vocabulary.ids
+        captions = {name: [[word for word in words if word in ids] for words in many] for name, many in captions.items()}
     report.message(f"{len(train_samples)} train and {len(dev_samples)} dev photos, {len(model.vocabulary)} words")
     names = sorted(sample.image for sample in (*train_samples, *dev_samples))
     cache = _features(recipe, model, dataset, names, report)
@@ -176,16 +180,19 @@ def _model(recipe: Recipe, captions: dict[str, list[list[str]]]) -> tuple[Captio
     if recipe.init:
         start = checkpoint.find(Path(recipe.init))
         model = start.load_model()
+        read_by = start.config["recipe"]["vocabulary"].get("text", "ptb")
+        if read_by != recipe.vocabulary.text:
+            raise RecipeError(f"{start.path}: learnt its words by the rule {read_by!r}; set vocabulary.text={read_by}")
         word_dropout, dropout = recipe.decoder.word_dropout, recipe.decoder.dropout
-        decoder = AttentionLSTM(replace(model.decoder.config, word_dropout=word_dropout, dropout=dropout))
+        decoder = decoders.build(replace(model.decoder.config, word_dropout=word_dropout, dropout=dropout))
         decoder.load_state_dict(model.decoder.state_dict())
         return replace(model, decoder=decoder), start.config["encoder_weights"]
     vocabulary = Vocabulary.from_captions((c for many in captions.values() for c in many), recipe.vocabulary.min_count)
     pretrained = _encoder(recipe)
-    config = DecoderConfig(
-        vocabulary=len(vocabulary), features=pretrained.network.config.channels, **recipe.decoder.model_dump()
+    config = decoders.read_config(
+        {"vocabulary": len(vocabulary), "features": pretrained.network.config.channels, **recipe.decoder.sizes()}
     )
-    return CaptionModel(pretrained.network, AttentionLSTM(config), vocabulary, pretrained.preprocessing), pretrained.source
+    return CaptionModel(pretrained.network, decoders.build(config), vocabulary, pretrained.preprocessing), pretrained.source
 
 
 def _encoder(recipe: Recipe) -> PretrainedEncoder:
@@ -197,7 +204,7 @@ def _encoder(recipe: Recipe) -> PretrainedEncoder:
 
 
 def _features(recipe: Recipe, model: CaptionModel, dataset: Dataset, names: Sequence[str], report: Reporter) -> FeatureCache:
-    output: Output = "third-stage" if recipe.encoder.learning_rate > 0 else "grid"
+    output: Output = "third-stage" if recipe.encoder.learning_rate > 0 else decoders.reads(model.decoder.config)
     folder = Path(recipe.encoder.cache) if recipe.encoder.cache else default_cache(model.encoder, names, output)
     report.message(f"features in {folder}")
 

@@ -7,9 +7,9 @@ overrides. An unknown key or a value out of range is a RecipeError that names it
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from showtell.errors import RecipeError
 
@@ -23,6 +23,7 @@ class _Section(BaseModel):
 class VocabularyRecipe(_Section):
     """Which words the captioner can say."""
 
+    text: Literal["ptb", "seed"] = "ptb"  # how captions are cut: as the metrics do, or as the original project did
     min_count: int = Field(5, ge=1)  # times a word must occur in the train captions
 
 
@@ -36,12 +37,25 @@ class EncoderRecipe(_Section):
 
 
 class DecoderRecipe(_Section):
-    """Sizes and dropout of the attention LSTM; see nn.attention_lstm.DecoderConfig."""
+    """Kind, sizes and dropout of the decoder; see nn.attention_lstm.DecoderConfig and nn.merge.MergeConfig."""
 
-    hidden: int = Field(512, ge=1)  # LSTM state and word vectors
-    attention: int = Field(256, ge=1)
-    word_dropout: float = Field(0.3, ge=0, lt=1)
-    dropout: float = Field(0.5, ge=0, lt=1)
+    kind: Literal["attention-lstm", "merge"] = "attention-lstm"
+    hidden: int = Field(512, ge=1)  # size of the LSTM's state and, with attention-lstm, of word vectors
+    attention: int = Field(256, ge=1)  # size of attention's keys; attention-lstm alone
+    embedding: int = Field(50, ge=1)  # size of word vectors; merge alone
+    word_dropout: float = Field(0.3, ge=0, lt=1)  # of the words read, in training
+    dropout: float = Field(0.5, ge=0, lt=1)  # of the state that scores words, or with merge of the photo's features
+
+    @model_validator(mode="after")
+    def _only_its_own(self) -> Self:
+        other = "embedding" if self.kind == "attention-lstm" else "attention"
+        if other in self.model_fields_set:
+            raise ValueError(f"{other} is not a size of a decoder of kind {self.kind}; leave it out")
+        return self
+
+    def sizes(self) -> dict[str, Any]:
+        """The keys that the decoder's config has."""
+        return self.model_dump(exclude={"embedding" if self.kind == "attention-lstm" else "attention"})
 
 
 class TrainingRecipe(_Section):

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from showtell.decoding import Array
+from showtell.text import RULES
 from showtell.train.features import FeatureCache
 from showtell.train.recipe import Recipe
-from showtell.vocab import BEGIN, END, PAD, Vocabulary
+from showtell.vocab import BEGIN, END, PAD, UNKNOWN, Vocabulary
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,9 @@ class Batches:
         self.size = recipe.training.photos_per_batch
         self.seed = recipe.seed
         limit = recipe.training.max_words
-        encoded = [[[*vocabulary.encode(words), END][: limit + 1] for words in many if words] for many in captions.values()]
+        left_out = () if RULES[recipe.vocabulary.text].keeps_unknown else (UNKNOWN,)
+        known = [[[i for i in vocabulary.encode(words) if i not in left_out] for words in many] for many in captions.values()]
+        encoded = [[[*ids, END][: limit + 1] for ids in many if ids] for many in known]
         K = max(len(many) for many in encoded)
         T = max(len(ids) for many in encoded for ids in many)
         self.targets = np.full((len(encoded), K, T), PAD)

@@ -63,12 +63,14 @@ def extract(
     names: Sequence[str],
     *,
     output: Output = "grid",
+    grid: Path | None = None,
     batch_size: int = 16,
     progress: Callable[[int, int], None] | None = None,
 ) -> FeatureCache:
     """Features of the named photos, from the cache in `folder` as far as it has them.
 
-    `progress(done, total)` is called after each batch. Raises CacheError where `folder` holds a cache of something else,
+    Where `grid` is the folder of a finished cache of the same photos' grid features, pooled ones are made from these instead
+    of from the photos. `progress(done, total)` is called after each batch. Raises CacheError where `folder` holds a cache of something else,
     ImageError where a photo cannot be read.
     """
     side, channels = preprocessing.size // 32, encoder.config.channels
@@ -85,6 +87,8 @@ def extract(
         "sizes": [photos.size(name) for name in names],
     }
     array, done = _open(folder, manifest, shape)
+    if output == "pooled" and grid is not None and not done.all():
+        _pool(grid, manifest, array, done)
     todo = np.flatnonzero(done == 0)
     network = encoder.eval()
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a form that torch documents and its stubs lack
@@ -133,6 +137,24 @@ def _batches(todo: Array, read: Callable[[int], Array], batch_size: int) -> Iter
             if number + 1 < len(chunks):
                 ahead.append(pool.submit(load, chunks[number + 1]))
             yield chunk, ahead.pop(0).result()
+
+
+def _pool(folder: Path, manifest: dict[str, Any], array: Any, done: Any) -> None:
+    """Fills a cache of pooled features from that of grid features in `folder`, if this is finished and of the same photos."""
+    try:
+        found = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        finished = np.fromfile(folder / "done.u8", "u1").all()
+    except (OSError, ValueError):
+        return
+    apart = ("output", "shape")
+    if not finished or any(found.get(key) != value for key, value in manifest.items() if key not in apart):
+        return
+    grid = np.memmap(folder / "features.f16", "<f2", "r", shape=tuple(found["shape"]))
+    for start in range(0, len(array), 256):
+        array[start : start + 256] = grid[start : start + 256].mean(1, keepdims=True, dtype=np.float32)
+    array.flush()
+    done[:] = 1
+    done.flush()
 
 
 def _open(folder: Path, manifest: dict[str, Any], shape: tuple[int, ...]) -> tuple[Any, Any]:

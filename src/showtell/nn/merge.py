@@ -69,7 +69,7 @@ class MergeLSTM(nn.Module):
     def prepare(self, features: Tensor) -> tuple[PreparedImage, State]:
         """Features (B, G, D) to the photo's share of the sum, and the state of one empty caption (K = 1)."""
         image = torch.relu(self.image(self.dropout(features.mean(1))))
-        nothing = image.new_zeros(len(image), 1, self.config.hidden)
+        nothing = torch.zeros_like(image).unsqueeze(1)
         return PreparedImage(image), State(nothing, nothing.clone())  # an ONNX graph has no two outputs that are one
 
     def step(self, tokens: Tensor, prepared: PreparedImage, state: State) -> tuple[Tensor, State, None]:

@@ -70,8 +70,8 @@ def extract(
     """Features of the named photos, from the cache in `folder` as far as it has them.
 
     Where `grid` is the folder of a finished cache of the same photos' grid features, pooled ones are made from these instead
-    of from the photos. `progress(done, total)` is called after each batch. Raises CacheError where `folder` holds a cache of something else,
-    ImageError where a photo cannot be read.
+    of from the photos. `progress(done, total)` is called after each batch. Raises CacheError where `folder` holds a cache of
+    something else, ImageError where a photo cannot be read.
     """
     side, channels = preprocessing.size // 32, encoder.config.channels
     of_one = {"grid": (side**2, channels), "pooled": (1, channels), "third-stage": (2 * side, 2 * side, channels // 2)}

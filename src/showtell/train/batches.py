@@ -13,7 +13,7 @@ from torch import Tensor
 
 from showtell.decoding import Array
 from showtell.text import RULES
-from showtell.train.features import FeatureCache
+from showtell.train.inputs import PhasedInputs
 from showtell.train.recipe import Recipe
 from showtell.vocab import BEGIN, END, PAD, UNKNOWN, Vocabulary
 
@@ -23,7 +23,7 @@ class Batch:
     """Photos and all their captions."""
 
     names: tuple[str, ...]  # of the B photos
-    cached: Array  # float16 rows of the feature cache
+    read: Array  # (B, ...): features or pixels, see Inputs.read
     inputs: Tensor  # (B, K, T) int64: begin token, then words
     lengths: Tensor  # (B, K) int64: steps of each caption; 0 where a photo has fewer than K captions
     targets: Tensor  # (sum of lengths,) int64: the word after each input
@@ -33,11 +33,10 @@ class Batches:
     """Batches of photos with all their captions, in an order that depends on seed and epoch alone."""
 
     def __init__(
-        self, captions: dict[str, list[list[str]]], vocabulary: Vocabulary, cache: FeatureCache, recipe: Recipe
+        self, captions: dict[str, list[list[str]]], vocabulary: Vocabulary, inputs: PhasedInputs, recipe: Recipe
     ) -> None:
         self.names = list(captions)
-        self.rows = np.array(cache.rows(list(captions)))
-        self.array = cache.array
+        self.photos = inputs
         self.size = recipe.training.photos_per_batch
         self.seed = recipe.seed
         limit = recipe.training.max_words
@@ -55,18 +54,22 @@ class Batches:
         self.inputs = np.concatenate([np.full((len(encoded), K, 1), BEGIN), self.targets[..., :-1]], -1)
 
     def __len__(self) -> int:
-        return math.ceil(len(self.rows) / self.size)
+        return math.ceil(len(self.names) / self.size)
 
     def epoch(self, number: int) -> Iterator[Batch]:
-        order = np.random.default_rng([self.seed, number]).permutation(len(self.rows))
+        inputs = self.photos.at(number)
+        # Each epoch sees one view of each photo.
+        views = np.random.default_rng([self.seed, number, 1]).integers(inputs.views, size=len(self.names))
+        order = np.random.default_rng([self.seed, number]).permutation(len(self.names))
         for start in range(0, len(order), self.size):
             photos = order[start : start + self.size]
+            names = tuple(self.names[photo] for photo in photos)
             lengths = self.lengths[photos]
             T = lengths.max()
             mask = np.arange(T) < lengths[..., None]
             yield Batch(
-                tuple(self.names[photo] for photo in photos),
-                self.array[self.rows[photos]],
+                names,
+                inputs.read(names, views[photos]),
                 torch.from_numpy(self.inputs[photos, :, :T]),
                 torch.from_numpy(lengths),
                 torch.from_numpy(self.targets[photos, :, :T][mask]),

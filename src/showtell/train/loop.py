@@ -17,7 +17,7 @@ from showtell.nn.captioner import CaptionModel
 from showtell.text import RULES
 from showtell.train import checkpoint
 from showtell.train.batches import Batches
-from showtell.train.build import build_model, choose_objective, limited, parameter_groups, photo_features
+from showtell.train.build import build_model, choose_objective, limited, parameter_groups, photo_inputs
 from showtell.train.checkpoint import Checkpoint
 from showtell.train.display import Reporter
 from showtell.train.objectives import Objective
@@ -42,9 +42,9 @@ def train(recipe: Recipe, data: Path, output: Path, *, resume: bool, report: Rep
     model, source = build_model(recipe, captions)
     report.message(f"{len(train_samples)} train and {len(dev_samples)} dev photos, {len(model.vocabulary)} words")
     names = sorted(sample.image for sample in (*train_samples, *dev_samples))
-    cache = photo_features(recipe, model, dataset, names, report)
+    inputs = photo_inputs(recipe, model, dataset, names, report)
     optimizer = torch.optim.AdamW(parameter_groups(model, recipe))
-    batches = Batches(captions, model.vocabulary, cache, recipe)
+    batches = Batches(captions, model.vocabulary, inputs, recipe)
     first = 1
     if resume and (restored := checkpoint.newest(output)):
         model.networks().load_state_dict(restored.load_model().networks().state_dict())
@@ -58,7 +58,7 @@ def train(recipe: Recipe, data: Path, output: Path, *, resume: bool, report: Rep
         started = time.monotonic()
         objective = choose_objective(recipe, epoch, model, captions)
         loss = _train_epoch(model, objective, optimizer, batches, epoch, recipe, report)
-        scores, examples = validate(model, cache, dev_samples, recipe, report)
+        scores, examples = validate(model, inputs.at(epoch), dev_samples, recipe, report)
         seconds = time.monotonic() - started
         entry = {"epoch": epoch, "loss": round(loss, 4), "seconds": round(seconds, 1), "scores": scores}
         config = {**entry, "data": dataset.name, "encoder_weights": source, "recipe": recipe.model_dump()}
@@ -89,7 +89,7 @@ def _train_epoch(
         step = (epoch - 1) * len(batches) + number
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, options.epochs * len(batches), group["peak"], options.warmup)
-        loss = objective(model, grid_features(model.encoder, batch.cached), batch)
+        loss = objective(model, grid_features(model.encoder, batch.read), batch)
         optimizer.zero_grad()
         (loss.total / loss.count).backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], options.gradient_clip)

@@ -32,8 +32,35 @@ class EncoderRecipe(_Section):
 
     weights: str = ""  # path of pretrained weights, or "random" where a recipe really means that
     width: int = Field(64, ge=1)  # channels of the stem, with random weights; 64 is ResNet-50
-    cache: str = ""  # folder of the feature cache; empty: below $XDG_CACHE_HOME/showtell/features
-    learning_rate: float = Field(0.0, ge=0)  # peak rate of the last stage (layer4); 0 freezes the whole encoder
+    cache: str = ""  # folder of feature caches, one folder each; empty: $XDG_CACHE_HOME/showtell/features
+    cached: bool = True  # false: read photos and compute their features at every step; so in any case where layer2 is trained
+    trained: Literal["none", "layer4", "layer3", "layer2", "layer1"] = "none"  # this stage and those after it are trained
+    learning_rate: float = Field(5e-5, gt=0)  # peak rate of the last stage, layer4, where it is trained
+    stage_decay: float = Field(1.0, gt=0, le=1)  # an earlier stage's rate is that of the next times this
+    from_epoch: int = Field(1, ge=1)  # the epoch, counted from 1, in which the encoder begins to be trained
+
+    @model_validator(mode="after")
+    def _rates_of_something(self) -> Self:
+        idle = self.model_fields_set & {"learning_rate", "stage_decay", "from_epoch"}
+        if self.trained == "none" and idle:
+            raise ValueError(f"{min(idle)} acts on trained stages and none is; set encoder.trained=layer4, or leave it out")
+        return self
+
+
+class ViewsRecipe(_Section):
+    """Augmented views of the train photos; each epoch sees one of each photo."""
+
+    count: int = Field(1, ge=1)  # views of each photo, the photo itself included; features of all are cached
+    flip: float = Field(0.5, ge=0, le=1)  # probability of a mirrored view; never where a caption says left or right
+    crop_min: float = Field(1.0, gt=0, le=1)  # share of the photo's area that a crop has at least
+    crop_max: float = Field(1.0, gt=0, le=1)  # and at most; 1 and 1 is no crop
+    colour: float = Field(0.0, ge=0, lt=1)  # brightness, contrast and saturation change by up to this factor; 0 is not at all
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.crop_min > self.crop_max:
+            raise ValueError(f"crop_min {self.crop_min} is above crop_max {self.crop_max}")
+        return self
 
 
 class DecoderRecipe(_Section):
@@ -88,6 +115,7 @@ class Recipe(_Section):
     init: str = ""  # a run or checkpoint to start from: its encoder, decoder sizes, weights and vocabulary
     vocabulary: VocabularyRecipe = VocabularyRecipe()
     encoder: EncoderRecipe = EncoderRecipe()
+    views: ViewsRecipe = ViewsRecipe()
     decoder: DecoderRecipe = DecoderRecipe()
     training: TrainingRecipe = TrainingRecipe()
     validation: ValidationRecipe = ValidationRecipe()

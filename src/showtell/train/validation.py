@@ -12,7 +12,7 @@ from showtell.nn.captioner import CaptionModel, TorchStepModel
 from showtell.nn.resnet import ResNet
 from showtell.text import detokenize
 from showtell.train.display import Reporter
-from showtell.train.features import FeatureCache
+from showtell.train.inputs import Inputs
 from showtell.train.recipe import Recipe
 from showtell.types import DecodeOptions, Sample
 from showtell.vocab import SEARCH_TOKENS
@@ -20,7 +20,7 @@ from showtell.vocab import SEARCH_TOKENS
 
 def validate(
     model: CaptionModel,
-    cache: FeatureCache,
+    inputs: Inputs,
     samples: Sequence[Sample],
     recipe: Recipe,
     report: Reporter,
@@ -29,11 +29,11 @@ def validate(
     """Scores x100 of the model's captions of `samples`, and the captions of the first three."""
     options = DecodeOptions(**recipe.validation.model_dump())
     steps = TorchStepModel(model.decoder)
-    rows = cache.rows([sample.image for sample in samples])
     candidates: dict[str, str] = {}
     for start in range(0, len(samples), batch_size):
         with torch.inference_mode():
-            features = grid_features(model.encoder, cache.array[rows[start : start + batch_size]])
+            names = [sample.image for sample in samples[start : start + batch_size]]
+            features = grid_features(model.encoder, inputs.read(names))
         found = search(steps, features.numpy(), SEARCH_TOKENS, options)
         for sample, hypotheses in zip(samples[start : start + batch_size], found, strict=True):
             candidates[sample.image] = detokenize(model.vocabulary.decode(hypotheses[0].tokens))
@@ -43,7 +43,15 @@ def validate(
     return scores, {sample.image: candidates[sample.image] for sample in samples[:3]}
 
 
-def grid_features(encoder: ResNet, cached: Array) -> Tensor:
-    """Grid features float32 (B, 49, 2048) from rows of the cache, through the last stage where that is what is trained."""
-    features = torch.from_numpy(np.asarray(cached, np.float32))
-    return features if features.ndim == 3 else encoder.last_stage(features.permute(0, 3, 1, 2))
+def grid_features(encoder: ResNet, read: Array) -> Tensor:
+    """Grid features float32 (B, 49, 2048), or their mean (B, 1, 2048), from what Inputs.read gave: what the rest of the
+    encoder makes of a stage's outputs or of pixels, and grid features themselves as they are."""
+    x = torch.from_numpy(np.asarray(read, np.float32))
+    if x.ndim == 3:
+        return x
+    channels, config = x.shape[-1], encoder.config
+    x = x.permute(0, 3, 1, 2)  # of shape (B, channels, H, W), in memory still channels last
+    if channels == 3:
+        return encoder(x)  # type: ignore[no-any-return]
+    [stage] = [stage for stage in range(1, len(config.blocks)) if config.stage_channels(stage) == channels]
+    return encoder.last_stages(x, stage + 1)

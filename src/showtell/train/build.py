@@ -59,15 +59,20 @@ def parameter_groups(model: CaptionModel, recipe: Recipe) -> list[dict[str, Any]
         # Earlier stages have more to lose and less to learn (discriminative rates, Howard and Ruder 2018).
         rate = recipe.encoder.learning_rate * recipe.encoder.stage_decay ** (stages - stage)
         trained.append((list(model.encoder.get_submodule(f"layer{stage}").parameters()), rate))
-    model.encoder.requires_grad_(False)
     for parameters, peak in trained:
-        for parameter in parameters:
-            parameter.requires_grad_(True)
         matrices = [p for p in parameters if p.ndim > 1]
         others = [p for p in parameters if p.ndim <= 1]
         groups.append({"params": matrices, "weight_decay": recipe.training.weight_decay, "peak": peak})
         groups.append({"params": others, "weight_decay": 0.0, "peak": peak})
     return groups
+
+
+def tune_encoder(model: CaptionModel, recipe: Recipe, epoch: int) -> None:
+    """Lets the epoch, counted from 1, train those stages of the encoder that it is to train, and no others."""
+    model.encoder.requires_grad_(False)
+    if epoch >= recipe.encoder.from_epoch:
+        for stage in range(_first_trained(recipe, model), len(model.encoder.config.blocks) + 1):
+            model.encoder.get_submodule(f"layer{stage}").requires_grad_(True)
 
 
 def photo_inputs(recipe: Recipe, model: CaptionModel, dataset: Dataset, names: Sequence[str], report: Reporter) -> PhasedInputs:

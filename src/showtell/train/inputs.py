@@ -72,7 +72,9 @@ class PixelInputs:
     def read(self, names: Sequence[str], views: Array | None = None) -> Array:
         """See Inputs. float32 (B, size, size, 3). Raises ImageError where a photo cannot be read."""
         numbers = [0] * len(names) if views is None else [int(view) for view in views]
-        pixels = np.stack(list(self._pool.map(self._read, names, numbers)))
+        pixels = np.empty((len(names), self._preprocessing.size, self._preprocessing.size, 3), np.uint8)
+        for place, photo in enumerate(self._pool.map(self._read, names, numbers)):
+            pixels[place] = photo
         return np.moveaxis(self._preprocessing.normalize(pixels), 1, -1)
 
     def _read(self, name: str, view: int) -> Array:

@@ -1,11 +1,15 @@
 """Recipes: everything that a training run depends on, in one small checked TOML file.
 
 `Recipe.load("flickr8k", ["training.epochs=20"])` reads a recipe of this folder (or a file of one's own) and applies
-overrides. An unknown key or a value out of range is a RecipeError that names it.
+overrides. An unknown key or a value out of range is a RecipeError that names it. Each key's description is what
+`showtell train --list RECIPE` prints.
 """
 
+import difflib
+import json
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -15,46 +19,59 @@ from showtell.errors import RecipeError
 
 FOLDER = Path(__file__).parent / "recipes"
 
+# Where a run keeps things, what it prints and how often it saves do not change its numbers: it may be resumed with others.
+IMMATERIAL = {"about", "encoder.cache", "training.checkpoint_minutes", "training.patience"}
+
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    def _changed(self, *keys: str) -> list[str]:
+        """Those of the keys whose values are not the default."""
+        return [key for key in keys if getattr(self, key) != type(self).model_fields[key].default]
 
 
 class VocabularyRecipe(_Section):
     """Which words the captioner can say."""
 
-    text: Literal["ptb", "seed"] = "ptb"  # how captions are cut: as the metrics do, or as the original project did
-    min_count: int = Field(5, ge=1)  # times a word must occur in the train captions
+    text: Literal["ptb", "seed"] = Field(
+        "ptb", description="how captions are cut into words: as the metrics do, or as the original project did"
+    )
+    min_count: int = Field(5, ge=1, description="times a word must occur in the train captions")
 
 
 class EncoderRecipe(_Section):
     """Where grid features come from."""
 
-    weights: str = ""  # path of pretrained weights, or "random" where a recipe really means that
-    width: int = Field(64, ge=1)  # channels of the stem, with random weights; 64 is ResNet-50
-    cache: str = ""  # folder of feature caches, one folder each; empty: $XDG_CACHE_HOME/showtell/features
-    cached: bool = True  # false: read photos and compute their features at every step; so in any case where layer2 is trained
-    trained: Literal["none", "layer4", "layer3", "layer2", "layer1"] = "none"  # this stage and those after it are trained
-    learning_rate: float = Field(5e-5, gt=0)  # peak rate of the last stage, layer4, where it is trained
-    stage_decay: float = Field(1.0, gt=0, le=1)  # an earlier stage's rate is that of the next times this
-    from_epoch: int = Field(1, ge=1)  # the epoch, counted from 1, in which the encoder begins to be trained
+    weights: str = Field("", description='path of pretrained weights, or "random" where that is really meant')
+    width: int = Field(64, ge=1, description="channels of the stem, with random weights; 64 is ResNet-50")
+    cache: str = Field("", description="folder of feature caches, one each below it; empty: $XDG_CACHE_HOME/showtell/features")
+    cached: bool = Field(
+        True, description="false: no cache, photos are read at each step; so in any case once layer2 or layer1 is trained"
+    )
+    trained: Literal["none", "layer4", "layer3", "layer2", "layer1"] = Field(
+        "none", description="this stage of the ResNet and those after it are trained too"
+    )
+    learning_rate: float = Field(5e-5, gt=0, description="peak rate of the last stage, layer4, where it is trained")
+    stage_decay: float = Field(1.0, gt=0, le=1, description="an earlier stage's rate is that of the next one times this")
+    from_epoch: int = Field(1, ge=1, description="epoch in which the encoder begins to be trained; the first is 1")
 
     @model_validator(mode="after")
     def _rates_of_something(self) -> Self:
-        idle = self.model_fields_set & {"learning_rate", "stage_decay", "from_epoch"}
+        idle = self._changed("learning_rate", "stage_decay", "from_epoch")
         if self.trained == "none" and idle:
-            raise ValueError(f"{min(idle)} acts on trained stages and none is; set encoder.trained=layer4, or leave it out")
+            raise ValueError(f"{idle[0]} is for trained stages and none is; set encoder.trained=layer4, or leave it out")
         return self
 
 
 class ViewsRecipe(_Section):
     """Augmented views of the train photos; each epoch sees one of each photo."""
 
-    count: int = Field(1, ge=1)  # views of each photo, the photo itself included; features of all are cached
-    flip: float = Field(0.5, ge=0, le=1)  # probability of a mirrored view; never where a caption says left or right
-    crop_min: float = Field(1.0, gt=0, le=1)  # share of the photo's area that a crop has at least
-    crop_max: float = Field(1.0, gt=0, le=1)  # and at most; 1 and 1 is no crop
-    colour: float = Field(0.0, ge=0, lt=1)  # brightness, contrast and saturation change by up to this factor; 0 is not at all
+    count: int = Field(1, ge=1, description="views of each train photo, the photo itself included; each is cached")
+    flip: float = Field(0.5, ge=0, le=1, description="share of views mirrored; never where a caption says left or right")
+    crop_min: float = Field(1.0, gt=0, le=1, description="share of the photo's area that a crop has at least")
+    crop_max: float = Field(1.0, gt=0, le=1, description="share of the photo's area that a crop has at most; 1 and 1: no crops")
+    colour: float = Field(0.0, ge=0, lt=1, description="brightness, contrast and saturation change by up to this share")
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
@@ -66,53 +83,89 @@ class ViewsRecipe(_Section):
 class DecoderRecipe(_Section):
     """Kind, sizes and dropout of the decoder; see nn.attention_lstm.DecoderConfig and nn.merge.MergeConfig."""
 
-    kind: Literal["attention-lstm", "merge"] = "attention-lstm"
-    hidden: int = Field(512, ge=1)  # size of the LSTM's state and, with attention-lstm, of word vectors
-    attention: int = Field(256, ge=1)  # size of attention's keys; attention-lstm alone
-    embedding: int = Field(50, ge=1)  # size of word vectors; merge alone
-    word_dropout: float = Field(0.3, ge=0, lt=1)  # of the words read, in training
-    dropout: float = Field(0.5, ge=0, lt=1)  # of the state that scores words, or with merge of the photo's features
+    kind: Literal["attention-lstm", "merge"] = Field(
+        "attention-lstm", description="soft attention at each word, or the original project's merge model"
+    )
+    hidden: int = Field(512, ge=1, description="numbers in the LSTM's state and, with attention-lstm, in a word vector")
+    attention: int = Field(256, ge=1, description="numbers in which query and grid cell are compared; attention-lstm only")
+    embedding: int = Field(50, ge=1, description="numbers in a word vector; merge only")
+    word_dropout: float = Field(0.3, ge=0, lt=1, description="share of the words' vectors set to 0 in training")
+    dropout: float = Field(
+        0.5,
+        ge=0,
+        lt=1,
+        description="share set to 0 in training of the state before it scores words; with merge, of the photo's features",
+    )
 
     @model_validator(mode="after")
     def _only_its_own(self) -> Self:
-        other = "embedding" if self.kind == "attention-lstm" else "attention"
-        if other in self.model_fields_set:
-            raise ValueError(f"{other} is not a size of a decoder of kind {self.kind}; leave it out")
+        if self._changed(self._of_the_other):
+            raise ValueError(f"{self._of_the_other} is not a size of a decoder of kind {self.kind}; leave it out")
         return self
+
+    @property
+    def _of_the_other(self) -> str:
+        return "embedding" if self.kind == "attention-lstm" else "attention"
 
     def sizes(self) -> dict[str, Any]:
         """The keys that the decoder's config has."""
-        return self.model_dump(exclude={"embedding" if self.kind == "attention-lstm" else "attention"})
+        return self.model_dump(exclude={self._of_the_other})
 
 
 class TrainingRecipe(_Section):
-    """Teacher-forced cross-entropy with AdamW and a one-cycle schedule."""
+    """How the weights are found: AdamW under a one-cycle schedule."""
 
-    epochs: int = Field(14, ge=1)
-    photos_per_batch: int = Field(32, ge=1)  # with all captions of each
-    learning_rate: float = Field(1e-3, gt=0)  # the peak
-    warmup: float = Field(0.15, ge=0, lt=1)  # share of all steps in which the rate rises to its peak
-    weight_decay: float = Field(0.01, ge=0)
-    label_smoothing: float = Field(0.1, ge=0, lt=1)
-    gradient_clip: float = Field(5.0, gt=0)  # largest norm of all gradients together
-    max_words: int = Field(30, ge=1)  # longer captions are cut, and the cut is not taught as an end
-    max_photos: int = Field(0, ge=0)  # only so many photos of each split; 0 is all
+    epochs: int = Field(14, ge=1, description="passes over the train photos")
+    photos_per_batch: int = Field(
+        32, ge=1, description="photos, with all captions of each, that one step learns from, over all processes together"
+    )
+    accumulate: int = Field(
+        1, ge=1, description="parts in which a process computes its share of a batch; more parts need less memory"
+    )
+    learning_rate: float = Field(1e-3, gt=0, description="the decoder's peak rate")
+    warmup: float = Field(0.15, ge=0, lt=1, description="share of all steps in which the rate rises to its peak")
+    weight_decay: float = Field(0.01, ge=0, description="of matrices, times the rate, each step")
+    label_smoothing: float = Field(0.1, ge=0, lt=1, description="share of probability that targets give to all words alike")
+    gradient_clip: float = Field(5.0, gt=0, description="largest norm of all gradients together")
+    max_words: int = Field(30, ge=1, description="words of a caption; longer ones are cut, and the cut is not taught as an end")
+    max_photos: int = Field(0, ge=0, description="photos of each split that are used; 0 is all")
+    ema_decay: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="share that a moving average of the weights keeps each step; it is what is measured and saved; 0: none",
+    )
+    patience: int = Field(0, ge=0, description="stop after so many epochs without a better dev CIDEr; 0: never")
+    divergence: float = Field(
+        3.0,
+        ge=0,
+        description="stop when the loss is so much (nats a word) above the lowest so far; 0: only if not finite",
+    )
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32", description="of the networks' products in training; weights, sums and losses stay in float32"
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto is cuda where there is one")
+    checkpoint_minutes: float = Field(
+        10.0, ge=0, description="minutes between checkpoints inside an epoch, what a kill can cost; 0: only after epochs"
+    )
+    log_every: int = Field(10, ge=1, description="steps that one line of metrics.jsonl is the mean of")
 
 
 class ValidationRecipe(_Section):
-    """What is measured after each epoch; the checkpoint with the highest CIDEr is the best."""
+    """How the dev photos are captioned after each epoch; the checkpoint with the highest CIDEr is the best."""
 
-    beam_size: int = Field(3, ge=1)
-    length_penalty: float = Field(1.0, ge=0)
-    no_repeat_ngram: int = Field(0, ge=0)
-    max_length: int = Field(20, ge=1)
+    beam_size: int = Field(3, ge=1, description="hypotheses followed at once")
+    length_penalty: float = Field(1.0, ge=0, description="0 ranks by total, 1 by mean log-probability")
+    no_repeat_ngram: int = Field(0, ge=0, description="never repeat so many words in a row; 0 allows it")
+    max_length: int = Field(20, ge=1, description="words of a caption at most")
 
 
 class Recipe(_Section):
-    """A whole recipe. `seed` starts every random choice."""
+    """A whole recipe."""
 
-    seed: int = 1
-    init: str = ""  # a run or checkpoint to start from: its encoder, decoder sizes, weights and vocabulary
+    about: str = Field("", description="one line for showtell train --list")
+    seed: int = Field(1, ge=0, description="starts every random choice")
+    init: str = Field("", description="run or checkpoint to start from: its encoder, decoder sizes, weights and vocabulary")
     vocabulary: VocabularyRecipe = VocabularyRecipe()
     encoder: EncoderRecipe = EncoderRecipe()
     views: ViewsRecipe = ViewsRecipe()
@@ -128,6 +181,8 @@ class Recipe(_Section):
             values = tomllib.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise RecipeError(f"no recipe {name!r}; there are {', '.join(names())}, or give the path of a .toml file") from None
+        except OSError as error:
+            raise RecipeError(f"{path}: cannot be read ({error.strerror})") from None
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise RecipeError(f"{path}: not valid TOML ({error})") from None
         for override in overrides:
@@ -138,8 +193,27 @@ class Recipe(_Section):
             first = error.errors()[0]
             key = ".".join(str(part) for part in first["loc"])
             if first["type"] == "extra_forbidden":
-                raise RecipeError(f"recipe {name}: unknown key {key!r}; known are {', '.join(keys())}") from None
+                raise RecipeError(
+                    f"recipe {name}: unknown key {key!r}; {_closest(key)}showtell train --list {name} has all keys"
+                ) from None
+            if first["type"] == "value_error":  # of a section's own checks, which name their keys
+                raise RecipeError(f"recipe {name}: {key}: {first['ctx']['error']}") from None
             raise RecipeError(f"recipe {name}: {key} is {first['input']!r}: {first['msg'].lower()}") from None
+
+    def differences(self, other: Mapping[str, Any]) -> list[str]:
+        """Keys whose values differ from those of `other`, a recipe's `model_dump()`, in a way that changes a run's numbers."""
+        ours, theirs = dict(_flat(self.model_dump())), dict(_flat(other))
+        return [key for key in ours | theirs if key not in IMMATERIAL and ours.get(key) != theirs.get(key)]
+
+
+@dataclass(frozen=True)
+class Key:
+    """A key of a recipe; sections with a dot."""
+
+    name: str
+    value: Any  # in the recipe, or by default
+    allowed: str  # such as "at least 1", or empty
+    description: str
 
 
 def names() -> list[str]:
@@ -147,16 +221,59 @@ def names() -> list[str]:
     return sorted(path.stem for path in FOLDER.glob("*.toml"))
 
 
-def keys() -> list[str]:
-    """Every key of a recipe, sections with a dot."""
-    found = []
-    for name, field in Recipe.model_fields.items():
-        section = field.annotation
-        if isinstance(section, type) and issubclass(section, BaseModel):
-            found += [f"{name}.{key}" for key in section.model_fields]
+def describe_recipes() -> str:
+    """Every recipe with its purpose, one a line."""
+    width = max(map(len, names()))
+    lines = [f"{name:{width}}  {Recipe.load(name).about}" for name in names()]
+    return "\n".join([*lines, "", "showtell train --list RECIPE shows a recipe's keys; --set KEY=VALUE changes one"])
+
+
+def describe_keys(recipe: Recipe) -> str:
+    """Every key with its value in `recipe`, its default, what is allowed and what it means."""
+    lines = []
+    for key, default in zip(keys(recipe), keys(), strict=True):
+        lines.append(f"{key.name} = {_toml(key.value)}")
+        note = "; ".join([f"default {_toml(default.value)}", *([key.allowed] if key.allowed else [])])
+        lines.append(f"    {key.description} ({note})")
+    return "\n".join(lines)
+
+
+def keys(recipe: Recipe | None = None) -> list[Key]:
+    """Every key, with its value in `recipe` or by default."""
+    return list(_keys(recipe or Recipe(), ""))
+
+
+def _keys(section: BaseModel, prefix: str) -> Iterator[Key]:
+    for name, field in type(section).model_fields.items():
+        value = getattr(section, name)
+        if isinstance(value, BaseModel):
+            yield from _keys(value, f"{prefix}{name}.")
+            continue
+        words = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
+        limits = [(words[kind], getattr(rule, kind)) for rule in field.metadata for kind in words if hasattr(rule, kind)]
+        allowed = ", ".join(f"{word} {limit}" for word, limit in limits)
+        choices = getattr(field.annotation, "__args__", ())  # of a Literal
+        yield Key(f"{prefix}{name}", value, allowed or " | ".join(choices), field.description or "")
+
+
+def _toml(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)  # strings, numbers and lists of these look alike in both
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
         else:
-            found.append(name)
-    return found
+            yield f"{prefix}{name}", value
+
+
+def _closest(key: str) -> str:
+    """What someone who wrote `key` may have meant."""
+    known = [each.name for each in keys()]
+    last = {name.rpartition(".")[2]: name for name in known}
+    meant = difflib.get_close_matches(key, known, 1) or [last[m] for m in difflib.get_close_matches(key, last, 1)]
+    return f"did you mean {meant[0]!r}? " if meant else ""
 
 
 def _apply(values: dict[str, Any], override: str) -> None:

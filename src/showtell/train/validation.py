@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -12,6 +11,7 @@ from showtell.nn.captioner import CaptionModel, TorchStepModel
 from showtell.nn.resnet import ResNet
 from showtell.text import detokenize
 from showtell.train.display import Reporter
+from showtell.train.distributed import Processes
 from showtell.train.inputs import Inputs
 from showtell.train.recipe import Recipe
 from showtell.types import DecodeOptions, Sample
@@ -25,32 +25,42 @@ def validate(
     recipe: Recipe,
     report: Reporter,
     batch_size: int = 50,
+    processes: Processes | None = None,
 ) -> tuple[dict[str, float], dict[str, str]]:
-    """Scores x100 of the model's captions of `samples`, and the captions of the first three."""
+    """Scores x100 of the model's captions of `samples`, and the captions of the first three.
+
+    The processes share the captioning; each gets the same scores. float32 throughout, as in the product.
+    """
+    processes = processes or Processes(next(model.decoder.parameters()).device)
     options = DecodeOptions(**recipe.validation.model_dump())
     steps = TorchStepModel(model.decoder)
-    candidates: dict[str, str] = {}
-    for start in range(0, len(samples), batch_size):
+    own = samples[processes.rank :: processes.count]
+    captions: dict[str, str] = {}
+    for start in range(0, len(own), batch_size):
         with torch.inference_mode():
-            names = [sample.image for sample in samples[start : start + batch_size]]
+            names = [sample.image for sample in own[start : start + batch_size]]
             features = grid_features(model.encoder, inputs.read(names))
-        found = search(steps, features.numpy(), SEARCH_TOKENS, options)
-        for sample, hypotheses in zip(samples[start : start + batch_size], found, strict=True):
-            candidates[sample.image] = detokenize(model.vocabulary.decode(hypotheses[0].tokens))
-        report.progress("dev", len(candidates), len(samples))
+        found = search(steps, features.cpu().numpy(), SEARCH_TOKENS, options)
+        for sample, hypotheses in zip(own[start : start + batch_size], found, strict=True):
+            captions[sample.image] = detokenize(model.vocabulary.decode(hypotheses[0].tokens))
+        report.progress("dev", len(captions), len(own))
+    candidates = {image: caption for part in processes.gather(captions) for image, caption in part.items()}
     references = {sample.image: sample.captions for sample in samples}
     scores = {name: round(value, 3) for name, value in metrics.score(candidates, references).corpus.items()}
     return scores, {sample.image: candidates[sample.image] for sample in samples[:3]}
 
 
-def grid_features(encoder: ResNet, read: Array) -> Tensor:
-    """Grid features float32 (B, 49, 2048), or their mean (B, 1, 2048), from what Inputs.read gave: what the rest of the
-    encoder makes of a stage's outputs or of pixels, and grid features themselves as they are."""
-    x = torch.from_numpy(np.asarray(read, np.float32))
+def grid_features(encoder: ResNet, read: Array, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Grid features (B, 49, 2048), or their mean (B, 1, 2048), of what Inputs.read gave.
+
+    Those that come from a cache as they are are in `dtype`; of a stage's outputs and of pixels, the rest of the encoder is
+    computed. On the encoder's device.
+    """
+    x = torch.from_numpy(read).to(next(encoder.parameters()).device)
     if x.ndim == 3:
-        return x
+        return x.to(dtype)
     channels, config = x.shape[-1], encoder.config
-    x = x.permute(0, 3, 1, 2)  # of shape (B, channels, H, W), in memory still channels last
+    x = x.float().permute(0, 3, 1, 2)  # the shape that torch wants; in memory channels stay last, as convolutions like them
     if channels == 3:
         return encoder(x)  # type: ignore[no-any-return]
     [stage] = [stage for stage in range(1, len(config.blocks)) if config.stage_channels(stage) == channels]

@@ -7,9 +7,9 @@ overrides. An unknown key or a value out of range is a RecipeError that names it
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from showtell.errors import RecipeError
 
@@ -58,6 +58,28 @@ class TrainingRecipe(_Section):
     max_photos: int = Field(0, ge=0)  # only so many photos of each split; 0 is all
 
 
+class ScstRecipe(_Section):
+    """Self-critical sequence training as the last epochs of a run; see train.scst."""
+
+    from_epoch: int = Field(0, ge=0, description="first epoch trained this way, from 1; 0 is none")
+    learning_rate: float = Field(2e-5, gt=0, description="peak of the decoder's rate; an encoder's shrinks with it")
+    samples: int = Field(5, ge=1, description="captions sampled for each photo at a step")
+    baseline: Literal["samples", "greedy"] = Field(
+        "samples", description="what a sample has to beat: the mean of the photo's other samples, or its greedy caption"
+    )
+    temperature: float = Field(1.0, gt=0, description="of sampling; below 1 samples are likelier captions")
+    max_length: int = Field(20, ge=1, description="words after which a sample is broken off")
+    bleu_weight: float = Field(0.0, ge=0, description="the reward is CIDEr-D + this x sentence BLEU-4, both as fractions")
+    cross_entropy_weight: float = Field(0.0, ge=0, description="of the cross-entropy per word of the train captions")
+    kl_weight: float = Field(0.0, ge=0, description="of KL(model || model before SCST) in nats per sampled word")
+
+    @model_validator(mode="after")
+    def _others(self) -> Self:
+        if self.baseline == "samples" and self.samples < 2:
+            raise ValueError("the baseline 'samples' needs scst.samples of 2 or more; or set scst.baseline=greedy")
+        return self
+
+
 class ValidationRecipe(_Section):
     """What is measured after each epoch; the checkpoint with the highest CIDEr is the best."""
 
@@ -76,6 +98,7 @@ class Recipe(_Section):
     encoder: EncoderRecipe = EncoderRecipe()
     decoder: DecoderRecipe = DecoderRecipe()
     training: TrainingRecipe = TrainingRecipe()
+    scst: ScstRecipe = ScstRecipe()
     validation: ValidationRecipe = ValidationRecipe()
 
     @classmethod

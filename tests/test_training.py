@@ -17,8 +17,10 @@ from showtell.nn.captioner import TorchStepModel
 from showtell.nn.resnet import ResNet, ResNetConfig
 from showtell.train import checkpoint
 from showtell.train.features import extract
-from showtell.train.loop import learning_rate, train, validate
+from showtell.train.loop import train
 from showtell.train.recipe import Recipe, keys, names
+from showtell.train.schedule import learning_rate
+from showtell.train.validation import validate
 from showtell.types import DecodeOptions
 from showtell.vocab import SEARCH_TOKENS
 

@@ -5,46 +5,25 @@ cosine schedule (Smith and Topin 2019); after each epoch the dev photos are capt
 """
 
 import json
-import math
 import time
-from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
 
-import numpy as np
 import torch
-from torch import Tensor
 
-from showtell import metrics
-from showtell.data import Dataset, read_flickr8k
-from showtell.decoding import Array, search
+from showtell.data import read_flickr8k
 from showtell.errors import OutputError, RecipeError
 from showtell.files import write_json
-from showtell.image import Preprocessing
-from showtell.nn.attention_lstm import AttentionLSTM, DecoderConfig
-from showtell.nn.captioner import CaptionModel, TorchStepModel
-from showtell.nn.pretrained import PretrainedEncoder, load_pretrained
-from showtell.nn.resnet import ResNet, ResNetConfig
-from showtell.text import detokenize, tokenize
+from showtell.nn.captioner import CaptionModel
+from showtell.text import tokenize
 from showtell.train import checkpoint
 from showtell.train.batches import Batches
+from showtell.train.build import build_model, choose_objective, limited, parameter_groups, photo_features
 from showtell.train.checkpoint import Checkpoint
-from showtell.train.features import FeatureCache, Output, default_cache, extract
-from showtell.train.objectives import CrossEntropy, Objective
+from showtell.train.display import Reporter
+from showtell.train.objectives import Objective
 from showtell.train.recipe import Recipe
-from showtell.types import DecodeOptions, Sample, Split
-from showtell.vocab import SEARCH_TOKENS, Vocabulary
-
-
-class Reporter(Protocol):
-    """Who is told how a run goes."""
-
-    def message(self, text: str) -> None:
-        """Something worth a line."""
-
-    def progress(self, what: str, done: int, total: int, note: str = "") -> None:
-        """`done` of `total` steps of `what`."""
+from showtell.train.schedule import learning_rate
+from showtell.train.validation import grid_features, validate
 
 
 def train(recipe: Recipe, data: Path, output: Path, *, resume: bool, report: Reporter) -> Checkpoint:
@@ -54,16 +33,16 @@ def train(recipe: Recipe, data: Path, output: Path, *, resume: bool, report: Rep
     """
     _claim(output, recipe, resume)
     torch.manual_seed(recipe.seed)
-    dataset = _limited(read_flickr8k(data), recipe.training.max_photos)
+    dataset = limited(read_flickr8k(data), recipe.training.max_photos)
     if note := dataset.describe_missing():
         report.message(note)
     train_samples, dev_samples = dataset.split("train"), dataset.split("dev")
     captions = {s.image: [tokenize(caption) for caption in s.captions] for s in train_samples}
-    model, source = _model(recipe, captions)
+    model, source = build_model(recipe, captions)
     report.message(f"{len(train_samples)} train and {len(dev_samples)} dev photos, {len(model.vocabulary)} words")
     names = sorted(sample.image for sample in (*train_samples, *dev_samples))
-    cache = _features(recipe, model, dataset, names, report)
-    optimizer = torch.optim.AdamW(_groups(model, recipe))
+    cache = photo_features(recipe, model, dataset, names, report)
+    optimizer = torch.optim.AdamW(parameter_groups(model, recipe))
     batches = Batches(captions, model.vocabulary, cache, recipe)
     first = 1
     if resume and (restored := checkpoint.newest(output)):
@@ -76,7 +55,8 @@ def train(recipe: Recipe, data: Path, output: Path, *, resume: bool, report: Rep
 
     for epoch in range(first, recipe.training.epochs + 1):
         started = time.monotonic()
-        loss = _train_epoch(model, optimizer, batches, epoch, recipe, report)
+        objective = choose_objective(recipe, epoch, model, captions)
+        loss = _train_epoch(model, objective, optimizer, batches, epoch, recipe, report)
         scores, examples = validate(model, cache, dev_samples, recipe, report)
         seconds = time.monotonic() - started
         entry = {"epoch": epoch, "loss": round(loss, 4), "seconds": round(seconds, 1), "scores": scores}
@@ -90,54 +70,25 @@ def train(recipe: Recipe, data: Path, output: Path, *, resume: bool, report: Rep
     return checkpoint.best(output)
 
 
-def validate(
+def _train_epoch(
     model: CaptionModel,
-    cache: FeatureCache,
-    samples: Sequence[Sample],
+    objective: Objective,
+    optimizer: torch.optim.Optimizer,
+    batches: Batches,
+    epoch: int,
     recipe: Recipe,
     report: Reporter,
-    batch_size: int = 50,
-) -> tuple[dict[str, float], dict[str, str]]:
-    """Scores x100 of the model's captions of `samples`, and the captions of the first three."""
-    options = DecodeOptions(**recipe.validation.model_dump())
-    steps = TorchStepModel(model.decoder)
-    rows = cache.rows([sample.image for sample in samples])
-    candidates: dict[str, str] = {}
-    for start in range(0, len(samples), batch_size):
-        with torch.inference_mode():
-            features = _grid(model.encoder, cache.array[rows[start : start + batch_size]])
-        found = search(steps, features.numpy(), SEARCH_TOKENS, options)
-        for sample, hypotheses in zip(samples[start : start + batch_size], found, strict=True):
-            candidates[sample.image] = detokenize(model.vocabulary.decode(hypotheses[0].tokens))
-        report.progress("dev", len(candidates), len(samples))
-    references = {sample.image: sample.captions for sample in samples}
-    scores = {name: round(value, 3) for name, value in metrics.score(candidates, references).corpus.items()}
-    return scores, {sample.image: candidates[sample.image] for sample in samples[:3]}
-
-
-def learning_rate(step: int, steps: int, peak: float, warmup: float) -> float:
-    """One cycle: from peak/25 up to `peak` over the share `warmup` of all steps, then down to nothing, both along a cosine."""
-    rise = max(1, round(warmup * steps))
-    if step < rise:
-        share = (1 - math.cos(math.pi * step / rise)) / 2
-        return peak / 25 + (peak - peak / 25) * share
-    return peak * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise))) / 2
-
-
-def _train_epoch(
-    model: CaptionModel, optimizer: torch.optim.Optimizer, batches: Batches, epoch: int, recipe: Recipe, report: Reporter
 ) -> float:
     """One pass over the train photos; returns the mean loss per token."""
     model.decoder.train()  # the encoder stays in evaluation mode: its normalisation keeps ImageNet's statistics
     options = recipe.training
-    objective: Objective = CrossEntropy(options.label_smoothing)
     total = 0.0
     count = 0
     for number, batch in enumerate(batches.epoch(epoch)):
         step = (epoch - 1) * len(batches) + number
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, options.epochs * len(batches), group["peak"], options.warmup)
-        loss = objective(model, _grid(model.encoder, batch.cached), batch)
+        loss = objective(model, grid_features(model.encoder, batch.cached), batch)
         optimizer.zero_grad()
         (loss.total / loss.count).backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], options.gradient_clip)
@@ -146,74 +97,6 @@ def _train_epoch(
         count += loss.count
         report.progress(f"epoch {epoch}", number + 1, len(batches), f"loss {total / count:.3f}")
     return total / count
-
-
-def _grid(encoder: ResNet, cached: Array) -> Tensor:
-    """Grid features float32 (B, 49, 2048) from rows of the cache, through the last stage where that is what is trained."""
-    features = torch.from_numpy(np.asarray(cached, np.float32))
-    return features if features.ndim == 3 else encoder.last_stage(features.permute(0, 3, 1, 2))
-
-
-def _groups(model: CaptionModel, recipe: Recipe) -> list[dict[str, Any]]:
-    """What is trained, with its peak learning rate: matrices decay; biases and normalisation do not."""
-    groups: list[dict[str, Any]] = []
-    trained = [(list(model.decoder.parameters()), recipe.training.learning_rate)]
-    if recipe.encoder.learning_rate > 0:
-        trained.append((list(model.encoder.get_submodule("layer4").parameters()), recipe.encoder.learning_rate))
-    model.encoder.requires_grad_(False)
-    for parameters, peak in trained:
-        for parameter in parameters:
-            parameter.requires_grad_(True)
-        matrices = [p for p in parameters if p.ndim > 1]
-        others = [p for p in parameters if p.ndim <= 1]
-        groups.append({"params": matrices, "weight_decay": recipe.training.weight_decay, "peak": peak})
-        groups.append({"params": others, "weight_decay": 0.0, "peak": peak})
-    return groups
-
-
-def _model(recipe: Recipe, captions: dict[str, list[list[str]]]) -> tuple[CaptionModel, str]:
-    """The model to train, and where its encoder's weights came from: a new decoder, or all of a checkpoint."""
-    if recipe.init:
-        start = checkpoint.find(Path(recipe.init))
-        model = start.load_model()
-        word_dropout, dropout = recipe.decoder.word_dropout, recipe.decoder.dropout
-        decoder = AttentionLSTM(replace(model.decoder.config, word_dropout=word_dropout, dropout=dropout))
-        decoder.load_state_dict(model.decoder.state_dict())
-        return replace(model, decoder=decoder), start.config["encoder_weights"]
-    vocabulary = Vocabulary.from_captions((c for many in captions.values() for c in many), recipe.vocabulary.min_count)
-    pretrained = _encoder(recipe)
-    config = DecoderConfig(
-        vocabulary=len(vocabulary), features=pretrained.network.config.channels, **recipe.decoder.model_dump()
-    )
-    return CaptionModel(pretrained.network, AttentionLSTM(config), vocabulary, pretrained.preprocessing), pretrained.source
-
-
-def _encoder(recipe: Recipe) -> PretrainedEncoder:
-    if recipe.encoder.weights == "random":
-        network = ResNet(ResNetConfig("v1.5", width=recipe.encoder.width)).eval()
-        preprocessing = Preprocessing(scale=1 / 255, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
-        return PretrainedEncoder(network, preprocessing, "random")
-    return load_pretrained(recipe.encoder.weights or None)
-
-
-def _features(recipe: Recipe, model: CaptionModel, dataset: Dataset, names: Sequence[str], report: Reporter) -> FeatureCache:
-    output: Output = "third-stage" if recipe.encoder.learning_rate > 0 else "grid"
-    folder = Path(recipe.encoder.cache) if recipe.encoder.cache else default_cache(model.encoder, names, output)
-    report.message(f"features in {folder}")
-
-    def progress(done: int, total: int) -> None:
-        report.progress("features", done, total)
-
-    return extract(folder, model.encoder, model.preprocessing, dataset.photos, names, output=output, progress=progress)
-
-
-def _limited(dataset: Dataset, count: int) -> Dataset:
-    """The data set with at most `count` photos of each split; 0 is all."""
-    if not count:
-        return dataset
-    splits: tuple[Split, ...] = ("train", "dev", "test")
-    kept = [[s for s in dataset.samples if s.split == split][:count] for split in splits]
-    return Dataset(dataset.name, tuple(s for many in kept for s in many), dataset.photos, dataset.missing)
 
 
 def _claim(output: Path, recipe: Recipe, resume: bool) -> None:

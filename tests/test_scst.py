@@ -1,6 +1,7 @@
 """Self-critical training: its arithmetic by hand, its samples, and that it raises the reward."""
 
 from copy import deepcopy
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,10 +12,14 @@ from showtell.metrics import Cider, NGramTable, SentenceBleu, score
 from showtell.nn.attention_lstm import AttentionLSTM, DecoderConfig
 from showtell.nn.captioner import CaptionModel
 from showtell.nn.resnet import ResNet, ResNetConfig
+from showtell.train import checkpoint
 from showtell.train.batches import Batch
+from showtell.train.checkpoint import load_tensors
+from showtell.train.loop import train
 from showtell.train.objectives import CrossEntropy
 from showtell.train.recipe import Recipe, ScstRecipe
-from showtell.train.scst import Reward, Sampled, SelfCritical, frozen, mean_of_others, policy, sample
+from showtell.train.schedule import stage_of
+from showtell.train.scst import Reward, Sampled, SelfCritical, mean_of_others, policy, sample, start_model
 from showtell.vocab import BEGIN, END, PAD, UNKNOWN, Vocabulary
 
 COLOURS = ("red", "green", "blue", "black", "white")
@@ -33,6 +38,19 @@ CAPTIONS = {  # 50 photos; the likeliest beginning, "there", does not lead to th
     for number, place in enumerate(PLACES)
 }
 VOCABULARY = Vocabulary.from_captions((c for many in CAPTIONS.values() for c in many), 1)
+
+
+class Log:
+    """Hears what a run reports; `stop_at` raises when a step of that name begins, as a kill would come."""
+
+    def __init__(self, stop_at: str = "") -> None:
+        self._stop_at = stop_at
+
+    def message(self, text: str) -> None: ...
+
+    def progress(self, what: str, done: int, total: int, note: str = "") -> None:
+        if what == self._stop_at:
+            raise KeyboardInterrupt
 
 
 def model(vocabulary: Vocabulary = VOCABULARY, *, dropout: float = 0.0, seed: int = 0) -> CaptionModel:
@@ -226,11 +244,13 @@ def test_gradient_is_that_of_the_advantages(overfitted: CaptionModel) -> None:
     assert loss.shown["baseline"] == pytest.approx(rewards.mean().item(), abs=1e-5)
 
 
-def test_divergence_is_zero_at_the_start_and_only_there(overfitted: CaptionModel) -> None:
+def test_divergence_is_zero_at_the_start_and_only_there(overfitted: CaptionModel, tmp_path: Path) -> None:
     features, photos = batch()
     captioner = deepcopy(overfitted)
     objective = SelfCritical(
-        ScstRecipe(samples=3, kl_weight=1.0), Reward(CAPTIONS, VOCABULARY), start=frozen(captioner.decoder)
+        ScstRecipe(samples=3, kl_weight=1.0),
+        Reward(CAPTIONS, VOCABULARY),
+        start=start_model(captioner.decoder, tmp_path / "start"),
     )
     assert objective(captioner, features, photos).shown["kl"] == pytest.approx(0, abs=1e-6)
     with torch.no_grad():
@@ -254,10 +274,11 @@ def test_cross_entropy_is_mixed_in_per_word(overfitted: CaptionModel) -> None:
     assert (mixed.total / mixed.count).item() == pytest.approx(expected.item(), rel=1e-5)
 
 
-def test_gradients_survive_sampling_under_autocast(overfitted: CaptionModel) -> None:
+def test_gradients_survive_sampling_under_autocast(overfitted: CaptionModel, tmp_path: Path) -> None:
     features, photos = batch()
     captioner = deepcopy(overfitted)
-    objective = SelfCritical(ScstRecipe(samples=4, kl_weight=0.1), Reward(CAPTIONS, VOCABULARY), frozen(captioner.decoder))
+    start = start_model(captioner.decoder, tmp_path / "start")
+    objective = SelfCritical(ScstRecipe(samples=4, kl_weight=0.1), Reward(CAPTIONS, VOCABULARY), start)
     with torch.autocast("cpu", torch.bfloat16):
         loss = objective(captioner, features, photos)
     loss.total.backward()
@@ -285,10 +306,10 @@ def test_scst_raises_the_reward_of_an_overfitted_model(overfitted: CaptionModel,
     assert losses[-1].shown["reward"] > losses[0].shown["reward"] + 1.5
 
 
-def test_divergence_holds_the_model_near_its_start(overfitted: CaptionModel) -> None:
+def test_divergence_holds_the_model_near_its_start(overfitted: CaptionModel, tmp_path: Path) -> None:
     features, photos = batch()
     reward = Reward(CAPTIONS, VOCABULARY)
-    start = frozen(overfitted.decoder)
+    start = start_model(overfitted.decoder, tmp_path / "start")
 
     def distance(weight: float) -> float:
         """Nats per sampled word between start and model after 15 steps with the term weighted so."""
@@ -301,9 +322,43 @@ def test_divergence_holds_the_model_near_its_start(overfitted: CaptionModel) -> 
     assert distance(10.0) < distance(0.0) / 2
 
 
+def test_the_start_model_stays_what_it_was(overfitted: CaptionModel, tmp_path: Path) -> None:
+    captioner = deepcopy(overfitted)
+    first = start_model(captioner.decoder, tmp_path / "start")
+    with torch.no_grad():
+        captioner.decoder.vocabulary_bias += 1
+    for start in (first, start_model(captioner.decoder, tmp_path / "start")):
+        assert torch.equal(start.vocabulary_bias, overfitted.decoder.vocabulary_bias)
+        assert not any(parameter.requires_grad for parameter in start.parameters())
+        assert not start.training
+
+
+def test_scst_is_the_last_stage_of_a_run_and_resumes(learnt: Path, shapes: Path, tmp_path: Path) -> None:
+    sets = [f"init={learnt}", f"encoder.cache={tmp_path / 'cache'}", "training.epochs=4", "training.learning_rate=1e-3"]
+    scst = ["scst.from_epoch=3", "scst.learning_rate=1e-4", "scst.max_length=8", "scst.kl_weight=0.1"]
+    recipe = Recipe.load("debug", [*sets, *scst, "scst.cross_entropy_weight=0.1", "scst.bleu_weight=0.5"])
+    train(recipe, shapes, tmp_path / "whole", resume=False, report=Log())
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, shapes, tmp_path / "cut", resume=False, report=Log(stop_at="epoch 4"))
+    train(recipe, shapes, tmp_path / "cut", resume=True, report=Log())
+    whole, cut = (checkpoint.newest(tmp_path / run).load_model().networks().state_dict() for run in ("whole", "cut"))
+    assert all(torch.equal(whole[name], cut[name]) for name in whole)
+    start = load_tensors(tmp_path / "whole" / "scst-start.safetensors")
+    assert not torch.equal(start["embedding.weight"], whole["decoder.embedding.weight"])
+    rates = [stage_of(recipe, epoch) for epoch in range(1, 5)]
+    assert [(stage.name, stage.first, stage.epochs) for stage in rates] == [("cross-entropy", 1, 2)] * 2 + [("scst", 3, 2)] * 2
+    assert [stage.scale for stage in rates] == pytest.approx([1, 1, 0.1, 0.1])
+
+
 def test_recipe_of_scst_is_checked() -> None:
     assert Recipe.load("debug", ["scst.from_epoch=2", "scst.baseline=greedy", "scst.samples=1"]).scst.samples == 1
-    wrong = {"scst.samples=1": "greedy", "scst.baseline=mean": "baseline", "scst.sample=3": "unknown key"}
+    wrong = {
+        "scst.samples=1": "greedy",
+        "scst.baseline=mean": "baseline",
+        "scst.sample=3": "unknown key",
+        "scst.from_epoch=4": r"recipe debug: scst\.from_epoch is 4, after the last of 3 epochs",
+        "scst.from_epoch=1": "give init",
+    }
     for override, message in wrong.items():
         with pytest.raises(RecipeError, match=message):
             Recipe.load("debug", [override])

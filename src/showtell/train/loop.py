@@ -22,7 +22,7 @@ from showtell.train.checkpoint import Checkpoint
 from showtell.train.display import Reporter
 from showtell.train.objectives import Objective
 from showtell.train.recipe import Recipe
-from showtell.train.schedule import learning_rate
+from showtell.train.schedule import learning_rate, stage_of
 from showtell.train.validation import grid_features, validate
 
 
@@ -53,9 +53,11 @@ def train(recipe: Recipe, data: Path, output: Path, *, resume: bool, report: Rep
         first = restored.epoch + 1
         report.message(f"going on after epoch {restored.epoch}")
 
+    objective: Objective | None = None
     for epoch in range(first, recipe.training.epochs + 1):
         started = time.monotonic()
-        objective = choose_objective(recipe, epoch, model, captions)
+        if objective is None or epoch == stage_of(recipe, epoch).first:
+            objective = choose_objective(recipe, epoch, model, captions, output)
         loss = _train_epoch(model, objective, optimizer, batches, epoch, recipe, report)
         scores, examples = validate(model, cache, dev_samples, recipe, report)
         seconds = time.monotonic() - started
@@ -82,12 +84,13 @@ def _train_epoch(
     """One pass over the train photos; returns the mean loss per token."""
     model.decoder.train()  # the encoder stays in evaluation mode: its normalisation keeps ImageNet's statistics
     options = recipe.training
+    stage = stage_of(recipe, epoch)
     total = 0.0
     count = 0
     for number, batch in enumerate(batches.epoch(epoch)):
-        step = (epoch - 1) * len(batches) + number
+        step = (epoch - stage.first) * len(batches) + number
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, options.epochs * len(batches), group["peak"], options.warmup)
+            group["lr"] = learning_rate(step, stage.epochs * len(batches), group["peak"] * stage.scale, options.warmup)
         loss = objective(model, grid_features(model.encoder, batch.cached), batch)
         optimizer.zero_grad()
         (loss.total / loss.count).backward()  # type: ignore[no-untyped-call]

@@ -101,6 +101,15 @@ class Recipe(_Section):
     scst: ScstRecipe = ScstRecipe()
     validation: ValidationRecipe = ValidationRecipe()
 
+    @model_validator(mode="after")
+    def _stages(self) -> Self:
+        start = self.scst.from_epoch
+        if start > self.training.epochs:
+            raise ValueError(f"scst.from_epoch is {start}, after the last of {self.training.epochs} epochs; 0 is never")
+        if start == 1 and not self.init:
+            raise ValueError("scst.from_epoch is 1: SCST goes on from a trained model; give init, or a later epoch")
+        return self
+
     @classmethod
     def load(cls, name: str, overrides: Sequence[str] = ()) -> Self:
         """The recipe called `name`, or in the file `name`, with `key=value` overrides such as `training.epochs=20`."""
@@ -120,6 +129,8 @@ class Recipe(_Section):
             key = ".".join(str(part) for part in first["loc"])
             if first["type"] == "extra_forbidden":
                 raise RecipeError(f"recipe {name}: unknown key {key!r}; known are {', '.join(keys())}") from None
+            if first["type"] == "value_error":  # raised by a check of ours, which names its keys
+                raise RecipeError(f"recipe {name}: {first['ctx']['error']}") from None
             raise RecipeError(f"recipe {name}: {key} is {first['input']!r}: {first['msg'].lower()}") from None
 
 

@@ -13,17 +13,21 @@ Shapes: B photos, K sampled captions of each, T steps of the longest, N tokens o
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
 from showtell.errors import DataError
+from showtell.files import replacing
 from showtell.metrics import Cider, NGramTable, SentenceBleu
 from showtell.metrics.result import Tokens
 from showtell.nn.attention_lstm import AttentionLSTM
 from showtell.nn.captioner import CaptionModel
 from showtell.train.batches import Batch
+from showtell.train.checkpoint import load_tensors
 from showtell.train.objectives import Loss, Objective
 from showtell.train.recipe import ScstRecipe
 from showtell.vocab import BEGIN, END, PAD, SEARCH_TOKENS, SPECIAL, Vocabulary
@@ -199,6 +203,16 @@ class SelfCritical:
         return Loss(total, len(targets), shown)
 
 
-def frozen(decoder: AttentionLSTM) -> AttentionLSTM:
-    """A copy that does not change and has no dropout, to hold a model near."""
-    return deepcopy(decoder).requires_grad_(False).eval()
+def start_model(decoder: AttentionLSTM, file: Path) -> AttentionLSTM:
+    """A copy of the decoder that does not change and has no dropout, to hold the model near.
+
+    The first call writes its weights to `file`; later ones take them from there, so that a resumed run is held near the same
+    model as an uninterrupted one.
+    """
+    start = deepcopy(decoder).requires_grad_(False).eval()
+    if file.exists():
+        start.load_state_dict(load_tensors(file))
+        return start
+    with replacing(file) as temporary:
+        save_file({name: value.contiguous() for name, value in start.state_dict().items()}, temporary)
+    return start

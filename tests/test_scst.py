@@ -1,5 +1,6 @@
 """Self-critical training: its arithmetic by hand, its samples, and that it raises the reward."""
 
+import json
 from copy import deepcopy
 from pathlib import Path
 
@@ -341,8 +342,11 @@ def test_scst_is_the_last_stage_of_a_run_and_resumes(learnt: Path, shapes: Path,
     with pytest.raises(KeyboardInterrupt):
         train(recipe, shapes, tmp_path / "cut", resume=False, report=Log(stop_at="epoch 4"))
     train(recipe, shapes, tmp_path / "cut", resume=True, report=Log())
-    whole, cut = (checkpoint.newest(tmp_path / run).load_model().networks().state_dict() for run in ("whole", "cut"))
+    whole, cut = (checkpoint.newest(tmp_path / run, print).load_model().networks().state_dict() for run in ("whole", "cut"))
     assert all(torch.equal(whole[name], cut[name]) for name in whole)
+    lines = [json.loads(line) for line in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()]
+    shown = [line["epoch"] for line in lines if {"reward", "baseline", "length", "kl", "cross-entropy"} <= set(line)]
+    assert set(shown) == {3, 4}
     start = load_tensors(tmp_path / "whole" / "scst-start.safetensors")
     assert not torch.equal(start["embedding.weight"], whole["decoder.embedding.weight"])
     rates = [stage_of(recipe, epoch) for epoch in range(1, 5)]

@@ -41,8 +41,8 @@ class Log:
 
 
 def log_of(run: Path) -> list[dict[str, object]]:
-    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-    return [{key: line[key] for key in ("epoch", "loss", "scores")} for line in lines]
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{key: line[key] for key in ("epoch", "loss", "scores")} for line in lines if "scores" in line]
 
 
 def encoder(width: int = 8) -> ResNet:
@@ -165,9 +165,8 @@ def test_training_learns_the_shapes_by_heart(learnt: Path, shapes: Path) -> None
     features = extract(learnt.parent / "again", model.encoder, model.preprocessing, dataset.photos, [photo])
     [[found]] = search(TorchStepModel(model.decoder), features.array, SEARCH_TOKENS, DecodeOptions(beam_size=3))
     assert "blue" in model.vocabulary.decode(found.tokens)
-    assert {path.name for path in (learnt / "checkpoints").iterdir()} <= {
-        f"epoch-{epoch:03d}" for epoch in (best.epoch, checkpoint.newest(learnt).epoch)
-    }
+    kept = {path.name for path in (learnt / "checkpoints").iterdir()}
+    assert kept == {f"epoch-{epoch:03d}" for epoch in (best.epoch, 39, 40)}
 
 
 def test_resumed_run_equals_an_uninterrupted_one(shapes: Path, tmp_path: Path) -> None:
@@ -178,9 +177,9 @@ def test_resumed_run_equals_an_uninterrupted_one(shapes: Path, tmp_path: Path) -
     assert [line["epoch"] for line in log_of(tmp_path / "cut")] == [1, 2]
     log = Log()
     train(recipe, shapes, tmp_path / "cut", resume=True, report=log)
-    assert "going on after epoch 2" in log.messages
+    assert any("epoch-002: epoch 3, step 0" in message for message in log.messages)
     assert log_of(tmp_path / "cut") == log_of(tmp_path / "whole")
-    ours, theirs = (checkpoint.newest(tmp_path / run).path / "model.safetensors" for run in ("cut", "whole"))
+    ours, theirs = (checkpoint.newest(tmp_path / run, print).path / "model.safetensors" for run in ("cut", "whole"))
     assert ours.read_bytes() == theirs.read_bytes()
 
 
@@ -229,7 +228,7 @@ def test_recipes_are_checked() -> None:
             Recipe.load("flickr8k", [override])
     with pytest.raises(RecipeError, match="flickr9k.*flickr8k"):
         Recipe.load("flickr9k")
-    assert "training.label_smoothing" in keys()
+    assert "training.label_smoothing" in [key.name for key in keys()]
 
 
 def test_broken_checkpoints_are_named(learnt: Path, tmp_path: Path) -> None:

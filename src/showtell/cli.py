@@ -161,22 +161,33 @@ def caption(
 
 
 @cli.command()
-@click.argument("recipe", metavar="RECIPE")
-@click.option("--data", required=True, type=_path, metavar="DIR", help="Flickr8k in its official layout.")
-@click.option("--output", required=True, type=_path, metavar="RUN_DIR", help="The run's folder.")
+@click.argument("recipe", metavar="RECIPE", required=False)
+@click.option("--data", type=_path, metavar="DIR", help="Flickr8k in its official layout.")
+@click.option("--output", type=_path, metavar="RUN_DIR", help="The run's folder.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a key of the recipe; repeatable.")
-@click.option("--resume", is_flag=True, help="Go on after the last epoch that was finished.")
-def train(recipe: str, data: Path, output: Path, overrides: tuple[str, ...], resume: bool) -> int:
-    """Train a captioner by RECIPE: `flickr8k`, `debug`, or a .toml file of your own."""
+@click.option("--resume", is_flag=True, help="Go on from the newest checkpoint in RUN_DIR.")
+@click.option("--list", "list_", is_flag=True, help="List the recipes; with RECIPE, its keys, values and what they mean.")
+def train(
+    recipe: str | None, data: Path | None, output: Path | None, overrides: tuple[str, ...], resume: bool, list_: bool
+) -> int:
+    """Train a captioner by RECIPE: `flickr8k`, `debug`, or a .toml file of your own.
+
+    For several processes or GPUs: torchrun --standalone --nproc-per-node N -m showtell train ...
+    """
+    with _needs("train", "training"):
+        from showtell.train import recipe as recipes
+
+    if list_:
+        click.echo(recipes.describe_keys(recipes.Recipe.load(recipe, overrides)) if recipe else recipes.describe_recipes())
+        return DONE
+    if recipe is None or data is None or output is None:
+        raise click.UsageError("give RECIPE, --data DIR and --output RUN_DIR; --list shows the recipes")
+    chosen = recipes.Recipe.load(recipe, overrides)
     with _needs("train", "training"):
         from showtell.train.loop import train as run
-        from showtell.train.recipe import Recipe
 
     with Console() as console:
-        best = run(Recipe.load(recipe, overrides), data, output, resume=resume, report=console)
-    scores = "  ".join(f"{name} {value:.1f}" for name, value in best.scores.items())
-    click.echo(f"best: {best.path} (epoch {best.epoch})  {scores}", err=True)
-    click.echo(f"next: showtell export {output} --output BUNDLE_DIR --quantize int8 --calibration {data}", err=True)
+        run(chosen, data, output, resume=resume, report=console)
     return DONE
 
 

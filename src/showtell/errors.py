@@ -41,6 +41,10 @@ class CheckpointError(ShowtellError, ValueError):
     """A training checkpoint is missing, incomplete or of another shape."""
 
 
+class TrainingError(ShowtellError, ArithmeticError):
+    """Training cannot go on: its loss is no longer a finite number, or runs away."""
+
+
 class RecipeError(ShowtellError, ValueError):
     """A training recipe has an unknown key or a value that is not allowed."""
 

@@ -5,7 +5,7 @@ Shapes: B photos, K captions of each, T steps of the longest.
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -26,6 +26,18 @@ class Batch:
     inputs: Tensor  # (B, K, T) int64: begin token, then words
     lengths: Tensor  # (B, K) int64: steps of each caption; 0 where a photo has fewer than K captions
     targets: Tensor  # (sum of lengths,) int64: the word after each input
+
+    def to(self, device: torch.device) -> "Batch":
+        """The batch with its tensors on `device`."""
+        return replace(self, inputs=self.inputs.to(device), lengths=self.lengths.to(device), targets=self.targets.to(device))
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one process computes of a batch, in parts; the last batch of an epoch may have no photos for some process."""
+
+    photos: int  # of the whole batch
+    parts: list[Batch]
 
 
 class Batches:
@@ -55,16 +67,28 @@ class Batches:
         return math.ceil(len(self.rows) / self.size)
 
     def epoch(self, number: int) -> Iterator[Batch]:
+        """The batches of the epoch."""
+        for photos in self._order(number):
+            yield self._batch(photos)
+
+    def shares(self, number: int, first: int = 0, *, rank: int = 0, processes: int = 1, parts: int = 1) -> Iterator[Share]:
+        """What the process of this rank sees of the epoch's batches, from batch `first` on, each in at most `parts` parts."""
+        for photos in self._order(number)[first:]:
+            own = np.array_split(photos, processes)[rank]
+            yield Share(len(photos), [self._batch(part) for part in np.array_split(own, min(parts, max(1, len(own))))])
+
+    def _order(self, number: int) -> list[Array]:
         order = np.random.default_rng([self.seed, number]).permutation(len(self.rows))
-        for start in range(0, len(order), self.size):
-            photos = order[start : start + self.size]
-            lengths = self.lengths[photos]
-            T = lengths.max()
-            mask = np.arange(T) < lengths[..., None]
-            yield Batch(
-                tuple(self.names[photo] for photo in photos),
-                self.array[self.rows[photos]],
-                torch.from_numpy(self.inputs[photos, :, :T]),
-                torch.from_numpy(lengths),
-                torch.from_numpy(self.targets[photos, :, :T][mask]),
-            )
+        return [order[start : start + self.size] for start in range(0, len(order), self.size)]
+
+    def _batch(self, photos: Array) -> Batch:
+        lengths = self.lengths[photos]
+        T = lengths.max(initial=0)
+        mask = np.arange(T) < lengths[..., None]
+        return Batch(
+            tuple(self.names[photo] for photo in photos),
+            self.array[self.rows[photos]],
+            torch.from_numpy(self.inputs[photos, :, :T]),
+            torch.from_numpy(lengths),
+            torch.from_numpy(self.targets[photos, :, :T][mask]),
+        )

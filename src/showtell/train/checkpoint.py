@@ -1,18 +1,19 @@
-"""Checkpoints: one folder an epoch, whole or absent.
+"""Checkpoints: folders that are whole or not taken for one.
 
-    checkpoints/epoch-007/
-        config.json          format, networks' configs, preprocessing, recipe, origin of the weights, dev scores
+    checkpoints/epoch-007/       after an epoch; checkpoints/step-0001234/ is one from inside an epoch, without dev scores
+        config.json          format, networks' configs, preprocessing, recipe, dev scores, progress of the run, files' SHA-256
         vocab.json           the words in id order
-        model.safetensors    encoder.* and decoder.* parameters, float32
-        training.safetensors optimiser moments and random state, to go on from here
+        model.safetensors    encoder.* and decoder.* parameters, float32: the moving average's where the recipe asks for one
+        training.safetensors optimiser moments and raw weights, to go on from here
 
-A folder is written under another name, flushed to disk and renamed, so that one called epoch-NNN is complete. Only the last
-and the best by dev CIDEr are kept.
+A folder is written under another name, flushed to disk and renamed, so that a kill leaves none of these names half written;
+what a disk loses later shows in the hashes. Kept are the two newest, so that there is one to fall back on, and the best by dev
+CIDEr.
 """
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from showtell.errors import CheckpointError
-from showtell.files import sync, write_json
+from showtell.errors import CheckpointError, OutputError
+from showtell.files import sha256, sync, write_json
 from showtell.image import Preprocessing
 from showtell.nn.attention_lstm import AttentionLSTM, DecoderConfig
 from showtell.nn.captioner import CaptionModel
@@ -42,16 +43,33 @@ class Checkpoint:
 
     @property
     def epoch(self) -> int:
-        """Number of epochs trained, from 1."""
+        """The epoch, counted from 1, that this checkpoint is the end of or lies in."""
         return int(self.config["epoch"])
 
     @property
+    def step(self) -> int:
+        """Optimiser steps behind it, from the run's beginning."""
+        return int(self.config.get("step", 0))
+
+    @property
     def scores(self) -> dict[str, float]:
-        """Dev scores x100."""
-        return dict(self.config["scores"])
+        """Dev scores x100; none inside an epoch."""
+        return dict(self.config.get("scores", {}))
+
+    def verify(self) -> None:
+        """Raises CheckpointError where a file is missing or is not what was written."""
+        for name, digest in self.config.get("files", {}).items():
+            file = self.path / name
+            try:
+                found = sha256(file)
+            except OSError as error:
+                raise CheckpointError(f"{file}: cannot be read ({error.strerror})") from None
+            if found != digest:
+                raise CheckpointError(f"{file}: cut short or altered since it was written; take another checkpoint")
 
     def load_model(self) -> CaptionModel:
-        """The captioner, in evaluation mode. Raises CheckpointError where the weights do not fit the config."""
+        """The captioner, in evaluation mode. Raises CheckpointError where files are damaged or do not fit the config."""
+        self.verify()
         vocabulary = Vocabulary.load(self.path / "vocab.json")
         encoder_config = {**self.config["encoder"], "blocks": tuple(self.config["encoder"]["blocks"])}
         decoder_config = DecoderConfig(**self.config["decoder"])
@@ -77,11 +95,13 @@ class Checkpoint:
 
 
 def save(folder: Path, model: CaptionModel, config: Mapping[str, Any], training: Mapping[str, Tensor]) -> Checkpoint:
-    """Writes checkpoints/epoch-NNN of the run in `folder`, then removes what is neither last nor best."""
-    target = folder / "checkpoints" / f"epoch-{config['epoch']:03d}"
-    temporary = target.with_name(f".{target.name}.partial")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
+    """Writes a checkpoint of the run in `folder`, then removes those that are not kept.
+
+    It is an epoch's where `config` has scores. Raises OutputError where it cannot be written; those before it are then intact.
+    """
+    name = f"epoch-{config['epoch']:03d}" if "scores" in config else f"step-{config['step']:07d}"
+    target = folder / "checkpoints" / name
+    temporary = target.with_name(f".{name}.partial")
     whole = {
         "format": FORMAT,
         **config,
@@ -89,20 +109,39 @@ def save(folder: Path, model: CaptionModel, config: Mapping[str, Any], training:
         "decoder": asdict(model.decoder.config),
         "preprocessing": asdict(model.preprocessing),
     }
-    save_file({n: v.contiguous() for n, v in model.networks().state_dict().items()}, temporary / "model.safetensors")
-    save_file({n: v.contiguous() for n, v in training.items()}, temporary / "training.safetensors")
-    model.vocabulary.save(temporary / "vocab.json")
-    write_json(temporary / "config.json", whole)
-    for file in temporary.iterdir():
-        sync(file)
-    sync(temporary)
-    temporary.rename(target)
-    sync(target.parent)
-    kept = {target, best(folder).path}
-    for checkpoint in _all(folder):
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        _write_tensors(temporary / "model.safetensors", model.networks().state_dict())
+        _write_tensors(temporary / "training.safetensors", training)
+        model.vocabulary.save(temporary / "vocab.json")
+        whole["files"] = {file.name: sha256(file) for file in sorted(temporary.iterdir())}
+        write_json(temporary / "config.json", whole)
+        for file in temporary.iterdir():
+            sync(file)
+        sync(temporary)
+        temporary.rename(target)
+        sync(target.parent)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        reason = getattr(error, "strerror", None) or error
+        raise OutputError(
+            f"{target}: cannot be written ({reason}); the checkpoints before it are whole: make room and go on with --resume"
+        ) from None
+    found = _all(folder)
+    kept = {checkpoint.path for checkpoint in found[-2:]}
+    if any(checkpoint.scores for checkpoint in found):
+        kept.add(best(folder).path)
+    for checkpoint in found:
         if checkpoint.path not in kept:
             shutil.rmtree(checkpoint.path)
     return Checkpoint(target, whole)
+
+
+def size(model: CaptionModel, trained: int) -> int:
+    """Bytes that a checkpoint will take, about: the model, and of `trained` parameters moments and raw weights."""
+    weights: int = sum(value.numel() * value.element_size() for value in model.networks().state_dict().values())
+    return weights + 3 * 4 * trained
 
 
 def find(path: Path) -> Checkpoint:
@@ -114,12 +153,31 @@ def find(path: Path) -> Checkpoint:
 
 def best(run: Path) -> Checkpoint:
     """The run's checkpoint with the highest dev CIDEr, the earlier of equals."""
-    return max(_some(run), key=lambda c: (c.scores["CIDEr"], -c.epoch))
+    found = [checkpoint for checkpoint in _all(run) if checkpoint.scores]
+    if not found:
+        raise CheckpointError(f"{run}: no checkpoint here of a whole epoch; give a run's folder or one of its checkpoints")
+    return max(found, key=lambda c: (c.scores["CIDEr"], -c.epoch))
 
 
-def newest(run: Path) -> Checkpoint | None:
-    """The run's newest checkpoint, or None where it has none yet."""
-    return max(_all(run), key=lambda c: c.epoch, default=None)
+def newest(run: Path, message: Callable[[str], None]) -> Checkpoint | None:
+    """The run's newest whole checkpoint, or None where it has none.
+
+    Damaged ones are renamed, so that nothing takes them for whole again, and `message` is told. For the process that trains.
+    """
+    for unfinished in (run / "checkpoints").glob(".*.partial"):
+        shutil.rmtree(unfinished)
+    whole = []
+    for path in _folders(run):
+        try:
+            checkpoint = _read(path)
+            checkpoint.verify()
+            whole.append(checkpoint)
+        except CheckpointError as error:
+            aside = path.with_name(f".{path.name}.damaged")
+            shutil.rmtree(aside, ignore_errors=True)
+            path.rename(aside)
+            message(f"not used: {error}")
+    return max(whole, key=_age, default=None)
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
@@ -145,15 +203,21 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Te
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
-def _some(run: Path) -> list[Checkpoint]:
-    checkpoints = _all(run)
-    if not checkpoints:
-        raise CheckpointError(f"{run}: no checkpoint here; give a run's folder or one of its checkpoints/epoch-NNN")
-    return checkpoints
+def _folders(run: Path) -> list[Path]:
+    return [path for kind in ("epoch", "step") for path in sorted((run / "checkpoints").glob(f"{kind}-*")) if path.is_dir()]
 
 
 def _all(run: Path) -> list[Checkpoint]:
-    return [_read(path) for path in sorted((run / "checkpoints").glob("epoch-*")) if path.is_dir()]
+    """The run's checkpoints, oldest first."""
+    return sorted(map(_read, _folders(run)), key=_age)
+
+
+def _age(checkpoint: Checkpoint) -> tuple[int, int]:
+    return checkpoint.step, checkpoint.epoch  # checkpoints of earlier versions have no step
+
+
+def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, path)
 
 
 def _read(path: Path) -> Checkpoint:

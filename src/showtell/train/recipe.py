@@ -1,11 +1,15 @@
 """Recipes: everything that a training run depends on, in one small checked TOML file.
 
 `Recipe.load("flickr8k", ["training.epochs=20"])` reads a recipe of this folder (or a file of one's own) and applies
-overrides. An unknown key or a value out of range is a RecipeError that names it.
+overrides. An unknown key or a value out of range is a RecipeError that names it. Each key's description is what
+`showtell train --list RECIPE` prints.
 """
 
+import difflib
+import json
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -15,6 +19,9 @@ from showtell.errors import RecipeError
 
 FOLDER = Path(__file__).parent / "recipes"
 
+# Where a run keeps things, what it prints and how often it saves do not change its numbers: it may be resumed with others.
+IMMATERIAL = {"about", "encoder.cache", "training.checkpoint_minutes", "training.patience"}
+
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -23,39 +30,64 @@ class _Section(BaseModel):
 class VocabularyRecipe(_Section):
     """Which words the captioner can say."""
 
-    min_count: int = Field(5, ge=1)  # times a word must occur in the train captions
+    min_count: int = Field(5, ge=1, description="times a word must occur in the train captions")
 
 
 class EncoderRecipe(_Section):
     """Where grid features come from."""
 
-    weights: str = ""  # path of pretrained weights, or "random" where a recipe really means that
-    width: int = Field(64, ge=1)  # channels of the stem, with random weights; 64 is ResNet-50
-    cache: str = ""  # folder of the feature cache; empty: below $XDG_CACHE_HOME/showtell/features
-    learning_rate: float = Field(0.0, ge=0)  # peak rate of the last stage (layer4); 0 freezes the whole encoder
+    weights: str = Field("", description='path of pretrained weights, or "random" where that is really meant')
+    width: int = Field(64, ge=1, description="channels of the stem, with random weights; 64 is ResNet-50")
+    cache: str = Field("", description="folder of the feature cache; empty: below $XDG_CACHE_HOME/showtell/features")
+    learning_rate: float = Field(0.0, ge=0, description="peak rate of the last stage (layer4); 0 freezes the whole encoder")
 
 
 class DecoderRecipe(_Section):
     """Sizes and dropout of the attention LSTM; see nn.attention_lstm.DecoderConfig."""
 
-    hidden: int = Field(512, ge=1)  # LSTM state and word vectors
-    attention: int = Field(256, ge=1)
-    word_dropout: float = Field(0.3, ge=0, lt=1)
-    dropout: float = Field(0.5, ge=0, lt=1)
+    hidden: int = Field(512, ge=1, description="numbers in the LSTM's state and in a word vector")
+    attention: int = Field(256, ge=1, description="numbers in which query and grid cell are compared")
+    word_dropout: float = Field(0.3, ge=0, lt=1, description="share of the words' vectors set to 0 in training")
+    dropout: float = Field(0.5, ge=0, lt=1, description="share of the state set to 0 in training before it scores words")
 
 
 class TrainingRecipe(_Section):
-    """Teacher-forced cross-entropy with AdamW and a one-cycle schedule."""
+    """How the weights are found: AdamW under a one-cycle schedule."""
 
-    epochs: int = Field(14, ge=1)
-    photos_per_batch: int = Field(32, ge=1)  # with all captions of each
-    learning_rate: float = Field(1e-3, gt=0)  # the peak
-    warmup: float = Field(0.15, ge=0, lt=1)  # share of all steps in which the rate rises to its peak
-    weight_decay: float = Field(0.01, ge=0)
-    label_smoothing: float = Field(0.1, ge=0, lt=1)
-    gradient_clip: float = Field(5.0, gt=0)  # largest norm of all gradients together
-    max_words: int = Field(30, ge=1)  # longer captions are cut, and the cut is not taught as an end
-    max_photos: int = Field(0, ge=0)  # only so many photos of each split; 0 is all
+    epochs: int = Field(14, ge=1, description="passes over the train photos")
+    photos_per_batch: int = Field(
+        32, ge=1, description="photos, with all captions of each, that one step learns from, over all processes together"
+    )
+    accumulate: int = Field(
+        1, ge=1, description="parts in which a process computes its share of a batch; more parts need less memory"
+    )
+    learning_rate: float = Field(1e-3, gt=0, description="the decoder's peak rate")
+    warmup: float = Field(0.15, ge=0, lt=1, description="share of all steps in which the rate rises to its peak")
+    weight_decay: float = Field(0.01, ge=0, description="of matrices, times the rate, each step")
+    label_smoothing: float = Field(0.1, ge=0, lt=1, description="share of probability that targets give to all words alike")
+    gradient_clip: float = Field(5.0, gt=0, description="largest norm of all gradients together")
+    max_words: int = Field(30, ge=1, description="words of a caption; longer ones are cut, and the cut is not taught as an end")
+    max_photos: int = Field(0, ge=0, description="photos of each split that are used; 0 is all")
+    ema_decay: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="share that a moving average of the weights keeps each step; it is what is measured and saved; 0: none",
+    )
+    patience: int = Field(0, ge=0, description="stop after so many epochs without a better dev CIDEr; 0: never")
+    divergence: float = Field(
+        3.0,
+        ge=0,
+        description="stop when the loss is so much (nats a word) above the lowest so far; 0: only if not finite",
+    )
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32", description="of the networks' products in training; weights, sums and losses stay in float32"
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto is cuda where there is one")
+    checkpoint_minutes: float = Field(
+        10.0, ge=0, description="minutes between checkpoints inside an epoch, what a kill can cost; 0: only after epochs"
+    )
+    log_every: int = Field(10, ge=1, description="steps that one line of metrics.jsonl is the mean of")
 
 
 class ScstRecipe(_Section):
@@ -81,19 +113,20 @@ class ScstRecipe(_Section):
 
 
 class ValidationRecipe(_Section):
-    """What is measured after each epoch; the checkpoint with the highest CIDEr is the best."""
+    """How the dev photos are captioned after each epoch; the checkpoint with the highest CIDEr is the best."""
 
-    beam_size: int = Field(3, ge=1)
-    length_penalty: float = Field(1.0, ge=0)
-    no_repeat_ngram: int = Field(0, ge=0)
-    max_length: int = Field(20, ge=1)
+    beam_size: int = Field(3, ge=1, description="hypotheses followed at once")
+    length_penalty: float = Field(1.0, ge=0, description="0 ranks by total, 1 by mean log-probability")
+    no_repeat_ngram: int = Field(0, ge=0, description="never repeat so many words in a row; 0 allows it")
+    max_length: int = Field(20, ge=1, description="words of a caption at most")
 
 
 class Recipe(_Section):
-    """A whole recipe. `seed` starts every random choice."""
+    """A whole recipe."""
 
-    seed: int = 1
-    init: str = ""  # a run or checkpoint to start from: its encoder, decoder sizes, weights and vocabulary
+    about: str = Field("", description="one line for showtell train --list")
+    seed: int = Field(1, ge=0, description="starts every random choice")
+    init: str = Field("", description="run or checkpoint to start from: its encoder, decoder sizes, weights and vocabulary")
     vocabulary: VocabularyRecipe = VocabularyRecipe()
     encoder: EncoderRecipe = EncoderRecipe()
     decoder: DecoderRecipe = DecoderRecipe()
@@ -118,6 +151,8 @@ class Recipe(_Section):
             values = tomllib.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise RecipeError(f"no recipe {name!r}; there are {', '.join(names())}, or give the path of a .toml file") from None
+        except OSError as error:
+            raise RecipeError(f"{path}: cannot be read ({error.strerror})") from None
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise RecipeError(f"{path}: not valid TOML ({error})") from None
         for override in overrides:
@@ -128,10 +163,27 @@ class Recipe(_Section):
             first = error.errors()[0]
             key = ".".join(str(part) for part in first["loc"])
             if first["type"] == "extra_forbidden":
-                raise RecipeError(f"recipe {name}: unknown key {key!r}; known are {', '.join(keys())}") from None
+                raise RecipeError(
+                    f"recipe {name}: unknown key {key!r}; {_closest(key)}showtell train --list {name} has all keys"
+                ) from None
             if first["type"] == "value_error":  # raised by a check of ours, which names its keys
                 raise RecipeError(f"recipe {name}: {first['ctx']['error']}") from None
             raise RecipeError(f"recipe {name}: {key} is {first['input']!r}: {first['msg'].lower()}") from None
+
+    def differences(self, other: Mapping[str, Any]) -> list[str]:
+        """Keys whose values differ from those of `other`, a recipe's `model_dump()`, in a way that changes a run's numbers."""
+        ours, theirs = dict(_flat(self.model_dump())), dict(_flat(other))
+        return [key for key in ours | theirs if key not in IMMATERIAL and ours.get(key) != theirs.get(key)]
+
+
+@dataclass(frozen=True)
+class Key:
+    """A key of a recipe; sections with a dot."""
+
+    name: str
+    value: Any  # in the recipe, or by default
+    allowed: str  # such as "at least 1", or empty
+    description: str
 
 
 def names() -> list[str]:
@@ -139,16 +191,59 @@ def names() -> list[str]:
     return sorted(path.stem for path in FOLDER.glob("*.toml"))
 
 
-def keys() -> list[str]:
-    """Every key of a recipe, sections with a dot."""
-    found = []
-    for name, field in Recipe.model_fields.items():
-        section = field.annotation
-        if isinstance(section, type) and issubclass(section, BaseModel):
-            found += [f"{name}.{key}" for key in section.model_fields]
+def describe_recipes() -> str:
+    """Every recipe with its purpose, one a line."""
+    width = max(map(len, names()))
+    lines = [f"{name:{width}}  {Recipe.load(name).about}" for name in names()]
+    return "\n".join([*lines, "", "showtell train --list RECIPE shows a recipe's keys; --set KEY=VALUE changes one"])
+
+
+def describe_keys(recipe: Recipe) -> str:
+    """Every key with its value in `recipe`, its default, what is allowed and what it means."""
+    lines = []
+    for key, default in zip(keys(recipe), keys(), strict=True):
+        lines.append(f"{key.name} = {_toml(key.value)}")
+        note = "; ".join([f"default {_toml(default.value)}", *([key.allowed] if key.allowed else [])])
+        lines.append(f"    {key.description} ({note})")
+    return "\n".join(lines)
+
+
+def keys(recipe: Recipe | None = None) -> list[Key]:
+    """Every key, with its value in `recipe` or by default."""
+    return list(_keys(recipe or Recipe(), ""))
+
+
+def _keys(section: BaseModel, prefix: str) -> Iterator[Key]:
+    for name, field in type(section).model_fields.items():
+        value = getattr(section, name)
+        if isinstance(value, BaseModel):
+            yield from _keys(value, f"{prefix}{name}.")
+            continue
+        words = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
+        limits = [(words[kind], getattr(rule, kind)) for rule in field.metadata for kind in words if hasattr(rule, kind)]
+        allowed = ", ".join(f"{word} {limit}" for word, limit in limits)
+        choices = getattr(field.annotation, "__args__", ())  # of a Literal
+        yield Key(f"{prefix}{name}", value, allowed or " | ".join(choices), field.description or "")
+
+
+def _toml(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)  # strings, numbers and lists of these look alike in both
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
         else:
-            found.append(name)
-    return found
+            yield f"{prefix}{name}", value
+
+
+def _closest(key: str) -> str:
+    """What someone who wrote `key` may have meant."""
+    known = [each.name for each in keys()]
+    last = {name.rpartition(".")[2]: name for name in known}
+    meant = difflib.get_close_matches(key, known, 1) or [last[m] for m in difflib.get_close_matches(key, last, 1)]
+    return f"did you mean {meant[0]!r}? " if meant else ""
 
 
 def _apply(values: dict[str, Any], override: str) -> None:

@@ -12,8 +12,9 @@ Shapes: B photos, K sampled captions of each, T steps of the longest, N tokens o
 
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from safetensors.torch import save_file
@@ -153,7 +154,8 @@ class SelfCritical:
     options: ScstRecipe
     reward: Reward
     start: AttentionLSTM | None = None  # frozen; needed where kl_weight is above 0
-    cross_entropy: Objective | None = field(default=None)  # needed where cross_entropy_weight is above 0
+    cross_entropy: Objective | None = None  # needed where cross_entropy_weight is above 0
+    descends: ClassVar[bool] = False  # the loss has no level of its own: it is the reward that rises
 
     def __call__(self, model: CaptionModel, features: Tensor, batch: Batch) -> Loss:
         """See Objective. Shows the mean reward of the samples, their baseline and their mean length in words."""

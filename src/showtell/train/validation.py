@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -12,6 +11,7 @@ from showtell.nn.captioner import CaptionModel, TorchStepModel
 from showtell.nn.resnet import ResNet
 from showtell.text import detokenize
 from showtell.train.display import Reporter
+from showtell.train.distributed import Processes
 from showtell.train.features import FeatureCache
 from showtell.train.recipe import Recipe
 from showtell.types import DecodeOptions, Sample
@@ -25,25 +25,38 @@ def validate(
     recipe: Recipe,
     report: Reporter,
     batch_size: int = 50,
+    processes: Processes | None = None,
 ) -> tuple[dict[str, float], dict[str, str]]:
-    """Scores x100 of the model's captions of `samples`, and the captions of the first three."""
+    """Scores x100 of the model's captions of `samples`, and the captions of the first three.
+
+    The processes share the captioning; each gets the same scores. float32 throughout, as in the product.
+    """
+    processes = processes or Processes(next(model.decoder.parameters()).device)
     options = DecodeOptions(**recipe.validation.model_dump())
     steps = TorchStepModel(model.decoder)
-    rows = cache.rows([sample.image for sample in samples])
-    candidates: dict[str, str] = {}
-    for start in range(0, len(samples), batch_size):
+    own = samples[processes.rank :: processes.count]
+    rows = cache.rows([sample.image for sample in own])
+    captions: dict[str, str] = {}
+    for start in range(0, len(own), batch_size):
         with torch.inference_mode():
             features = grid_features(model.encoder, cache.array[rows[start : start + batch_size]])
-        found = search(steps, features.numpy(), SEARCH_TOKENS, options)
-        for sample, hypotheses in zip(samples[start : start + batch_size], found, strict=True):
-            candidates[sample.image] = detokenize(model.vocabulary.decode(hypotheses[0].tokens))
-        report.progress("dev", len(candidates), len(samples))
+        found = search(steps, features.cpu().numpy(), SEARCH_TOKENS, options)
+        for sample, hypotheses in zip(own[start : start + batch_size], found, strict=True):
+            captions[sample.image] = detokenize(model.vocabulary.decode(hypotheses[0].tokens))
+        report.progress("dev", len(captions), len(own))
+    candidates = {image: caption for part in processes.gather(captions) for image, caption in part.items()}
     references = {sample.image: sample.captions for sample in samples}
     scores = {name: round(value, 3) for name, value in metrics.score(candidates, references).corpus.items()}
     return scores, {sample.image: candidates[sample.image] for sample in samples[:3]}
 
 
-def grid_features(encoder: ResNet, cached: Array) -> Tensor:
-    """Grid features float32 (B, 49, 2048) from rows of the cache, through the last stage where that is what is trained."""
-    features = torch.from_numpy(np.asarray(cached, np.float32))
-    return features if features.ndim == 3 else encoder.last_stage(features.permute(0, 3, 1, 2))
+def grid_features(encoder: ResNet, cached: Array, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Grid features (B, 49, 2048) from float16 rows of the cache, through the last stage where that is what is trained.
+
+    On the encoder's device; in `dtype` where they come from the cache as they are.
+    """
+    device = next(encoder.parameters()).device
+    features = torch.from_numpy(cached).to(device)
+    if features.ndim == 3:
+        return features.to(dtype)
+    return encoder.last_stage(features.float().permute(0, 3, 1, 2))

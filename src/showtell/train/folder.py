@@ -1,0 +1,86 @@
+"""A run's folder: claimed by one process at a time, and found writable and roomy before the work begins.
+
+recipe.json         what is trained, as checked
+metrics.jsonl       figures of steps and epochs
+curves.png          the same, drawn
+tensorboard/        the same, for TensorBoard
+checkpoints/        see train.checkpoint
+"""
+
+import errno
+import fcntl
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from showtell.errors import OutputError, RecipeError
+from showtell.files import write_json
+from showtell.train.recipe import Recipe
+
+
+@contextmanager
+def claimed(output: Path, recipe: Recipe, resume: bool) -> Iterator[None]:
+    """Within the block the folder is this process's, holds `recipe` and can be written.
+
+    The claim is a lock that the system lifts when the process ends, however it ends. Raises OutputError where the folder
+    cannot be written, another process trains in it, or it holds a run and `resume` is not set; RecipeError where that run is by
+    another recipe.
+    """
+    try:
+        (output / "checkpoints").mkdir(parents=True, exist_ok=True)
+        lock = open(output / ".lock", "a")  # noqa: SIM115 - closed below
+    except OSError as error:
+        raise OutputError(f"{output}: cannot be written ({error.strerror}); give another folder") from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise OutputError(f"{output}: another process is training here; wait for it or give another folder") from None
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):  # a file system without locks
+                raise
+        _check(output, recipe, resume)
+        yield
+
+
+def check_room(output: Path, checkpoint_bytes: int) -> None:
+    """Raises OutputError where the disk has no room for the checkpoints that a run keeps, and one being written."""
+    present = sum(1 for path in (output / "checkpoints").glob("[!.]*") if path.is_dir())
+    needed = max(1, 4 - present) * checkpoint_bytes
+    free = shutil.disk_usage(output).free
+    if free < needed:
+        raise OutputError(
+            f"{output}: {free / 1e6:.0f} MB are free and the checkpoints will take {needed / 1e6:.0f} MB; "
+            "make room or give a folder on another disk"
+        )
+
+
+def _check(output: Path, recipe: Recipe, resume: bool) -> None:
+    file = output / "recipe.json"
+    values = recipe.model_dump()
+    if file.exists():
+        if not resume:
+            raise OutputError(f"{output}: holds a training run; go on with --resume or give another folder")
+        try:
+            found = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise OutputError(f"{file}: cannot be read ({error}); give another folder") from None
+        if changed := recipe.differences(found):
+            key = changed[0]
+            raise RecipeError(
+                f"{output}: was trained by another recipe: {key} was {_value(found, key)!r} and is now {_value(values, key)!r}"
+            )
+    try:
+        write_json(file, values)
+        (output / "checkpoints" / ".probe").mkdir()
+        (output / "checkpoints" / ".probe").rmdir()
+    except OSError as error:
+        raise OutputError(f"{output}: cannot be written ({error.strerror}); give another folder") from None
+
+
+def _value(values: object, key: str) -> object:
+    for part in key.split("."):
+        values = values.get(part) if isinstance(values, dict) else None
+    return values

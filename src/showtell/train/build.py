@@ -18,6 +18,8 @@ from showtell.train.features import STAGES, Output, View, cache_folder, extract
 from showtell.train.inputs import CachedInputs, Inputs, PhasedInputs, PixelInputs
 from showtell.train.objectives import CrossEntropy, Objective
 from showtell.train.recipe import Recipe
+from showtell.train.schedule import stage_of
+from showtell.train.scst import Reward, SelfCritical, start_model
 from showtell.train.views import Augmentation
 from showtell.types import Split
 from showtell.vocab import Vocabulary
@@ -45,9 +47,19 @@ def build_model(recipe: Recipe, captions: Captions) -> tuple[CaptionModel, str]:
     return CaptionModel(pretrained.network, decoders.build(config), vocabulary, pretrained.preprocessing), pretrained.source
 
 
-def choose_objective(recipe: Recipe, epoch: int, model: CaptionModel, captions: Captions) -> Objective:
-    """What the epoch, counted from 1, makes small. `captions` are those of the train photos, in the order of the batches."""
-    return CrossEntropy(recipe.training.label_smoothing)
+def choose_objective(recipe: Recipe, epoch: int, model: CaptionModel, captions: Captions, run: Path) -> Objective:
+    """What the epoch, counted from 1, and the others of its stage make small.
+
+    `captions` are those of the train photos; `model` is where the run stands; `run` is its folder, which keeps the model that
+    self-critical training started from where that is to be held near.
+    """
+    cross_entropy = CrossEntropy(recipe.training.label_smoothing)
+    if stage_of(recipe, epoch).name == "cross-entropy":
+        return cross_entropy
+    options = recipe.scst
+    reward = Reward(captions, model.vocabulary, options.bleu_weight)
+    start = start_model(model.decoder, run / "scst-start.safetensors") if options.kl_weight > 0 else None
+    return SelfCritical(options, reward, start, cross_entropy)
 
 
 def parameter_groups(model: CaptionModel, recipe: Recipe) -> list[dict[str, Any]]:

@@ -60,7 +60,7 @@ class EncoderRecipe(_Section):
     def _rates_of_something(self) -> Self:
         idle = self._changed("learning_rate", "stage_decay", "from_epoch")
         if self.trained == "none" and idle:
-            raise ValueError(f"{idle[0]} is for trained stages and none is; set encoder.trained=layer4, or leave it out")
+            raise ValueError(f"encoder.{idle[0]} is for trained stages and there are none; set encoder.trained=layer4")
         return self
 
 
@@ -76,7 +76,7 @@ class ViewsRecipe(_Section):
     @model_validator(mode="after")
     def _in_order(self) -> Self:
         if self.crop_min > self.crop_max:
-            raise ValueError(f"crop_min {self.crop_min} is above crop_max {self.crop_max}")
+            raise ValueError(f"views.crop_min {self.crop_min} is above crop_max {self.crop_max}")
         return self
 
 
@@ -100,7 +100,7 @@ class DecoderRecipe(_Section):
     @model_validator(mode="after")
     def _only_its_own(self) -> Self:
         if self._changed(self._of_the_other):
-            raise ValueError(f"{self._of_the_other} is not a size of a decoder of kind {self.kind}; leave it out")
+            raise ValueError(f"decoder.{self._of_the_other} is not a size of a decoder of kind {self.kind}; leave it out")
         return self
 
     @property
@@ -151,6 +151,28 @@ class TrainingRecipe(_Section):
     log_every: int = Field(10, ge=1, description="steps that one line of metrics.jsonl is the mean of")
 
 
+class ScstRecipe(_Section):
+    """Self-critical sequence training as the last epochs of a run; see train.scst."""
+
+    from_epoch: int = Field(0, ge=0, description="first epoch trained this way, from 1; 0 is none")
+    learning_rate: float = Field(2e-5, gt=0, description="peak of the decoder's rate; an encoder's shrinks with it")
+    samples: int = Field(5, ge=1, description="captions sampled for each photo at a step")
+    baseline: Literal["samples", "greedy"] = Field(
+        "samples", description="what a sample has to beat: the mean of the photo's other samples, or its greedy caption"
+    )
+    temperature: float = Field(1.0, gt=0, description="of sampling; below 1 samples are likelier captions")
+    max_length: int = Field(20, ge=1, description="words after which a sample is broken off")
+    bleu_weight: float = Field(0.0, ge=0, description="the reward is CIDEr-D + this x sentence BLEU-4, both as fractions")
+    cross_entropy_weight: float = Field(0.0, ge=0, description="of the cross-entropy per word of the train captions")
+    kl_weight: float = Field(0.0, ge=0, description="of KL(model || model before SCST) in nats per sampled word")
+
+    @model_validator(mode="after")
+    def _others(self) -> Self:
+        if self.baseline == "samples" and self.samples < 2:
+            raise ValueError("the baseline 'samples' needs scst.samples of 2 or more; or set scst.baseline=greedy")
+        return self
+
+
 class ValidationRecipe(_Section):
     """How the dev photos are captioned after each epoch; the checkpoint with the highest CIDEr is the best."""
 
@@ -171,7 +193,17 @@ class Recipe(_Section):
     views: ViewsRecipe = ViewsRecipe()
     decoder: DecoderRecipe = DecoderRecipe()
     training: TrainingRecipe = TrainingRecipe()
+    scst: ScstRecipe = ScstRecipe()
     validation: ValidationRecipe = ValidationRecipe()
+
+    @model_validator(mode="after")
+    def _stages(self) -> Self:
+        start = self.scst.from_epoch
+        if start > self.training.epochs:
+            raise ValueError(f"scst.from_epoch is {start}, after the last of {self.training.epochs} epochs; 0 is never")
+        if start == 1 and not self.init:
+            raise ValueError("scst.from_epoch is 1: SCST goes on from a trained model; give init, or a later epoch")
+        return self
 
     @classmethod
     def load(cls, name: str, overrides: Sequence[str] = ()) -> Self:
@@ -196,8 +228,8 @@ class Recipe(_Section):
                 raise RecipeError(
                     f"recipe {name}: unknown key {key!r}; {_closest(key)}showtell train --list {name} has all keys"
                 ) from None
-            if first["type"] == "value_error":  # of a section's own checks, which name their keys
-                raise RecipeError(f"recipe {name}: {key}: {first['ctx']['error']}") from None
+            if first["type"] == "value_error":  # raised by a check of ours, which names its keys
+                raise RecipeError(f"recipe {name}: {first['ctx']['error']}") from None
             raise RecipeError(f"recipe {name}: {key} is {first['input']!r}: {first['msg'].lower()}") from None
 
     def differences(self, other: Mapping[str, Any]) -> list[str]:

@@ -5,10 +5,10 @@
 FEATURE_CACHE is a folder that `showtell train flickr8k` names when it begins (`features in ...-grid`); it is only read.
 
 The plain loop does what a first implementation does: it pads every batch to its longest caption, gives each caption its own
-copy of its photo's features, steps one token at a time through all rows, applies the vocabulary layer and takes the loss at each
-step, in float32. Ours sorts a batch's captions so that those which have ended cost nothing, lets a photo's captions share its
-features, and reads words and scores them for all steps at once; where the processor multiplies bfloat16 itself, that is a
-third contender.
+copy of its photo's features, steps one token at a time through all rows, and applies the vocabulary layer and takes the loss
+at each step, in float32. Ours sorts a batch's captions so that those which have ended cost nothing, lets a photo's captions
+share its features, and reads words and scores them for all steps at once; where the processor multiplies bfloat16 itself, that
+is a third contender.
 
 All have the same network, weights to start from, photos and captions at each optimiser step, optimiser, clipping and dropout
 rates, and before any timing the plain loop's loss and gradients are checked against ours. They take turns batch by batch,
@@ -234,38 +234,30 @@ def main() -> None:
                 runs[name].seconds.append(time.perf_counter() - started)
 
     plain = runs["plain, float32"].seconds
+    print(machine())
+    print(f"{len(captions)} photos with all captions, {batches.size} a batch, {arguments.repeats} epochs")
+    print(f"gradients of the first two differ by {error:.0e} of the largest")
+    print(f"{'':16} {'s an epoch':>10} {'photos/s':>9} {'times faster':>13} {'by batch, median (range)':>26} {'mean loss':>10}")
     figures = {}
-    print(f"{machine()}")
-    print(
-        f"{len(captions)} photos with all captions, {len(batches)} batches of {batches.size} photos, {arguments.repeats} epochs;"
-    )
-    print(f"gradients of the two differ by {error:.0e} of the largest")
-    print(
-        f"{'':16} {'s an epoch':>10} {'photos/s':>9} {'times faster':>13} {'per batch, median (range)':>28} {'mean loss':>10}"
-    )
     for name, run in runs.items():
         seconds = sum(run.seconds) / arguments.repeats
+        rate, loss, faster = len(captions) / seconds, run.total / run.count, sum(plain) / sum(run.seconds)
         ratios = [theirs / ours for theirs, ours in zip(plain, run.seconds, strict=True)]
+        middle, low, high = statistics.median(ratios), min(ratios), max(ratios)
+        spread = f"{middle:.2f} ({low:.2f} to {high:.2f})"
+        print(f"{name:16} {seconds:10.2f} {rate:9.1f} {faster:13.2f} {spread:>26} {loss:10.3f}")
         figures[name] = {
             "seconds_per_epoch": round(seconds, 3),
-            "photos_per_second": round(len(captions) / seconds, 1),
-            "times_faster": round(sum(plain) / sum(run.seconds), 3),
-            "times_faster_per_batch": {
-                "median": round(statistics.median(ratios), 3),
-                "lowest": round(min(ratios), 3),
-                "highest": round(max(ratios), 3),
-            },
-            "mean_loss": round(run.total / run.count, 4),
+            "photos_per_second": round(rate, 2),
+            "times_faster": round(faster, 3),
+            "times_faster_by_batch": {"median": round(middle, 3), "lowest": round(low, 3), "highest": round(high, 3)},
+            "mean_loss": round(loss, 4),
         }
-        spread = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
-        faster = sum(plain) / sum(run.seconds)
-        print(
-            f"{name:16} {seconds:10.2f} {len(captions) / seconds:9.1f} {faster:13.2f} {spread:>28} {run.total / run.count:10.3f}"
-        )
+    about = {"machine": machine(), "photos": len(captions), "batches": len(batches), "repeats": arguments.repeats}
+    result = json.dumps({**about, "contenders": figures})
+    print(result)
     if arguments.json:
-        about = {"machine": machine(), "photos": len(captions), "batches": len(batches), "repeats": arguments.repeats}
-        arguments.json.write_text(json.dumps({**about, "contenders": figures}, indent=2) + "\n", encoding="utf-8")
-    print(json.dumps(figures))
+        arguments.json.write_text(result + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -30,7 +30,11 @@ def train(recipe: Recipe, data: Path, output: Path, *, resume: bool, report: Rep
         report = report if processes.first else Silent()
         with claimed(output, recipe, resume) if processes.first else nullcontext():
             processes.from_first(None)  # nobody works before the folder is claimed
-            best = _train(recipe, data, output, resume, processes, report)
+            try:
+                best = _train(recipe, data, output, resume, processes, report)
+            except KeyboardInterrupt:
+                report.message(f"stopped; go on from the newest checkpoint in {output} with --resume")
+                raise
             for line in summary(best, output, data, time.monotonic() - started):
                 report.message(line)
             return best
@@ -51,10 +55,8 @@ def _train(recipe: Recipe, data: Path, output: Path, resume: bool, processes: Pr
     if processes.first:
         check_room(output, checkpoint.size(model, sum(p.numel() for group in groups for p in group["params"])))
     names = sorted(sample.image for sample in (*train_samples, *dev_samples))
-    if processes.first:
-        photo_inputs(recipe, model, dataset, names, report)
-    processes.from_first(None)
-    inputs = photo_inputs(recipe, model, dataset, names, Silent())
+    with processes.first_ahead():
+        inputs = photo_inputs(recipe, model, dataset, names, report)
 
     about = {"data": dataset.name, "encoder_weights": source, "recipe": recipe.model_dump()}
     trainer = Trainer(recipe, model, groups, captions, inputs, dev_samples, output, about, processes, report)
@@ -66,4 +68,4 @@ def _train(recipe: Recipe, data: Path, output: Path, resume: bool, processes: Pr
         else:
             report.message("no checkpoint yet: starting at the beginning")
     trainer.run()
-    return checkpoint.best(output)
+    return checkpoint.find(processes.from_first(checkpoint.best(output).path if processes.first else output))

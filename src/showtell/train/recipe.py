@@ -142,7 +142,8 @@ class TrainingRecipe(_Section):
         description="stop when the loss is so much (nats a word) above the lowest so far; 0: only if not finite",
     )
     precision: Literal["float32", "bfloat16"] = Field(
-        "float32", description="of the networks' products in training; weights, sums and losses stay in float32"
+        "float32",
+        description="of products in training, not of weights and losses; bfloat16 pays on GPUs and on CPUs with AMX or AVX512-BF16",
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto is cuda where there is one")
     checkpoint_minutes: float = Field(
@@ -225,9 +226,8 @@ class Recipe(_Section):
             first = error.errors()[0]
             key = ".".join(str(part) for part in first["loc"])
             if first["type"] == "extra_forbidden":
-                raise RecipeError(
-                    f"recipe {name}: unknown key {key!r}; {_closest(key)}showtell train --list {name} has all keys"
-                ) from None
+                hint = f"{_closest(key)}showtell train --list {name} has all keys"
+                raise RecipeError(f"recipe {name}: unknown key {key!r}; {hint}") from None
             if first["type"] == "value_error":  # raised by a check of ours, which names its keys
                 raise RecipeError(f"recipe {name}: {first['ctx']['error']}") from None
             raise RecipeError(f"recipe {name}: {key} is {first['input']!r}: {first['msg'].lower()}") from None

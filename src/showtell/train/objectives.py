@@ -5,7 +5,7 @@ The loop divides by the count over everything that makes up one step, so that th
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -24,7 +24,10 @@ class Loss:
 
 
 class Objective(Protocol):
-    """A loss of a batch, given the grid features of its photos."""
+    """A loss of a batch, given the grid features of its photos. A loss that `descends` is in trouble when it rises."""
+
+    @property
+    def descends(self) -> bool: ...
 
     def __call__(self, model: CaptionModel, features: Tensor, batch: Batch) -> Loss:
         """features float32 (B, 49, 2048)."""
@@ -35,6 +38,7 @@ class CrossEntropy:
     """Teacher-forced cross-entropy with label smoothing (Szegedy et al. 2016), per word."""
 
     label_smoothing: float
+    descends: ClassVar[bool] = True
 
     def __call__(self, model: CaptionModel, features: Tensor, batch: Batch) -> Loss:
         """See Objective."""

@@ -22,15 +22,15 @@ from showtell.nn.captioner import CaptionModel
 from showtell.train import checkpoint
 from showtell.train.averaging import MovingAverage
 from showtell.train.batches import Batch, Batches, Share
-from showtell.train.build import Captions, choose_objective
+from showtell.train.build import Captions, choose_objective, tune_encoder
 from showtell.train.checkpoint import Checkpoint
 from showtell.train.display import Pace, Reporter, duration
 from showtell.train.distributed import Processes
-from showtell.train.features import FeatureCache
+from showtell.train.inputs import PhasedInputs
 from showtell.train.log import RunLog
 from showtell.train.objectives import Loss, Objective
 from showtell.train.recipe import Recipe
-from showtell.train.schedule import learning_rate
+from showtell.train.schedule import Stage, learning_rate, stage_of
 from showtell.train.validation import grid_features, validate
 from showtell.types import Sample
 
@@ -65,7 +65,7 @@ class Network(nn.Module):
             return Loss(torch.stack([0 * p.sum() for p in self.parameters() if p.requires_grad]).sum(), 0)
         device = next(self.parameters()).device
         with torch.autocast(device.type, self._dtype, enabled=self._dtype != torch.float32):
-            return self._objective(self._model, grid_features(self._model.encoder, batch.cached, self._dtype), batch.to(device))
+            return self._objective(self._model, grid_features(self._model.encoder, batch.read, self._dtype), batch.to(device))
 
 
 class Trainer:
@@ -77,7 +77,7 @@ class Trainer:
         model: CaptionModel,
         groups: list[dict[str, Any]],
         captions: Captions,
-        cache: FeatureCache,
+        inputs: PhasedInputs,
         dev: tuple[Sample, ...],
         output: Path,
         about: dict[str, Any],
@@ -87,23 +87,30 @@ class Trainer:
         """`groups` are the optimiser's, with a `peak` learning rate each; `about` goes into every checkpoint's config."""
         self.recipe, self.options = recipe, recipe.training
         self.model = model
-        self.captions, self.cache, self.dev = captions, cache, dev
+        self.captions, self.inputs, self.dev = captions, inputs, dev
         self.output, self.about = output, about
         self.processes, self.report = processes, report
-        self.batches = Batches(captions, model.vocabulary, cache, recipe)
+        self.batches = Batches(captions, model.vocabulary, inputs, recipe)
         self.optimizer = torch.optim.AdamW(groups, fused=True)
         self.parameters: list[nn.Parameter] = [p for group in groups for p in group["params"]]
         self.average = MovingAverage(self.parameters, self.options.ema_decay) if self.options.ema_decay else None
         self.progress = Progress()
+        self.objective: Objective | None = None
         # Sums since the last reading: losses, what they were counted over, gradient norms. A reading makes a GPU wait.
         self.window = torch.zeros(3, dtype=torch.float64, device=processes.device)
         self.shown: dict[str, float] = {}
+        self.latest: dict[str, float] = {}  # what the objective showed at the last reading, a mean over its steps
         self.saved = time.monotonic()
 
     @property
     def step(self) -> int:
         """Steps done since the run's beginning."""
         return (self.progress.epoch - 1) * len(self.batches) + self.progress.step
+
+    @property
+    def stage(self) -> Stage:
+        """The stage of the run that the epoch being trained belongs to."""
+        return stage_of(self.recipe, self.progress.epoch)
 
     def run(self) -> None:
         """Trains from where the run stands to its end."""
@@ -123,9 +130,12 @@ class Trainer:
         """Trains the rest of an epoch, measures the model and saves it."""
         started = time.monotonic()
         progress, options = self.progress, self.options
-        objective = choose_objective(self.recipe, progress.epoch, self.model, self.captions)
+        if self.objective is None or (progress.epoch, progress.step) == (self.stage.first, 0):
+            self.objective = choose_objective(self.recipe, progress.epoch, self.model, self.captions, self.output)
+        objective = self.objective
         if progress.objective != type(objective).__name__:
             progress.objective, progress.lowest = type(objective).__name__, None  # losses of two kinds do not compare
+        tune_encoder(self.model, self.recipe, progress.epoch)
         network = Network(self.model, objective, getattr(torch, options.precision))
         # Wrapped anew each epoch, as what is trained may change from one to the next.
         parallel = DistributedDataParallel(network, broadcast_buffers=False) if self.processes.count > 1 else None
@@ -157,8 +167,10 @@ class Trainer:
         step = self.step
         seed = np.random.SeedSequence([self.recipe.seed, step, self.processes.rank]).generate_state(1, np.uint64)[0]
         torch.manual_seed(int(seed))
+        stage = self.stage
+        done, steps = step - (stage.first - 1) * len(self.batches), stage.epochs * len(self.batches)
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(step, self.options.epochs * len(self.batches), group["peak"], self.options.warmup)
+            group["lr"] = learning_rate(done, steps, group["peak"] * stage.scale, self.options.warmup)
         self.optimizer.zero_grad()
         sums = torch.zeros(2, dtype=torch.float64, device=self.processes.device)
         for number, part in enumerate(share.parts, start=1):
@@ -191,21 +203,23 @@ class Trainer:
         loss = total / count
         if not math.isfinite(loss + norms):
             self._fail(f"the loss is {loss} and the gradients' norm {norms / steps}")
-        if progress.lowest is not None and 0 < self.options.divergence < loss - progress.lowest:
+        descends = self.objective is not None and self.objective.descends
+        if descends and progress.lowest is not None and 0 < self.options.divergence < loss - progress.lowest:
             self._fail(f"the loss has risen from {progress.lowest:.3f} to {loss:.3f}")
         progress.lowest = loss if progress.lowest is None else min(loss, progress.lowest)
         progress.total += total
         progress.count += count
+        self.latest = {name: value / steps for name, value in self.shown.items()}
+        self.shown.clear()
         if self.log:
             figures = {
                 "loss": loss,
                 "learning_rate": self.optimizer.param_groups[0]["lr"],
                 "gradient_norm": norms / steps,
-                **{name: value / steps for name, value in self.shown.items()},
+                **self.latest,
                 "photos_per_second": round(self.pace.photos_per_second, 1),
             }
             self.log.steps(self.step, progress.epoch, figures)
-        self.shown.clear()
 
     def _fail(self, what: str) -> None:
         if self.log:
@@ -219,8 +233,9 @@ class Trainer:
         """Captions the dev photos after an epoch, then saves."""
         progress = self.progress
         before = time.monotonic()
+        inputs = self.inputs.at(progress.epoch)
         with self._averaged():
-            scores, examples = validate(self.model, self.cache, self.dev, self.recipe, self.report, processes=self.processes)
+            scores, examples = validate(self.model, inputs, self.dev, self.recipe, self.report, processes=self.processes)
         self.pace.validated(time.monotonic() - before)
         loss, seconds = progress.total / progress.count, time.monotonic() - started
         entry = {
@@ -274,6 +289,7 @@ class Trainer:
     def _note(self) -> str:
         progress = self.progress
         parts = [f"loss {progress.total / progress.count:.3f}"] if progress.count else []
+        parts += [f"{name} {value:.2f}" for name, value in self.latest.items()]
         parts += [f"CIDEr {progress.best_cider:.1f}"] if progress.best_epoch else []
         parts += [f"{self.pace.photos_per_second:.0f} photos/s", f"run: {duration(self.pace.seconds_left)} left"]
         return "  ".join(parts)

@@ -119,20 +119,22 @@ class AttentionLSTM(nn.Module):
         place = rank.flatten().argsort()  # and back: cell of each, in reading order
         row, column = place // K, place % K
         heights, widths = ((part.cummax(0).values[[size - 1 for size in packed.sizes]] + 1).tolist() for part in (row, column))
-        prepared = Prepared(*(part[photo_order] for part in prepared))
+        # index_select throughout: its way back adds whole rows, that of indexing single numbers.
+        prepared = Prepared(*(part.index_select(0, photo_order) for part in prepared))
 
         all_words = self.word_gates(self.word_dropout(self.embedding(packed.tokens))).split(packed.sizes)
-        hidden, cell = (part.squeeze(1)[packed.order // K] for part in state)
+        hidden, cell = (part.squeeze(1).index_select(0, packed.order // K) for part in state)
         outputs = []
         for n, words, B, W in zip(packed.sizes, all_words, heights, widths, strict=True):
             if len(prepared.keys) > B:
                 prepared = Prepared(*(part[:B] for part in prepared))
             # Cells of captions that have ended repeat another's state; nobody reads what comes of it.
-            context, _ = self.attention(hidden[rank[:B, :W].clamp(max=n - 1)], prepared)
-            context = context.flatten(0, 1)[row[:n] * W + column[:n]]
+            asking = hidden.index_select(0, rank[:B, :W].clamp(max=n - 1).flatten()).view(B, W, -1)
+            context, _ = self.attention(asking, prepared)
+            context = context.flatten(0, 1).index_select(0, row[:n] * W + column[:n])
             hidden, cell = self._advance(words, context, State(hidden[:n], cell[:n]))
             outputs.append(hidden)
-        return self._scores(torch.cat(outputs)[packed.back])
+        return self._scores(torch.cat(outputs).index_select(0, packed.back))
 
     def _advance(self, words: Tensor, context: Tensor, state: State) -> State:
         """One LSTM step from the words' gate inputs (..., 4H), contexts (..., D) and the state (..., H) that asked for them."""

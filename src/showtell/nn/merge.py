@@ -96,7 +96,9 @@ class MergeLSTM(nn.Module):
             hidden, cell = lstm_cell(gates + self.state_gates(hidden[:n]), cell[:n])
             outputs.append(hidden)
         photos = torch.cat([photo[:n] for n in packed.sizes])
-        return self._scores(prepared.image[photos[packed.back]], torch.cat(outputs)[packed.back])
+        return self._scores(
+            prepared.image.index_select(0, photos[packed.back]), torch.cat(outputs).index_select(0, packed.back)
+        )
 
     def _scores(self, image: Tensor, hidden: Tensor) -> Tensor:
         """Word scores (..., V) from the photo's share and the LSTM's, both (..., H)."""

@@ -163,9 +163,8 @@ class Recipe(_Section):
             first = error.errors()[0]
             key = ".".join(str(part) for part in first["loc"])
             if first["type"] == "extra_forbidden":
-                raise RecipeError(
-                    f"recipe {name}: unknown key {key!r}; {_closest(key)}showtell train --list {name} has all keys"
-                ) from None
+                hint = f"{_closest(key)}showtell train --list {name} has all keys"
+                raise RecipeError(f"recipe {name}: unknown key {key!r}; {hint}") from None
             if first["type"] == "value_error":  # raised by a check of ours, which names its keys
                 raise RecipeError(f"recipe {name}: {first['ctx']['error']}") from None
             raise RecipeError(f"recipe {name}: {key} is {first['input']!r}: {first['msg'].lower()}") from None

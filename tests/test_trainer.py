@@ -1,0 +1,398 @@
+"""Runs that people can rely on: killed, resumed, spread over processes, out of disk, diverging; and what they leave to read."""
+
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from showtell.cli import Console
+from showtell.data import read_flickr8k
+from showtell.errors import CheckpointError, OptionError, OutputError, RecipeError, TrainingError
+from showtell.nn.captioner import CaptionModel
+from showtell.train import checkpoint, folder, trainer
+from showtell.train.averaging import MovingAverage
+from showtell.train.batches import Batch
+from showtell.train.build import photo_features
+from showtell.train.display import Pace, Silent, duration
+from showtell.train.folder import claimed
+from showtell.train.log import read
+from showtell.train.loop import train
+from showtell.train.objectives import CrossEntropy, Loss
+from showtell.train.recipe import Recipe, describe_keys, describe_recipes, keys
+from showtell.train.validation import validate
+
+VARIABLE = ("seconds", "photos_per_second")  # what differs between two runs that are the same
+
+
+class Log:
+    """Collects what a run reports."""
+
+    def __init__(self) -> None:
+        self.messages: list[str] = []
+        self.notes: list[str] = []
+
+    def message(self, text: str) -> None:
+        self.messages.append(text)
+
+    def progress(self, what: str, done: int, total: int, note: str = "") -> None:
+        self.notes.append(f"{what} {done}/{total} {note}")
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One feature cache for all runs here over the same photos."""
+    return tmp_path_factory.mktemp("features")
+
+
+def sets(cache: Path, *more: str, photos: int = 24) -> list[str]:
+    """Overrides of the debug recipe: two epochs of three batches."""
+    return [f"encoder.cache={cache / str(photos)}", f"training.max_photos={photos}", "training.epochs=2", *more]
+
+
+def figures(run: Path) -> list[dict[str, object]]:
+    """The lines of a run's metrics.jsonl without the times."""
+    return [{key: value for key, value in line.items() if key not in VARIABLE} for line in read(run / "metrics.jsonl")]
+
+
+def losses(run: Path) -> list[float]:
+    return [line["loss"] for line in read(run / "metrics.jsonl") if "scores" not in line]
+
+
+def weights(run: Path) -> dict[str, Tensor]:
+    newest = checkpoint.newest(run, print)
+    assert newest is not None
+    return checkpoint.load_tensors(newest.path / "model.safetensors")
+
+
+# --- killed and resumed
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from showtell.train.loop import train
+from showtell.train.recipe import Recipe
+data, output, resume, moment, *sets = sys.argv[1:]
+
+class Killer:
+    def message(self, text):
+        if text.startswith(moment): os.kill(os.getpid(), signal.SIGKILL)
+    def progress(self, what, done, total, note=""):
+        if f"{what} step {done}" == moment: os.kill(os.getpid(), signal.SIGKILL)
+
+train(Recipe.load("debug", sets), Path(data), Path(output), resume=bool(resume), report=Killer())
+"""
+
+
+def killed(shapes: Path, output: Path, overrides: Sequence[str], moment: str, *, resume: bool) -> None:
+    """A run in a process of its own that dies of SIGKILL at `moment`."""
+    arguments = [str(shapes), str(output), "yes" if resume else "", moment, *overrides]
+    done = subprocess.run([sys.executable, "-c", KILLED, *arguments], capture_output=True, timeout=120, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+
+
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(shapes: Path, cache: Path, tmp_path: Path) -> None:
+    # Everything that has a state: dropout, an average of the weights, accumulation, sums over several steps.
+    recipe = ["decoder.dropout=0.3", "training.ema_decay=0.9", "training.accumulate=2", "training.log_every=2"]
+    overrides = sets(cache, *recipe, "training.photos_per_batch=4", "training.checkpoint_minutes=1e-9")
+    train(Recipe.load("debug", overrides), shapes, tmp_path / "whole", resume=False, report=Silent())
+
+    run = tmp_path / "cut"
+    killed(shapes, run, overrides, "epoch 1 step 5", resume=False)
+    assert [path.name for path in sorted((run / "checkpoints").iterdir())] == ["step-0000002", "step-0000004"]
+    with open(run / "metrics.jsonl", "a") as file:  # lines that no checkpoint knows of, the last one half written
+        file.write('{"step": 5, "epoch": 1, "loss": 9.0}\n{"step": 6, "ep')
+    killed(shapes, run, overrides, "epoch 1:", resume=True)
+    assert checkpoint.newest(run, print).path.name == "epoch-001"
+    log = Log()
+    train(Recipe.load("debug", overrides), shapes, run, resume=True, report=log)
+    assert any("epoch-001: epoch 2, step 0" in message for message in log.messages)
+
+    assert [line["step"] for line in figures(run)] == [2, 4, 6, 6, 8, 10, 12, 12]
+    assert figures(run) == figures(tmp_path / "whole")
+    ours, theirs = weights(run), weights(tmp_path / "whole")
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+    before = (run / "metrics.jsonl").read_bytes()
+    again = train(Recipe.load("debug", overrides), shapes, run, resume=True, report=Silent())  # nothing is left to do
+    assert again.path == checkpoint.best(run).path
+    assert (run / "metrics.jsonl").read_bytes() == before
+
+
+def test_the_same_seed_gives_the_same_run_and_another_does_not(shapes: Path, cache: Path, tmp_path: Path) -> None:
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        # The encoder's random weights follow from the seed too, hence the caches.
+        recipe = Recipe.load("debug", sets(cache / f"seed-{seed}", f"seed={seed}", "decoder.dropout=0.3"))
+        train(recipe, shapes, tmp_path / name, resume=False, report=Silent())
+    assert figures(tmp_path / "a") == figures(tmp_path / "b")
+    assert losses(tmp_path / "a") != losses(tmp_path / "c")
+
+
+def test_damaged_checkpoints_are_set_aside(shapes: Path, cache: Path, tmp_path: Path) -> None:
+    recipe = Recipe.load("debug", sets(cache, "training.epochs=3"))
+    train(recipe, shapes, tmp_path / "whole", resume=False, report=Silent())
+    run = Path(shutil.copytree(tmp_path / "whole", tmp_path / "run"))
+    places = run / "checkpoints"
+    assert sorted(path.name for path in places.iterdir()) == ["epoch-001", "epoch-002", "epoch-003"]
+    (places / ".step-0000009.partial").mkdir()
+    cut = places / "epoch-003" / "training.safetensors"
+    cut.write_bytes(cut.read_bytes()[:-1])
+    config = places / "epoch-002" / "config.json"
+    config.write_bytes(config.read_bytes()[:100])
+    log = Log()
+    train(recipe, shapes, run, resume=True, report=log)
+    told = [message for message in log.messages if message.startswith("not used")]
+    assert len(told) == 2
+    assert "epoch-002/config.json" in told[0]
+    assert "epoch-003/training.safetensors: cut short" in told[1]
+    assert any("epoch-001: epoch 2, step 0" in message for message in log.messages)
+    assert figures(run) == figures(tmp_path / "whole")
+    assert {path.name for path in places.glob("[!.]*")} == {"epoch-001", "epoch-002", "epoch-003"}
+    assert not list(places.glob("*.partial"))
+
+
+def test_a_full_disk_leaves_the_checkpoints_before_it(shapes: Path, cache: Path, tmp_path: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    class Filling(Log):
+        def progress(self, what: str, done: int, total: int, note: str = "") -> None:
+            if what == "epoch 2":  # no file can grow beyond this, whatever disk the test has
+                resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, limits[1]))
+
+    recipe = Recipe.load("debug", sets(cache))
+    try:
+        with pytest.raises(OutputError, match=r"epoch-002: cannot be written .*--resume"):
+            train(recipe, shapes, tmp_path / "run", resume=False, report=Filling())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["epoch-001"]
+    train(recipe, shapes, tmp_path / "run", resume=True, report=Silent())
+    assert [line["step"] for line in figures(tmp_path / "run")] == [1, 2, 3, 3, 4, 5, 6, 6]
+
+
+def test_an_unusable_folder_is_refused_before_the_work(
+    shapes: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = Recipe.load("debug", sets(cache))
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OutputError, match="cannot be written"):
+        train(recipe, shapes, tmp_path / "file" / "run", resume=False, report=Silent())
+    with claimed(tmp_path / "busy", recipe, resume=False), pytest.raises(OutputError, match="another process"):
+        train(recipe, shapes, tmp_path / "busy", resume=True, report=Silent())
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(folder.shutil, "disk_usage", lambda path: usage._replace(free=1_000_000))
+    log = Log()
+    with pytest.raises(OutputError, match="1 MB are free"):
+        train(recipe, shapes, tmp_path / "small", resume=False, report=log)
+    assert not log.notes  # no photo was read
+
+
+def test_a_run_goes_on_by_the_same_recipe_only(shapes: Path, cache: Path, tmp_path: Path) -> None:
+    with claimed(tmp_path, Recipe.load("debug"), resume=False):
+        pass
+    with pytest.raises(RecipeError, match=r"training\.learning_rate was 0\.005 and is now 0\.1"):
+        train(Recipe.load("debug", ["training.learning_rate=0.1"]), shapes, tmp_path, resume=True, report=Silent())
+    with claimed(tmp_path, Recipe.load("debug", ["encoder.cache=elsewhere", "training.patience=3"]), resume=True):
+        assert json.loads((tmp_path / "recipe.json").read_text())["encoder"]["cache"] == "elsewhere"
+
+
+# --- losses that are no good
+
+
+def test_a_loss_that_is_no_number_stops_the_run(
+    shapes: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Broken(CrossEntropy):
+        def __call__(self, model: CaptionModel, features: Tensor, batch: Batch) -> Loss:
+            loss = super().__call__(model, features, batch)
+            return Loss(loss.total * float("nan"), loss.count)
+
+    monkeypatch.setattr(trainer, "choose_objective", lambda recipe, epoch, *_: (Broken if epoch == 2 else CrossEntropy)(0.0))
+    run = tmp_path / "run"
+    recipe = Recipe.load("debug", sets(cache, "training.checkpoint_minutes=1e-9"))
+    with pytest.raises(TrainingError, match=r"epoch 2, step 4: the loss is nan.*learning_rate"):
+        train(recipe, shapes, run, resume=False, report=Silent())
+    assert checkpoint.newest(run, print).epoch == 1
+    assert all(value.isfinite().all() for value in weights(run).values())
+    assert all(loss == loss for loss in losses(run))
+
+
+def test_a_loss_that_runs_away_stops_the_run(shapes: Path, cache: Path, tmp_path: Path) -> None:
+    recipe = Recipe.load("debug", sets(cache, "training.learning_rate=100", "training.warmup=0"))
+    with pytest.raises(TrainingError, match=r"the loss has risen from \d+\.\d+ to \d+\.\d+"):
+        train(recipe, shapes, tmp_path / "run", resume=False, report=Silent())
+
+
+# --- ways to compute the same
+
+
+def test_two_processes_and_accumulation_give_the_same_losses(shapes: Path, cache: Path, tmp_path: Path) -> None:
+    # 25 photos: the last batch has one, and a process without photos waits for the other.
+    overrides = sets(cache, photos=25)
+    train(Recipe.load("debug", overrides), shapes, tmp_path / "one", resume=False, report=Silent())
+    parts = Recipe.load("debug", [*overrides, "training.accumulate=3"])
+    train(parts, shapes, tmp_path / "parts", resume=False, report=Silent())
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "showtell"]
+    arguments = ["train", "debug", "--data", shapes, "--output", tmp_path / "two"]
+    command = [*torchrun, *map(str, arguments), *(word for each in overrides for word in ("--set", each))]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, timeout=300, check=False, env=environment)
+    assert done.returncode == 0, done.stderr.decode()
+    assert done.stderr.decode().count("epoch 2: loss") == 1  # the first process alone speaks
+    one = losses(tmp_path / "one")
+    assert len(one) == 8
+    for other in ("parts", "two"):
+        assert losses(tmp_path / other) == pytest.approx(one, abs=1e-4)
+        assert [line["scores"] for line in figures(tmp_path / other) if "scores" in line] == [
+            line["scores"] for line in figures(tmp_path / "one") if "scores" in line
+        ]
+    # An error in one process ends both: this folder holds a run.
+    done = subprocess.run(command, capture_output=True, timeout=300, check=False, env=environment)
+    assert done.returncode != 0
+    assert b"--resume" in done.stderr
+
+
+def test_half_precision_is_close_and_keeps_the_weights_whole(shapes: Path, cache: Path, tmp_path: Path) -> None:
+    for precision in ("float32", "bfloat16"):
+        recipe = Recipe.load("debug", sets(cache, f"training.precision={precision}", "training.device=cpu"))
+        train(recipe, shapes, tmp_path / precision, resume=False, report=Silent())
+    exact, rounded = losses(tmp_path / "float32"), losses(tmp_path / "bfloat16")
+    assert exact != rounded
+    assert rounded == pytest.approx(exact, rel=0.05)
+    assert all(value.dtype in (torch.float32, torch.int64) for value in weights(tmp_path / "bfloat16").values())
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="has a GPU")
+def test_a_gpu_that_is_not_there_is_named(shapes: Path, tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match=r"training\.device is cuda"):
+        train(Recipe.load("debug", ["training.device=cuda"]), shapes, tmp_path, resume=False, report=Silent())
+
+
+# --- averages and early stopping
+
+
+def test_the_average_is_what_is_measured_and_saved(shapes: Path, cache: Path, tmp_path: Path) -> None:
+    recipe = Recipe.load("debug", sets(cache, "training.ema_decay=0.9"))
+    train(recipe, shapes, tmp_path / "average", resume=False, report=Silent())
+    train(Recipe.load("debug", sets(cache)), shapes, tmp_path / "raw", resume=False, report=Silent())
+    assert losses(tmp_path / "average") == losses(tmp_path / "raw")  # training itself is not touched
+    last = checkpoint.newest(tmp_path / "average", print)
+    name = "decoder.embedding.weight"
+    averaged, raw = weights(tmp_path / "average")[name], weights(tmp_path / "raw")[name]
+    assert not torch.allclose(averaged, raw)
+    kept = checkpoint.load_tensors(last.path / "training.safetensors")
+    assert any(torch.equal(value, raw) for key, value in kept.items() if key.startswith("raw."))
+    model, dataset = last.load_model(), read_flickr8k(shapes)
+    dev = dataset.split("dev")
+    features = photo_features(
+        recipe.model_copy(update={"encoder": recipe.encoder.model_copy(update={"cache": str(tmp_path / "dev")})}),
+        model,
+        dataset,
+        [sample.image for sample in dev],
+        Silent(),
+    )
+    assert validate(model, features, dev, recipe, Silent())[0] == last.scores
+
+
+def test_moving_average_by_hand() -> None:
+    parameter = torch.tensor([1.0])
+    average = MovingAverage([parameter], decay=0.5)
+    parameter.fill_(2.0)
+    average.update(0)  # keeps 1/10
+    assert average.values[0].item() == pytest.approx(0.1 * 1 + 0.9 * 2)
+    parameter.fill_(4.0)
+    average.update(1000)  # keeps 0.5
+    assert average.values[0].item() == pytest.approx(0.5 * 1.9 + 0.5 * 4)
+    with average.in_place():
+        assert parameter.item() == pytest.approx(2.95)
+    assert parameter.item() == 4.0
+
+
+def test_a_run_without_gain_stops_early(shapes: Path, cache: Path, tmp_path: Path) -> None:
+    stuck = ["training.epochs=6", "training.patience=2", "training.learning_rate=1e-12"]
+    log = Log()
+    best = train(Recipe.load("debug", sets(cache, *stuck)), shapes, tmp_path / "run", resume=False, report=log)
+    assert [line["epoch"] for line in figures(tmp_path / "run") if "scores" in line] == [1, 2, 3]
+    assert best.epoch == 1
+    assert any("no better CIDEr than epoch 1's in 2 epochs" in message for message in log.messages)
+
+
+# --- what can be seen
+
+
+def test_a_run_can_be_followed_and_read(shapes: Path, cache: Path, tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run, log = tmp_path / "run", Log()
+    best = train(Recipe.load("debug", sets(cache)), shapes, run, resume=False, report=log)
+    notes = [note for note in log.notes if note.startswith("epoch 2 3/3")]
+    assert len(notes) == 1
+    assert all(part in notes[0] for part in ("loss ", f"CIDEr {best.scores['CIDEr']:.0f}"[:7], "photos/s", " left"))
+    assert (run / "curves.png").read_bytes().startswith(b"\x89PNG")
+    events = EventAccumulator(str(run / "tensorboard"))
+    events.Reload()
+    assert [event.value for event in events.Scalars("train/loss")] == pytest.approx(losses(run))
+    assert [event.step for event in events.Scalars("dev/CIDEr")] == [3, 6]
+    last = read(run / "metrics.jsonl")[-1]
+    assert len(last["examples"]) == 3
+    for photo, caption in last["examples"].items():
+        assert f"  {photo}: {caption}" in log.messages
+    assert log.messages[-7].startswith("trained in")
+    assert f"  showtell export {run} --output {run / 'bundle'} --quantize int8 --calibration {shapes}" in log.messages
+
+
+def test_the_display_is_for_terminals(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    with Console() as console:
+        console.progress("epoch 1", 1, 10, "loss 3.210  12 photos/s")
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("TERM", "xterm")
+    with Console() as console:
+        console.progress("epoch 1", 1, 10, "loss 3.210  12 photos/s")
+    shown = capsys.readouterr().err
+    assert "1/10" in shown
+    assert "loss 3.210  12 photos/s" in shown
+
+
+def test_pace(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter((0.0, 10.0, 12.0, 14.0))
+    monkeypatch.setattr("showtell.train.display.time.monotonic", lambda: next(clock))
+    pace = Pace(steps=20, epoch_steps=10)
+    pace.start()
+    pace.step(8)
+    pace.step(8)
+    assert pace.photos_per_second == 4
+    pace.validated(5)
+    assert pace.seconds_left == 18 * 2 + 2 * 5
+    assert [duration(seconds) for seconds in (45, 700, 11_100)] == ["45 s", "12 min", "3 h 05 min"]
+
+
+# --- recipes
+
+
+def test_every_key_of_every_recipe_is_described() -> None:
+    assert all(key.description for key in keys())
+    assert "flickr8k  " in describe_recipes()
+    text = describe_keys(Recipe.load("debug", ["training.precision=bfloat16"]))
+    assert "training.epochs = 3\n    passes over the train photos (default 14; at least 1)" in text
+    assert 'training.precision = "bfloat16"' in text
+    assert 'default "float32"; float32 | bfloat16' in text
+    for override, meant in (("epochs=3", "training.epochs"), ("decoder.hiden=3", "decoder.hidden")):
+        with pytest.raises(RecipeError, match=f"did you mean '{meant}'"):
+            Recipe.load("debug", [override])
+
+
+def test_checkpoints_that_were_altered_are_not_loaded(learnt: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(checkpoint.best(learnt).path, tmp_path / "epoch-001"))
+    (copy / "vocab.json").write_text((copy / "vocab.json").read_text().replace("red", "rad"))
+    with pytest.raises(CheckpointError, match=r"vocab\.json: cut short or altered"):
+        checkpoint.find(copy).load_model()

@@ -17,6 +17,7 @@ from showtell.nn.captioner import TorchStepModel
 from showtell.nn.resnet import ResNet, ResNetConfig
 from showtell.train import checkpoint
 from showtell.train.features import extract
+from showtell.train.inputs import CachedInputs
 from showtell.train.loop import train
 from showtell.train.recipe import Recipe, keys, names
 from showtell.train.schedule import learning_rate
@@ -192,7 +193,13 @@ def test_a_run_is_never_overwritten_or_mixed(learnt: Path, shapes: Path) -> None
 
 
 def test_the_last_stage_is_tuned_and_nothing_else_of_the_encoder(learnt: Path, shapes: Path, tmp_path: Path) -> None:
-    sets = [f"init={learnt}", "encoder.learning_rate=1e-3", "training.learning_rate=1e-4", "training.epochs=2"]
+    sets = [
+        f"init={learnt}",
+        "encoder.trained=layer4",
+        "encoder.learning_rate=1e-3",
+        "training.learning_rate=1e-4",
+        "training.epochs=2",
+    ]
     recipe = Recipe.load("debug", [*sets, f"encoder.cache={tmp_path / 'cache'}", "training.max_photos=12"])
     best = train(recipe, shapes, tmp_path / "run", resume=False, report=Log())
     before, after = checkpoint.find(learnt).load_model(), best.load_model()
@@ -206,7 +213,7 @@ def test_the_last_stage_is_tuned_and_nothing_else_of_the_encoder(learnt: Path, s
     dataset = read_flickr8k(shapes)
     names = [sample.image for sample in dataset.split("dev")]
     grid = extract(tmp_path / "grid", after.encoder, after.preprocessing, dataset.photos, names)
-    scores, _ = validate(after, grid, dataset.split("dev"), recipe, Log())
+    scores, _ = validate(after, CachedInputs([grid]), dataset.split("dev"), recipe, Log())
     assert scores["CIDEr"] == pytest.approx(best.scores["CIDEr"], abs=1)
 
 

@@ -4,7 +4,7 @@
     vocab.json      the words in id order
     encoder.onnx    pixels (B, 3, 224, 224) float32 -> features (B, 49, 2048) float32
     prepare.onnx    features -> values, keys and the like (`prepared`), and the first state; once a photo
-    step.onnx       tokens (B, K) int64, prepared, state -> log_probs (B, K, V), attention (B, K, 49), new state
+    step.onnx       tokens (B, K) int64, prepared, state -> log_probs (B, K, V), new state, perhaps attention (B, K, 49)
 
 The embedded model is the bundle in `showtell/models/<EMBEDDED>`.
 """

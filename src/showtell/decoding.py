@@ -21,7 +21,7 @@ class Step(NamedTuple):
 
     log_probs: Array  # (B, K, vocabulary) float32, natural logarithm
     state: Any
-    attention: Array | None  # (B, K, 49) float32, each row sums to 1
+    attention: Array | None  # (B, K, 49) float32, each row sums to 1; None where the model does not attend
 
 
 class StepModel(Protocol):

@@ -32,8 +32,8 @@ from showtell.decoding import Array
 from showtell.errors import DataError, OutputError
 from showtell.files import sync
 from showtell.image import Preprocessing, read_rgb, to_pixels
-from showtell.nn.attention_lstm import AttentionLSTM, Prepared, State
 from showtell.nn.captioner import CaptionModel
+from showtell.nn.decoders import Decoder
 from showtell.nn.resnet import ResNet, ResNetConfig
 from showtell.train.checkpoint import Checkpoint
 from showtell.types import DecodeOptions
@@ -117,18 +117,20 @@ def write_graphs(model: CaptionModel, folder: Path, *, half: bool) -> None:
 
     features = torch.zeros(2, (size // 32) ** 2, model.encoder.config.channels)
     prepare = _Prepare(model.decoder).eval()
-    prepared_names, state_names = list(Prepared._fields), list(State._fields)
+    tokens = torch.zeros(2, 3, dtype=torch.int64)
+    with torch.inference_mode():
+        found: tuple[Any, Any] = model.decoder.eval().prepare(features)
+        prepared, first = found
+        state = type(first)(*(part.expand(-1, 3, -1).clone() for part in first))
+        attention = model.decoder.step(tokens, prepared, state)[2]
+    prepared_names, state_names = list(prepared._fields), list(state._fields)
     _write(
         prepare, (features,), folder / "prepare.onnx", ["features"], prepared_names + state_names, {"features": {0: "photos"}}
     )
-    with torch.inference_mode():
-        prepared, state = model.decoder.eval().prepare(features)
-    state = State(*(part.expand(-1, 3, -1).clone() for part in state))
-    tokens = torch.zeros(2, 3, dtype=torch.int64)
     axes = {name: {0: "photos"} for name in prepared_names}
     axes |= {name: {0: "photos", 1: "hypotheses"} for name in ["tokens", *state_names]}
-    outputs = ["log_probs", "attention", *(f"next_{name}" for name in state_names)]
-    step = _Step(model.decoder).eval()
+    outputs = ["log_probs", *(["attention"] if attention is not None else []), *(f"next_{name}" for name in state_names)]
+    step = _Step(model.decoder, type(prepared), type(state)).eval()
     _write(step, (tokens, *prepared, *state), folder / "step.onnx", ["tokens", *prepared_names, *state_names], outputs, axes)
     if half:
         for name in ("prepare.onnx", "step.onnx"):
@@ -136,9 +138,9 @@ def write_graphs(model: CaptionModel, folder: Path, *, half: bool) -> None:
 
 
 class _Prepare(nn.Module):
-    """`AttentionLSTM.prepare` with plain tensors out, as an ONNX graph has them."""
+    """A decoder's `prepare` with plain tensors out, as an ONNX graph has them."""
 
-    def __init__(self, decoder: AttentionLSTM) -> None:
+    def __init__(self, decoder: Decoder) -> None:
         super().__init__()
         self.decoder = decoder
 
@@ -148,16 +150,17 @@ class _Prepare(nn.Module):
 
 
 class _Step(nn.Module):
-    """`AttentionLSTM.step` with plain tensors in and out."""
+    """A decoder's `step` with plain tensors in and out; without attention weights where it has none."""
 
-    def __init__(self, decoder: AttentionLSTM) -> None:
+    def __init__(self, decoder: Decoder, prepared: Any, state: Any) -> None:
         super().__init__()
         self.decoder = decoder
+        self._prepared, self._state = prepared, state  # the types of its named tuples
 
     def forward(self, tokens: Tensor, *parts: Tensor) -> tuple[Tensor, ...]:
-        count = len(Prepared._fields)
-        log_probs, state, attention = self.decoder.step(tokens, Prepared(*parts[:count]), State(*parts[count:]))
-        return (log_probs, attention, *state)
+        count = len(self._prepared._fields)
+        log_probs, state, attention = self.decoder.step(tokens, self._prepared(*parts[:count]), self._state(*parts[count:]))
+        return (log_probs, *(() if attention is None else (attention,)), *state)
 
 
 def fold_batch_norm(encoder: ResNet) -> ResNet:

@@ -8,7 +8,7 @@ Shapes: B photos, K captions of each, G grid cells (49), D feature channels (204
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,7 @@ class DecoderConfig:
     attention: int = 256
     word_dropout: float = 0.3
     dropout: float = 0.5
+    kind: Literal["attention-lstm"] = "attention-lstm"
 
 
 class Prepared(NamedTuple):

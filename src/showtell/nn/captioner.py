@@ -1,6 +1,7 @@
 """Encoder and decoder together: the torch model that is trained, saved and exported."""
 
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -8,7 +9,7 @@ from torch import nn
 
 from showtell.decoding import Array, Step
 from showtell.image import Preprocessing
-from showtell.nn.attention_lstm import AttentionLSTM, Prepared, State
+from showtell.nn.decoders import Decoder
 from showtell.nn.resnet import ResNet
 from showtell.vocab import Vocabulary
 
@@ -18,7 +19,7 @@ class CaptionModel:
     """A captioner in torch: networks, vocabulary and preprocessing that belong together."""
 
     encoder: ResNet
-    decoder: AttentionLSTM
+    decoder: Decoder
     vocabulary: Vocabulary
     preprocessing: Preprocessing
 
@@ -27,30 +28,38 @@ class CaptionModel:
         return nn.ModuleDict({"encoder": self.encoder, "decoder": self.decoder})
 
 
+class TorchState(NamedTuple):
+    """The named tuples that the decoder hands on."""
+
+    prepared: Any  # of tensors (B, ...)
+    recurrent: Any  # of tensors (B, K, ...)
+
+
 class TorchStepModel:
     """The decoder behind the search's protocol (`decoding.StepModel`)."""
 
-    def __init__(self, decoder: AttentionLSTM) -> None:
+    def __init__(self, decoder: Decoder) -> None:
         self.decoder = decoder.eval()
         self.device = next(decoder.parameters()).device
 
     @torch.inference_mode()
-    def start(self, features: Array) -> tuple[Prepared, State]:
+    def start(self, features: Array) -> TorchState:
         """See decoding.StepModel."""
-        return self.decoder.prepare(torch.from_numpy(np.asarray(features, np.float32)).to(self.device))
+        return TorchState(*self.decoder.prepare(torch.from_numpy(np.asarray(features, np.float32)).to(self.device)))
 
     @torch.inference_mode()
-    def step(self, tokens: Array, state: tuple[Prepared, State]) -> Step:
+    def step(self, tokens: Array, state: TorchState) -> Step:
         """See decoding.StepModel."""
         log_probs, after, attention = self.decoder.step(torch.from_numpy(tokens).to(self.device), *state)
-        return Step(log_probs.cpu().numpy(), (state[0], after), attention.cpu().numpy())
+        weights = None if attention is None else attention.cpu().numpy()
+        return Step(log_probs.cpu().numpy(), TorchState(state.prepared, after), weights)
 
     @torch.inference_mode()
-    def reorder(self, state: tuple[Prepared, State], photos: Array, hypotheses: Array) -> tuple[Prepared, State]:
+    def reorder(self, state: TorchState, photos: Array, hypotheses: Array) -> TorchState:
         """See decoding.StepModel."""
         prepared, recurrent = state
         rows = torch.from_numpy(photos).to(self.device)
         columns = torch.from_numpy(hypotheses).to(self.device)
-        if len(rows) < len(prepared.keys):  # while all photos go on, their grids stay where they are
-            prepared = Prepared(*(part[rows] for part in prepared))
-        return prepared, State(*(part[rows.unsqueeze(1), columns] for part in recurrent))
+        if len(rows) < len(prepared[0]):  # while all photos go on, their grids stay where they are
+            prepared = type(prepared)(*(part[rows] for part in prepared))
+        return TorchState(prepared, type(recurrent)(*(part[rows.unsqueeze(1), columns] for part in recurrent)))

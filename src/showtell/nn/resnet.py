@@ -31,6 +31,10 @@ class ResNetConfig:
         """Channels of a grid feature: 2048 for ResNet-50."""
         return self.width * 32
 
+    def stage_channels(self, stage: int) -> int:
+        """Channels that a stage, counted from 1, puts out: 256, 512, 1024, 2048."""
+        return self.width << (stage + 1)
+
 
 class Bottleneck(nn.Module):
     """1x1, 3x3 and 1x1 convolutions around a shortcut."""
@@ -78,18 +82,21 @@ class ResNet(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Normalised pixels (B, 3, 224, 224) to grid features (B, 49, 2048), rows of the 7x7 grid one after another."""
-        return self.last_stage(self.first_stages(pixels))
+        return self.last_stages(self.first_stages(pixels, 0), 1)
 
-    def first_stages(self, pixels: Tensor) -> Tensor:
-        """Normalised pixels (B, 3, 224, 224) to what the last stage reads, (B, 1024, 14, 14)."""
+    def first_stages(self, pixels: Tensor, last: int) -> Tensor:
+        """Normalised pixels (B, 3, 224, 224) to the outputs of stage `last`: (B, 1024, 14, 14) of 3, (B, 512, 28, 28) of 2,
+        (B, 256, 56, 56) of 1, and of 0, the stem, (B, 64, 56, 56)."""
         x: Tensor = self.maxpool(torch.relu(self.bn1(self.conv1(pixels))))
-        for stage in (1, 2, 3):
+        for stage in range(1, last + 1):
             x = self.get_submodule(f"layer{stage}")(x)
         return x
 
-    def last_stage(self, x: Tensor) -> Tensor:
-        """(B, 1024, 14, 14) to grid features (B, 49, 2048)."""
-        return self.get_submodule("layer4")(x).flatten(2).transpose(1, 2)  # type: ignore[no-any-return]
+    def last_stages(self, x: Tensor, first: int) -> Tensor:
+        """What stage `first` reads, the outputs of the one before it, to grid features (B, 49, 2048)."""
+        for stage in range(first, len(self.config.blocks) + 1):
+            x = self.get_submodule(f"layer{stage}")(x)
+        return x.flatten(2).transpose(1, 2)
 
     def fingerprint(self) -> str:
         """SHA-256 over config, parameter names and values: two encoders share it only if they give the same features."""

@@ -42,7 +42,7 @@ class OnnxStepModel:
         outputs = [output.name for output in self._step.get_outputs()]
         # The graphs say themselves which of prepare's outputs come back changed from each step.
         self._recurrent = [name.removeprefix("next_") for name in outputs if name.startswith("next_")]
-        self._outputs = ["log_probs", "attention", *(f"next_{name}" for name in self._recurrent)]
+        self._outputs = outputs  # log_probs, the new state and, where the decoder attends, attention
 
     def start(self, features: Array) -> OnnxState:
         """See decoding.StepModel."""
@@ -57,9 +57,9 @@ class OnnxStepModel:
     def step(self, tokens: Array, state: OnnxState) -> Step:
         """See decoding.StepModel."""
         inputs = {"tokens": np.ascontiguousarray(tokens, np.int64), **state.prepared, **state.recurrent}
-        log_probs, attention, *recurrent = self._step.run(self._outputs, inputs)
-        after = OnnxState(state.prepared, dict(zip(self._recurrent, recurrent, strict=True)))
-        return Step(log_probs, after, attention)
+        found = dict(zip(self._outputs, self._step.run(self._outputs, inputs), strict=True))
+        after = OnnxState(state.prepared, {name: found[f"next_{name}"] for name in self._recurrent})
+        return Step(found["log_probs"], after, found.get("attention"))
 
     def reorder(self, state: OnnxState, photos: Array, hypotheses: Array) -> OnnxState:
         """See decoding.StepModel."""

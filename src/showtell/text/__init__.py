@@ -1,14 +1,28 @@
 """Captions to words and back.
 
 `tokenize` cuts as the field's metrics do (see `text.ptb`): "The man's dog isn't wet." becomes the, man, 's, dog, is, n't, wet.
-The model learns these words; `detokenize` puts them together again for people to read.
+The model learns these words; `detokenize` puts them together again for people to read. `RULES` has the ways in which captions
+can be read for training; whatever the rule, metrics cut by `tokenize`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
+from showtell.text import seed
 from showtell.text.ptb import tokenize
 
-__all__ = ["as_sentence", "detokenize", "tokenize"]
+__all__ = ["RULES", "TextRule", "as_sentence", "detokenize", "tokenize"]
+
+
+@dataclass(frozen=True, slots=True)
+class TextRule:
+    """How captions become the words that a model learns."""
+
+    tokenize: Callable[[str], list[str]]
+    keeps_unknown: bool  # a word outside the vocabulary is read as <unknown>, or left out as if it had not been written
+
+
+RULES = {"ptb": TextRule(tokenize, keeps_unknown=True), "seed": TextRule(seed.tokenize, keeps_unknown=False)}
 
 
 def detokenize(tokens: Sequence[str]) -> str:

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from showtell.decoding import Array
-from showtell.train.features import FeatureCache
+from showtell.text import RULES
+from showtell.train.inputs import PhasedInputs
 from showtell.train.recipe import Recipe
-from showtell.vocab import BEGIN, END, PAD, Vocabulary
+from showtell.vocab import BEGIN, END, PAD, UNKNOWN, Vocabulary
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Batch:
     """Photos and all their captions."""
 
     names: tuple[str, ...]  # of the B photos
-    cached: Array  # float16 rows of the feature cache
+    read: Array  # (B, ...): features or pixels, see Inputs.read
     inputs: Tensor  # (B, K, T) int64: begin token, then words
     lengths: Tensor  # (B, K) int64: steps of each caption; 0 where a photo has fewer than K captions
     targets: Tensor  # (sum of lengths,) int64: the word after each input
@@ -44,15 +45,16 @@ class Batches:
     """Batches of photos with all their captions, in an order that depends on seed and epoch alone."""
 
     def __init__(
-        self, captions: dict[str, list[list[str]]], vocabulary: Vocabulary, cache: FeatureCache, recipe: Recipe
+        self, captions: dict[str, list[list[str]]], vocabulary: Vocabulary, inputs: PhasedInputs, recipe: Recipe
     ) -> None:
         self.names = list(captions)
-        self.rows = np.array(cache.rows(list(captions)))
-        self.array = cache.array
+        self.photos = inputs
         self.size = recipe.training.photos_per_batch
         self.seed = recipe.seed
         limit = recipe.training.max_words
-        encoded = [[[*vocabulary.encode(words), END][: limit + 1] for words in many if words] for many in captions.values()]
+        left_out = () if RULES[recipe.vocabulary.text].keeps_unknown else (UNKNOWN,)
+        known = [[[i for i in vocabulary.encode(words) if i not in left_out] for words in many] for many in captions.values()]
+        encoded = [[[*ids, END][: limit + 1] for ids in many if ids] for many in known]
         K = max(len(many) for many in encoded)
         T = max(len(ids) for many in encoded for ids in many)
         self.targets = np.full((len(encoded), K, T), PAD)
@@ -64,30 +66,34 @@ class Batches:
         self.inputs = np.concatenate([np.full((len(encoded), K, 1), BEGIN), self.targets[..., :-1]], -1)
 
     def __len__(self) -> int:
-        return math.ceil(len(self.rows) / self.size)
+        return math.ceil(len(self.names) / self.size)
 
     def epoch(self, number: int) -> Iterator[Batch]:
         """The batches of the epoch."""
         for photos in self._order(number):
-            yield self._batch(photos)
+            yield self._batch(photos, number)
 
     def shares(self, number: int, first: int = 0, *, rank: int = 0, processes: int = 1, parts: int = 1) -> Iterator[Share]:
         """What the process of this rank sees of the epoch's batches, from batch `first` on, each in at most `parts` parts."""
         for photos in self._order(number)[first:]:
             own = np.array_split(photos, processes)[rank]
-            yield Share(len(photos), [self._batch(part) for part in np.array_split(own, min(parts, max(1, len(own))))])
+            yield Share(len(photos), [self._batch(part, number) for part in np.array_split(own, min(parts, max(1, len(own))))])
 
     def _order(self, number: int) -> list[Array]:
-        order = np.random.default_rng([self.seed, number]).permutation(len(self.rows))
+        order = np.random.default_rng([self.seed, number]).permutation(len(self.names))
         return [order[start : start + self.size] for start in range(0, len(order), self.size)]
 
-    def _batch(self, photos: Array) -> Batch:
+    def _batch(self, photos: Array, epoch: int) -> Batch:
+        names = tuple(self.names[photo] for photo in photos)
+        inputs = self.photos.at(epoch)
+        # Each epoch sees one view of each photo.
+        views = np.random.default_rng([self.seed, epoch, 1]).integers(inputs.views, size=len(self.names))
         lengths = self.lengths[photos]
         T = lengths.max(initial=0)
         mask = np.arange(T) < lengths[..., None]
         return Batch(
-            tuple(self.names[photo] for photo in photos),
-            self.array[self.rows[photos]],
+            names,
+            inputs.read(names, views[photos]),
             torch.from_numpy(self.inputs[photos, :, :T]),
             torch.from_numpy(lengths),
             torch.from_numpy(self.targets[photos, :, :T][mask]),

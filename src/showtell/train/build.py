@@ -1,4 +1,4 @@
-"""What a recipe asks for, built: the model, its trained parameters, the objective of an epoch, the features of the photos."""
+"""What a recipe asks for, built: the model, its trained parameters, the objective of an epoch, what is read of the photos."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -6,18 +6,21 @@ from pathlib import Path
 from typing import Any
 
 from showtell.data import Dataset
+from showtell.errors import RecipeError
 from showtell.image import Preprocessing
-from showtell.nn.attention_lstm import AttentionLSTM, DecoderConfig
+from showtell.nn import decoders
 from showtell.nn.captioner import CaptionModel
 from showtell.nn.pretrained import PretrainedEncoder, load_pretrained
 from showtell.nn.resnet import ResNet, ResNetConfig
 from showtell.train import checkpoint
 from showtell.train.display import Reporter
-from showtell.train.features import FeatureCache, Output, default_cache, extract
+from showtell.train.features import STAGES, Output, View, cache_folder, extract
+from showtell.train.inputs import CachedInputs, Inputs, PhasedInputs, PixelInputs
 from showtell.train.objectives import CrossEntropy, Objective
 from showtell.train.recipe import Recipe
 from showtell.train.schedule import stage_of
 from showtell.train.scst import Reward, SelfCritical, start_model
+from showtell.train.views import Augmentation
 from showtell.types import Split
 from showtell.vocab import Vocabulary
 
@@ -29,16 +32,19 @@ def build_model(recipe: Recipe, captions: Captions) -> tuple[CaptionModel, str]:
     if recipe.init:
         start = checkpoint.find(Path(recipe.init))
         model = start.load_model()
+        read_by = start.config["recipe"]["vocabulary"].get("text", "ptb")
+        if read_by != recipe.vocabulary.text:
+            raise RecipeError(f"{start.path}: learnt its words by the rule {read_by!r}; set vocabulary.text={read_by}")
         word_dropout, dropout = recipe.decoder.word_dropout, recipe.decoder.dropout
-        decoder = AttentionLSTM(replace(model.decoder.config, word_dropout=word_dropout, dropout=dropout))
+        decoder = decoders.build(replace(model.decoder.config, word_dropout=word_dropout, dropout=dropout))
         decoder.load_state_dict(model.decoder.state_dict())
         return replace(model, decoder=decoder), start.config["encoder_weights"]
     vocabulary = Vocabulary.from_captions((c for many in captions.values() for c in many), recipe.vocabulary.min_count)
     pretrained = _encoder(recipe)
-    config = DecoderConfig(
-        vocabulary=len(vocabulary), features=pretrained.network.config.channels, **recipe.decoder.model_dump()
+    config = decoders.read_config(
+        {"vocabulary": len(vocabulary), "features": pretrained.network.config.channels, **recipe.decoder.sizes()}
     )
-    return CaptionModel(pretrained.network, AttentionLSTM(config), vocabulary, pretrained.preprocessing), pretrained.source
+    return CaptionModel(pretrained.network, decoders.build(config), vocabulary, pretrained.preprocessing), pretrained.source
 
 
 def choose_objective(recipe: Recipe, epoch: int, model: CaptionModel, captions: Captions, run: Path) -> Objective:
@@ -60,12 +66,12 @@ def parameter_groups(model: CaptionModel, recipe: Recipe) -> list[dict[str, Any]
     """What is trained, with its peak learning rate: matrices decay; biases and normalisation do not."""
     groups: list[dict[str, Any]] = []
     trained = [(list(model.decoder.parameters()), recipe.training.learning_rate)]
-    if recipe.encoder.learning_rate > 0:
-        trained.append((list(model.encoder.get_submodule("layer4").parameters()), recipe.encoder.learning_rate))
-    model.encoder.requires_grad_(False)
+    stages = len(model.encoder.config.blocks)
+    for stage in range(_first_trained(recipe, model), stages + 1):
+        # Earlier stages have more to lose and less to learn (discriminative rates, Howard and Ruder 2018).
+        rate = recipe.encoder.learning_rate * recipe.encoder.stage_decay ** (stages - stage)
+        trained.append((list(model.encoder.get_submodule(f"layer{stage}").parameters()), rate))
     for parameters, peak in trained:
-        for parameter in parameters:
-            parameter.requires_grad_(True)
         matrices = [p for p in parameters if p.ndim > 1]
         others = [p for p in parameters if p.ndim <= 1]
         groups.append({"params": matrices, "weight_decay": recipe.training.weight_decay, "peak": peak})
@@ -73,18 +79,57 @@ def parameter_groups(model: CaptionModel, recipe: Recipe) -> list[dict[str, Any]
     return groups
 
 
-def photo_features(
-    recipe: Recipe, model: CaptionModel, dataset: Dataset, names: Sequence[str], report: Reporter
-) -> FeatureCache:
-    """What the frozen part of the encoder makes of the photos, from the cache as far as it has them."""
-    output: Output = "third-stage" if recipe.encoder.learning_rate > 0 else "grid"
-    folder = Path(recipe.encoder.cache) if recipe.encoder.cache else default_cache(model.encoder, names, output)
-    report.message(f"features in {folder}")
+def tune_encoder(model: CaptionModel, recipe: Recipe, epoch: int) -> None:
+    """Lets the epoch, counted from 1, train those stages of the encoder that it is to train, and no others."""
+    model.encoder.requires_grad_(False)
+    if epoch >= recipe.encoder.from_epoch:
+        for stage in range(_first_trained(recipe, model), len(model.encoder.config.blocks) + 1):
+            model.encoder.get_submodule(f"layer{stage}").requires_grad_(True)
+
+
+def photo_inputs(recipe: Recipe, model: CaptionModel, dataset: Dataset, names: Sequence[str], report: Reporter) -> PhasedInputs:
+    """What training reads of the named photos: what the frozen part of the encoder makes of them, cached, or pixels."""
+    train = {sample.image: sample.captions for sample in dataset.split("train")}
+    options = recipe.views.model_dump(exclude={"count"})
+    augmentation = Augmentation.of(train, seed=recipe.seed, **options)
+    encoder, preprocessing, photos = model.encoder, model.preprocessing, dataset.photos
+    root = Path(recipe.encoder.cache) if recipe.encoder.cache else None
 
     def progress(done: int, total: int) -> None:
         report.progress("features", done, total)
 
-    return extract(folder, model.encoder, model.preprocessing, dataset.photos, names, output=output, progress=progress)
+    def cached(output: Output) -> Inputs:
+        caches = []
+        for number in range(recipe.views.count):
+            view = View(augmentation, number) if number else None
+            which = [name for name in names if name in train] if number else list(names)
+            folder = cache_folder(root, encoder, which, output, view)
+            grid = cache_folder(root, encoder, which, "grid", view)
+            report.message(f"features in {folder}")
+            caches.append(
+                extract(folder, encoder, preprocessing, photos, which, output=output, view=view, grid=grid, progress=progress)
+            )
+        return CachedInputs(caches)
+
+    pixels = PixelInputs(photos, preprocessing, augmentation, recipe.views.count)
+    if not recipe.encoder.cached:
+        return PhasedInputs(pixels, pixels, 1)
+    whole = decoders.reads(model.decoder.config)
+    if recipe.encoder.trained == "none":
+        frozen = cached(whole)
+        return PhasedInputs(frozen, frozen, 1)
+    # The outputs of the stages before would not fit most disks.
+    stage_outputs: dict[int, Output] = {number: output for output, number in STAGES.items()}
+    last_frozen = _first_trained(recipe, model) - 1
+    tuned = cached(stage_outputs[last_frozen]) if last_frozen in stage_outputs else pixels
+    from_epoch = recipe.encoder.from_epoch
+    return PhasedInputs(cached(whole) if from_epoch > 1 else tuned, tuned, from_epoch)
+
+
+def _first_trained(recipe: Recipe, model: CaptionModel) -> int:
+    """The encoder's first stage that is trained, counted from 1; beyond the last where none is."""
+    trained = recipe.encoder.trained
+    return len(model.encoder.config.blocks) + 1 if trained == "none" else int(trained.removeprefix("layer"))
 
 
 def limited(dataset: Dataset, count: int) -> Dataset:

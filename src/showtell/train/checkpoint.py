@@ -23,10 +23,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from showtell.errors import CheckpointError, OutputError
+from showtell.errors import CheckpointError, OptionError, OutputError
 from showtell.files import sha256, sync, write_json
 from showtell.image import Preprocessing
-from showtell.nn.attention_lstm import AttentionLSTM, DecoderConfig
+from showtell.nn import decoders
 from showtell.nn.captioner import CaptionModel
 from showtell.nn.resnet import ResNet, ResNetConfig
 from showtell.vocab import Vocabulary
@@ -72,14 +72,17 @@ class Checkpoint:
         self.verify()
         vocabulary = Vocabulary.load(self.path / "vocab.json")
         encoder_config = {**self.config["encoder"], "blocks": tuple(self.config["encoder"]["blocks"])}
-        decoder_config = DecoderConfig(**self.config["decoder"])
+        try:
+            decoder_config = decoders.read_config(self.config["decoder"])
+        except OptionError as error:
+            raise CheckpointError(f"{self.path / 'config.json'}: {error}") from None
         if decoder_config.vocabulary != len(vocabulary):
             raise CheckpointError(
                 f"{self.path}: the decoder has {decoder_config.vocabulary} words and vocab.json {len(vocabulary)}"
             )
         model = CaptionModel(
             ResNet(ResNetConfig(**encoder_config)),
-            AttentionLSTM(decoder_config),
+            decoders.build(decoder_config),
             vocabulary,
             Preprocessing.from_json(self.config["preprocessing"]),
         )

@@ -1,12 +1,13 @@
 """What the frozen part of the encoder makes of each photo, computed once and kept: a memory-mapped float16 array.
 
     manifest.json   what the features are of: encoder fingerprint, preprocessing, photo names and sizes in row order
-    features.f16    little-endian float16: grid features (photos, 49, 2048) where the whole encoder is frozen, outputs of the
-                    third stage (photos, 14, 14, 1024) where the last one is trained
+    features.f16    little-endian float16: grid features (photos, 49, 2048) where the whole encoder is frozen, or their mean
+                    (photos, 1, 2048) for a decoder that needs no more; outputs of the third stage (photos, 14, 14, 1024) or
+                    the second (photos, 28, 28, 512) where the stages after it are trained
     done.u8         one byte a photo, 1 once its row is on disk
 
-An interrupted extraction goes on where it stopped. A cache of another encoder, other preprocessing or other photos is
-refused, never mixed.
+An interrupted extraction goes on where it stopped. A cache of another encoder, other preprocessing, other photos or other
+views of them is refused, never mixed.
 """
 
 import hashlib
@@ -15,6 +16,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,32 +28,51 @@ from showtell.errors import CacheError
 from showtell.files import write_json
 from showtell.image import Array, Preprocessing, read_rgb, to_pixels
 from showtell.nn.resnet import ResNet
+from showtell.train.views import Augmentation
 
 FORMAT = 1
-Output = Literal["grid", "third-stage"]
+Output = Literal["grid", "pooled", "third-stage", "second-stage"]
+STAGES: dict[Output, int] = {"third-stage": 3, "second-stage": 2}
 
 
 @dataclass(frozen=True)
 class FeatureCache:
-    """Features of named photos. `array` is (photos, 49, 2048) or (photos, 14, 14, 1024) float16, memory-mapped."""
+    """Features of named photos. `array` is (photos, ...) float16, memory-mapped; the shapes are above."""
 
     names: tuple[str, ...]
     array: Array
 
     def rows(self, names: Sequence[str]) -> list[int]:
         """Row numbers of the named photos. Raises CacheError for a photo that was not extracted."""
-        index = {name: row for row, name in enumerate(self.names)}
-        absent = [name for name in names if name not in index]
+        absent = [name for name in names if name not in self._index]
         if absent:
             raise CacheError(f"{len(absent)} photos are not in the feature cache, {absent[0]} among them")
-        return [index[name] for name in names]
+        return [self._index[name] for name in names]
+
+    @cached_property
+    def _index(self) -> dict[str, int]:
+        return {name: row for row, name in enumerate(self.names)}
 
 
-def default_cache(encoder: ResNet, names: Sequence[str], output: Output = "grid") -> Path:
-    """Where features go unless told otherwise: one folder for each encoder, list of photos and kind of output."""
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    photos = hashlib.sha256("\n".join(names).encode()).hexdigest()
-    return root / "showtell" / "features" / f"{encoder.fingerprint()[:12]}-{photos[:12]}-{output}"
+@dataclass(frozen=True)
+class View:
+    """Which view of each photo the features are of."""
+
+    augmentation: Augmentation
+    number: int
+
+
+def cache_folder(
+    root: Path | None, encoder: ResNet, names: Sequence[str], output: Output = "grid", view: View | None = None
+) -> Path:
+    """One folder for each encoder, list of photos, kind of output and view, below `root` or the user's cache."""
+    if root is None:
+        root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "showtell" / "features"
+    name = f"{encoder.fingerprint()[:12]}-{_digest(names)[:12]}-{output}"
+    if view is not None:
+        described = json.dumps(view.augmentation.describe(view.number), sort_keys=True)
+        name += f"-view-{view.number}-{_digest([described])[:8]}"
+    return root / name
 
 
 def extract(
@@ -62,16 +83,23 @@ def extract(
     names: Sequence[str],
     *,
     output: Output = "grid",
+    view: View | None = None,
+    grid: Path | None = None,
     batch_size: int = 16,
     progress: Callable[[int, int], None] | None = None,
 ) -> FeatureCache:
-    """Features of the named photos, from the cache in `folder` as far as it has them.
+    """Features of the named photos, or of a view of each, from the cache in `folder` as far as it has them.
 
-    `progress(done, total)` is called after each batch. Raises CacheError where `folder` holds a cache of something else,
-    ImageError where a photo cannot be read.
+    Where `grid` is the folder of a finished cache of the same photos' grid features, pooled ones are made from these instead
+    of from the photos. `progress(done, total)` is called after each batch. Raises CacheError where `folder` holds a cache of
+    something else, ImageError where a photo cannot be read.
     """
     side, channels = preprocessing.size // 32, encoder.config.channels
-    shape = (len(names), side * side, channels) if output == "grid" else (len(names), 2 * side, 2 * side, channels // 2)
+    if output in STAGES:
+        sides = side * 2 ** (len(encoder.config.blocks) - STAGES[output])
+        shape: tuple[int, ...] = (len(names), sides, sides, encoder.config.stage_channels(STAGES[output]))
+    else:
+        shape = (len(names), side * side if output == "grid" else 1, channels)
     manifest = {
         "format": FORMAT,
         "encoder": encoder.fingerprint(),
@@ -81,8 +109,11 @@ def extract(
         "dtype": "float16",
         "names": list(names),
         "sizes": [photos.size(name) for name in names],
+        **({} if view is None else {"view": view.augmentation.describe(view.number)}),
     }
     array, done = _open(folder, manifest, shape)
+    if output == "pooled" and grid is not None and not done.all():
+        _pool(grid, manifest, array, done)
     todo = np.flatnonzero(done == 0)
     network = encoder.eval()
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a form that torch documents and its stubs lack
@@ -93,13 +124,18 @@ def extract(
 
     def read(row: int) -> Array:
         image = read_rgb(photos.read(names[row]), names[row])
+        if view is not None:
+            image = view.augmentation(image, names[row], view.number)
         return preprocessing.normalize(to_pixels(image, preprocessing))
 
     for rows, pixels in _batches(todo, read, batch_size):
         batch = torch.from_numpy(pixels).to(device, memory_format=torch.channels_last)
         with torch.inference_mode():
-            # Channels last on disk, as the last stage's convolutions like them.
-            found = network(batch) if output == "grid" else network.first_stages(batch).permute(0, 2, 3, 1)
+            if output in STAGES:
+                # Channels last on disk, as the next stage's convolutions like them.
+                found = network.first_stages(batch, STAGES[output]).permute(0, 2, 3, 1)
+            else:
+                found = network(batch) if output == "grid" else network(batch).mean(1, keepdim=True)
             features = found.float().cpu().numpy()
         if not np.isfinite(features).all() or np.abs(features).max() > np.finfo(np.float16).max:
             raise CacheError(
@@ -130,6 +166,24 @@ def _batches(todo: Array, read: Callable[[int], Array], batch_size: int) -> Iter
             yield chunk, ahead.pop(0).result()
 
 
+def _pool(folder: Path, manifest: dict[str, Any], array: Any, done: Any) -> None:
+    """Fills a cache of pooled features from that of grid features in `folder`, if this is finished and of the same photos."""
+    try:
+        found = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        finished = np.fromfile(folder / "done.u8", "u1").all()
+    except (OSError, ValueError):
+        return
+    apart = ("output", "shape")
+    if not finished or any(found.get(key) != value for key, value in manifest.items() if key not in apart):
+        return
+    grid = np.memmap(folder / "features.f16", "<f2", "r", shape=tuple(found["shape"]))
+    for start in range(0, len(array), 256):
+        array[start : start + 256] = grid[start : start + 256].mean(1, keepdims=True, dtype=np.float32)
+    array.flush()
+    done[:] = 1
+    done.flush()
+
+
 def _open(folder: Path, manifest: dict[str, Any], shape: tuple[int, ...]) -> tuple[Any, Any]:
     """The feature and done arrays of a cache, newly made or continued."""
     path = folder / "manifest.json"
@@ -139,7 +193,8 @@ def _open(folder: Path, manifest: dict[str, Any], shape: tuple[int, ...]) -> tup
             found = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise CacheError(f"{path}: broken ({error}); delete the folder to extract the features again") from None
-        for key, value in manifest.items():
+        for key in {**manifest, **found}:
+            value = manifest.get(key)
             if found.get(key) != value:
                 what = "" if key in ("names", "sizes") else f" ({found.get(key)!r}, now {value!r})"
                 raise CacheError(f"{folder}: a feature cache with another {key}{what}; give another folder or delete this one")
@@ -156,6 +211,10 @@ def _open(folder: Path, manifest: dict[str, Any], shape: tuple[int, ...]) -> tup
     if mode == "w+":
         write_json(path, manifest)  # last, so that a manifest always has its arrays beside it
     return array, done
+
+
+def _digest(names: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(names).encode()).hexdigest()
 
 
 def _plain(value: Any) -> Any:

@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 
 from showtell.data import read_flickr8k
-from showtell.text import tokenize
+from showtell.text import RULES
 from showtell.train import checkpoint
-from showtell.train.build import build_model, limited, parameter_groups, photo_features
+from showtell.train.build import build_model, limited, parameter_groups, photo_inputs
 from showtell.train.checkpoint import Checkpoint
 from showtell.train.display import Reporter, Silent, summary
 from showtell.train.distributed import Processes, joined
@@ -42,6 +42,7 @@ def _train(recipe: Recipe, data: Path, output: Path, resume: bool, processes: Pr
     if note := dataset.describe_missing():
         report.message(note)
     train_samples, dev_samples = dataset.split("train"), dataset.split("dev")
+    tokenize = RULES[recipe.vocabulary.text].tokenize
     captions = {s.image: [tokenize(caption) for caption in s.captions] for s in train_samples}
     model, source = build_model(recipe, captions)
     report.message(f"{len(train_samples)} train and {len(dev_samples)} dev photos, {len(model.vocabulary)} words")
@@ -51,12 +52,12 @@ def _train(recipe: Recipe, data: Path, output: Path, resume: bool, processes: Pr
         check_room(output, checkpoint.size(model, sum(p.numel() for group in groups for p in group["params"])))
     names = sorted(sample.image for sample in (*train_samples, *dev_samples))
     if processes.first:
-        photo_features(recipe, model, dataset, names, report)
+        photo_inputs(recipe, model, dataset, names, report)
     processes.from_first(None)
-    cache = photo_features(recipe, model, dataset, names, Silent())
+    inputs = photo_inputs(recipe, model, dataset, names, Silent())
 
     about = {"data": dataset.name, "encoder_weights": source, "recipe": recipe.model_dump()}
-    trainer = Trainer(recipe, model, groups, captions, cache, dev_samples, output, about, processes, report)
+    trainer = Trainer(recipe, model, groups, captions, inputs, dev_samples, output, about, processes, report)
     if resume:
         found = checkpoint.newest(output, report.message) if processes.first else None
         path = processes.from_first(found and found.path)

@@ -26,10 +26,17 @@ IMMATERIAL = {"about", "encoder.cache", "training.checkpoint_minutes", "training
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    def _changed(self, *keys: str) -> list[str]:
+        """Those of the keys whose values are not the default."""
+        return [key for key in keys if getattr(self, key) != type(self).model_fields[key].default]
+
 
 class VocabularyRecipe(_Section):
     """Which words the captioner can say."""
 
+    text: Literal["ptb", "seed"] = Field(
+        "ptb", description="how captions are cut into words: as the metrics do, or as the original project did"
+    )
     min_count: int = Field(5, ge=1, description="times a word must occur in the train captions")
 
 
@@ -38,17 +45,71 @@ class EncoderRecipe(_Section):
 
     weights: str = Field("", description='path of pretrained weights, or "random" where that is really meant')
     width: int = Field(64, ge=1, description="channels of the stem, with random weights; 64 is ResNet-50")
-    cache: str = Field("", description="folder of the feature cache; empty: below $XDG_CACHE_HOME/showtell/features")
-    learning_rate: float = Field(0.0, ge=0, description="peak rate of the last stage (layer4); 0 freezes the whole encoder")
+    cache: str = Field("", description="folder of feature caches, one each below it; empty: $XDG_CACHE_HOME/showtell/features")
+    cached: bool = Field(
+        True, description="false: no cache, photos are read at each step; so in any case once layer2 or layer1 is trained"
+    )
+    trained: Literal["none", "layer4", "layer3", "layer2", "layer1"] = Field(
+        "none", description="this stage of the ResNet and those after it are trained too"
+    )
+    learning_rate: float = Field(5e-5, gt=0, description="peak rate of the last stage, layer4, where it is trained")
+    stage_decay: float = Field(1.0, gt=0, le=1, description="an earlier stage's rate is that of the next one times this")
+    from_epoch: int = Field(1, ge=1, description="epoch in which the encoder begins to be trained; the first is 1")
+
+    @model_validator(mode="after")
+    def _rates_of_something(self) -> Self:
+        idle = self._changed("learning_rate", "stage_decay", "from_epoch")
+        if self.trained == "none" and idle:
+            raise ValueError(f"encoder.{idle[0]} is for trained stages and there are none; set encoder.trained=layer4")
+        return self
+
+
+class ViewsRecipe(_Section):
+    """Augmented views of the train photos; each epoch sees one of each photo."""
+
+    count: int = Field(1, ge=1, description="views of each train photo, the photo itself included; each is cached")
+    flip: float = Field(0.5, ge=0, le=1, description="share of views mirrored; never where a caption says left or right")
+    crop_min: float = Field(1.0, gt=0, le=1, description="share of the photo's area that a crop has at least")
+    crop_max: float = Field(1.0, gt=0, le=1, description="share of the photo's area that a crop has at most; 1 and 1: no crops")
+    colour: float = Field(0.0, ge=0, lt=1, description="brightness, contrast and saturation change by up to this share")
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.crop_min > self.crop_max:
+            raise ValueError(f"views.crop_min {self.crop_min} is above crop_max {self.crop_max}")
+        return self
 
 
 class DecoderRecipe(_Section):
-    """Sizes and dropout of the attention LSTM; see nn.attention_lstm.DecoderConfig."""
+    """Kind, sizes and dropout of the decoder; see nn.attention_lstm.DecoderConfig and nn.merge.MergeConfig."""
 
-    hidden: int = Field(512, ge=1, description="numbers in the LSTM's state and in a word vector")
-    attention: int = Field(256, ge=1, description="numbers in which query and grid cell are compared")
+    kind: Literal["attention-lstm", "merge"] = Field(
+        "attention-lstm", description="soft attention at each word, or the original project's merge model"
+    )
+    hidden: int = Field(512, ge=1, description="numbers in the LSTM's state and, with attention-lstm, in a word vector")
+    attention: int = Field(256, ge=1, description="numbers in which query and grid cell are compared; attention-lstm only")
+    embedding: int = Field(50, ge=1, description="numbers in a word vector; merge only")
     word_dropout: float = Field(0.3, ge=0, lt=1, description="share of the words' vectors set to 0 in training")
-    dropout: float = Field(0.5, ge=0, lt=1, description="share of the state set to 0 in training before it scores words")
+    dropout: float = Field(
+        0.5,
+        ge=0,
+        lt=1,
+        description="share set to 0 in training of the state before it scores words; with merge, of the photo's features",
+    )
+
+    @model_validator(mode="after")
+    def _only_its_own(self) -> Self:
+        if self._changed(self._of_the_other):
+            raise ValueError(f"decoder.{self._of_the_other} is not a size of a decoder of kind {self.kind}; leave it out")
+        return self
+
+    @property
+    def _of_the_other(self) -> str:
+        return "embedding" if self.kind == "attention-lstm" else "attention"
+
+    def sizes(self) -> dict[str, Any]:
+        """The keys that the decoder's config has."""
+        return self.model_dump(exclude={self._of_the_other})
 
 
 class TrainingRecipe(_Section):
@@ -129,6 +190,7 @@ class Recipe(_Section):
     init: str = Field("", description="run or checkpoint to start from: its encoder, decoder sizes, weights and vocabulary")
     vocabulary: VocabularyRecipe = VocabularyRecipe()
     encoder: EncoderRecipe = EncoderRecipe()
+    views: ViewsRecipe = ViewsRecipe()
     decoder: DecoderRecipe = DecoderRecipe()
     training: TrainingRecipe = TrainingRecipe()
     scst: ScstRecipe = ScstRecipe()

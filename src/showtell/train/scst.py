@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from safetensors.torch import save_file
@@ -25,8 +25,8 @@ from showtell.errors import DataError
 from showtell.files import replacing
 from showtell.metrics import Cider, NGramTable, SentenceBleu
 from showtell.metrics.result import Tokens
-from showtell.nn.attention_lstm import AttentionLSTM
 from showtell.nn.captioner import CaptionModel
+from showtell.nn.decoders import Decoder
 from showtell.train.batches import Batch
 from showtell.train.checkpoint import load_tensors
 from showtell.train.objectives import Loss, Objective
@@ -71,14 +71,15 @@ def policy(scores: Tensor, temperature: float = 1.0) -> Tensor:
 
 @torch.no_grad()
 def sample(
-    decoder: AttentionLSTM, features: Tensor, count: int, *, max_length: int, temperature: float = 1.0, greedy: bool = False
+    decoder: Decoder, features: Tensor, count: int, *, max_length: int, temperature: float = 1.0, greedy: bool = False
 ) -> Sampled:
     """Draws `count` captions of at most `max_length` words for each photo, from grid features float32 (B, 49, 2048).
 
     With `greedy` the first of them is the likeliest word by word instead. A caption that has not ended after `max_length`
     words goes without its end.
     """
-    prepared, state = decoder.prepare(features)
+    start: tuple[Any, Any] = decoder.prepare(features)
+    prepared, state = start
     state = type(state)(*(part.expand(-1, count, *part.shape[2:]) for part in state))
     going = torch.arange(len(features), device=features.device)  # photos with a caption that has not ended
     tokens = torch.full((len(features), count, max_length + 1), PAD, device=features.device)
@@ -153,7 +154,7 @@ class SelfCritical:
 
     options: ScstRecipe
     reward: Reward
-    start: AttentionLSTM | None = None  # frozen; needed where kl_weight is above 0
+    start: Decoder | None = None  # frozen; needed where kl_weight is above 0
     cross_entropy: Objective | None = None  # needed where cross_entropy_weight is above 0
     descends: ClassVar[bool] = False  # the loss has no level of its own: it is the reward that rises
 
@@ -205,7 +206,7 @@ class SelfCritical:
         return Loss(total, len(targets), shown)
 
 
-def start_model(decoder: AttentionLSTM, file: Path) -> AttentionLSTM:
+def start_model(decoder: Decoder, file: Path) -> Decoder:
     """A copy of the decoder that does not change and has no dropout, to hold the model near.
 
     The first call writes its weights to `file`; later ones take them from there, so that a resumed run is held near the same

@@ -22,11 +22,11 @@ from showtell.nn.captioner import CaptionModel
 from showtell.train import checkpoint
 from showtell.train.averaging import MovingAverage
 from showtell.train.batches import Batch, Batches, Share
-from showtell.train.build import Captions, choose_objective
+from showtell.train.build import Captions, choose_objective, tune_encoder
 from showtell.train.checkpoint import Checkpoint
 from showtell.train.display import Pace, Reporter, duration
 from showtell.train.distributed import Processes
-from showtell.train.features import FeatureCache
+from showtell.train.inputs import PhasedInputs
 from showtell.train.log import RunLog
 from showtell.train.objectives import Loss, Objective
 from showtell.train.recipe import Recipe
@@ -65,7 +65,7 @@ class Network(nn.Module):
             return Loss(torch.stack([0 * p.sum() for p in self.parameters() if p.requires_grad]).sum(), 0)
         device = next(self.parameters()).device
         with torch.autocast(device.type, self._dtype, enabled=self._dtype != torch.float32):
-            return self._objective(self._model, grid_features(self._model.encoder, batch.cached, self._dtype), batch.to(device))
+            return self._objective(self._model, grid_features(self._model.encoder, batch.read, self._dtype), batch.to(device))
 
 
 class Trainer:
@@ -77,7 +77,7 @@ class Trainer:
         model: CaptionModel,
         groups: list[dict[str, Any]],
         captions: Captions,
-        cache: FeatureCache,
+        inputs: PhasedInputs,
         dev: tuple[Sample, ...],
         output: Path,
         about: dict[str, Any],
@@ -87,10 +87,10 @@ class Trainer:
         """`groups` are the optimiser's, with a `peak` learning rate each; `about` goes into every checkpoint's config."""
         self.recipe, self.options = recipe, recipe.training
         self.model = model
-        self.captions, self.cache, self.dev = captions, cache, dev
+        self.captions, self.inputs, self.dev = captions, inputs, dev
         self.output, self.about = output, about
         self.processes, self.report = processes, report
-        self.batches = Batches(captions, model.vocabulary, cache, recipe)
+        self.batches = Batches(captions, model.vocabulary, inputs, recipe)
         self.optimizer = torch.optim.AdamW(groups, fused=True)
         self.parameters: list[nn.Parameter] = [p for group in groups for p in group["params"]]
         self.average = MovingAverage(self.parameters, self.options.ema_decay) if self.options.ema_decay else None
@@ -135,6 +135,7 @@ class Trainer:
         objective = self.objective
         if progress.objective != type(objective).__name__:
             progress.objective, progress.lowest = type(objective).__name__, None  # losses of two kinds do not compare
+        tune_encoder(self.model, self.recipe, progress.epoch)
         network = Network(self.model, objective, getattr(torch, options.precision))
         # Wrapped anew each epoch, as what is trained may change from one to the next.
         parallel = DistributedDataParallel(network, broadcast_buffers=False) if self.processes.count > 1 else None
@@ -232,8 +233,9 @@ class Trainer:
         """Captions the dev photos after an epoch, then saves."""
         progress = self.progress
         before = time.monotonic()
+        inputs = self.inputs.at(progress.epoch)
         with self._averaged():
-            scores, examples = validate(self.model, self.cache, self.dev, self.recipe, self.report, processes=self.processes)
+            scores, examples = validate(self.model, inputs, self.dev, self.recipe, self.report, processes=self.processes)
         self.pace.validated(time.monotonic() - before)
         loss, seconds = progress.total / progress.count, time.monotonic() - started
         entry = {

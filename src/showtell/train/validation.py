@@ -12,7 +12,7 @@ from showtell.nn.resnet import ResNet
 from showtell.text import detokenize
 from showtell.train.display import Reporter
 from showtell.train.distributed import Processes
-from showtell.train.features import FeatureCache
+from showtell.train.inputs import Inputs
 from showtell.train.recipe import Recipe
 from showtell.types import DecodeOptions, Sample
 from showtell.vocab import SEARCH_TOKENS
@@ -20,7 +20,7 @@ from showtell.vocab import SEARCH_TOKENS
 
 def validate(
     model: CaptionModel,
-    cache: FeatureCache,
+    inputs: Inputs,
     samples: Sequence[Sample],
     recipe: Recipe,
     report: Reporter,
@@ -35,11 +35,11 @@ def validate(
     options = DecodeOptions(**recipe.validation.model_dump())
     steps = TorchStepModel(model.decoder)
     own = samples[processes.rank :: processes.count]
-    rows = cache.rows([sample.image for sample in own])
     captions: dict[str, str] = {}
     for start in range(0, len(own), batch_size):
         with torch.inference_mode():
-            features = grid_features(model.encoder, cache.array[rows[start : start + batch_size]])
+            names = [sample.image for sample in own[start : start + batch_size]]
+            features = grid_features(model.encoder, inputs.read(names))
         found = search(steps, features.cpu().numpy(), SEARCH_TOKENS, options)
         for sample, hypotheses in zip(own[start : start + batch_size], found, strict=True):
             captions[sample.image] = detokenize(model.vocabulary.decode(hypotheses[0].tokens))
@@ -50,13 +50,18 @@ def validate(
     return scores, {sample.image: candidates[sample.image] for sample in samples[:3]}
 
 
-def grid_features(encoder: ResNet, cached: Array, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Grid features (B, 49, 2048) from float16 rows of the cache, through the last stage where that is what is trained.
+def grid_features(encoder: ResNet, read: Array, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Grid features (B, 49, 2048), or their mean (B, 1, 2048), of what Inputs.read gave.
 
-    On the encoder's device; in `dtype` where they come from the cache as they are.
+    Those that come from a cache as they are are in `dtype`; of a stage's outputs and of pixels, the rest of the encoder is
+    computed. On the encoder's device.
     """
-    device = next(encoder.parameters()).device
-    features = torch.from_numpy(cached).to(device)
-    if features.ndim == 3:
-        return features.to(dtype)
-    return encoder.last_stage(features.float().permute(0, 3, 1, 2))
+    x = torch.from_numpy(read).to(next(encoder.parameters()).device)
+    if x.ndim == 3:
+        return x.to(dtype)
+    channels, config = x.shape[-1], encoder.config
+    x = x.float().permute(0, 3, 1, 2)  # the shape that torch wants; in memory channels stay last, as convolutions like them
+    if channels == 3:
+        return encoder(x)  # type: ignore[no-any-return]
+    [stage] = [stage for stage in range(1, len(config.blocks)) if config.stage_channels(stage) == channels]
+    return encoder.last_stages(x, stage + 1)

@@ -1,0 +1,47 @@
+"""The decoders by the name of their kind, which their configs carry: the one place that tells them apart.
+
+All have the same interface: `prepare` once a photo, `step` once a word, `forward` for teacher forcing (see nn.attention_lstm).
+What `prepare` and `step` hand on are named tuples of tensors, (B, ...) for what belongs to a photo and (B, K, ...) for what
+belongs to a caption.
+"""
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any, Literal
+
+from showtell.errors import OptionError
+from showtell.nn.attention_lstm import AttentionLSTM, DecoderConfig
+from showtell.nn.merge import MergeConfig, MergeLSTM
+
+Config = DecoderConfig | MergeConfig
+Decoder = AttentionLSTM | MergeLSTM
+
+_KINDS: dict[str, tuple[type[Config], type[Decoder]]] = {
+    "attention-lstm": (DecoderConfig, AttentionLSTM),
+    "merge": (MergeConfig, MergeLSTM),
+}
+
+
+def read_config(values: Mapping[str, Any]) -> Config:
+    """A decoder's config from its JSON object. Raises OptionError for an unknown kind, and for a key too many or too few."""
+    kind = values.get("kind", "attention-lstm")  # the only kind there was when configs did not say
+    if kind not in _KINDS:
+        raise OptionError(f"decoder kind {kind!r} is not known; there are {', '.join(_KINDS)}")
+    config_type, _ = _KINDS[kind]
+    try:
+        return config_type(**values)
+    except TypeError:
+        known = ", ".join(field.name for field in fields(config_type))
+        raise OptionError(f"a decoder of kind {kind} has {known}; these are {', '.join(values)}") from None
+
+
+def build(config: Config) -> Decoder:
+    """The decoder of that config, with new random weights."""
+    network: Any = _KINDS[config.kind][1]
+    decoder: Decoder = network(config)
+    return decoder
+
+
+def reads(config: Config) -> Literal["grid", "pooled"]:
+    """What of a photo's features the decoder needs: the whole grid (B, 49, 2048), or only its mean (B, 1, 2048)."""
+    return "pooled" if isinstance(config, MergeConfig) else "grid"

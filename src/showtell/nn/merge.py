@@ -1,0 +1,107 @@
+"""The merge decoder: the original project's, which looks at the photo once and not word by word.
+
+An LSTM reads the words so far and knows nothing of the photo; its state is added to a projection of the photo, and a layer over
+the sum scores the next word ("merge", Tanti et al. 2017, "What is the Role of Recurrent Neural Networks (RNNs) in an Image
+Caption Generator?"). Here the photo is the mean over its grid, which is ResNet-50's average-pooled vector.
+
+The original trained on every prefix of a caption as an example of its own. The LSTM's state after t words depends on those
+words alone, so reading a caption once and scoring the next word after each step gives the same sum of losses, prefix by
+prefix, without reading a caption's beginning again for each of its words. Only dropout is shared then: one draw for a word
+serves all prefixes that it is in, and one for a photo all its captions.
+
+Shapes: B photos, K captions of each, G grid cells (49, or 1 where features come pooled), D feature channels (2048), E size of
+word vectors, H hidden size, V words.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from showtell.nn.attention_lstm import State, lstm_cell
+
+
+@dataclass(frozen=True, slots=True)
+class MergeConfig:
+    """Sizes of the decoder. In training alone, dropout acts on the photo's features and word dropout on the words read."""
+
+    vocabulary: int
+    features: int = 2048
+    hidden: int = 256
+    embedding: int = 50
+    word_dropout: float = 0.3
+    dropout: float = 0.3
+    kind: Literal["merge"] = "merge"
+
+
+class PreparedImage(NamedTuple):
+    """What depends on the photo alone."""
+
+    image: Tensor  # (B, H)
+
+
+class MergeLSTM(nn.Module):
+    """Features and the words so far to scores of the next word."""
+
+    def __init__(self, config: MergeConfig) -> None:
+        super().__init__()
+        self.config = config
+        hidden = config.hidden
+        self.image = nn.Linear(config.features, hidden)
+        self.embedding = nn.Embedding(config.vocabulary, config.embedding)
+        # The inputs of the LSTM's gates, split by what they read: words can then be read for all steps at once.
+        self.word_gates = nn.Linear(config.embedding, 4 * hidden)
+        self.state_gates = nn.Linear(hidden, 4 * hidden, bias=False)
+        self.merged = nn.Linear(hidden, hidden)
+        self.vocabulary = nn.Linear(hidden, config.vocabulary)
+        self.word_dropout = nn.Dropout(config.word_dropout)
+        self.dropout = nn.Dropout(config.dropout)
+        # As Keras starts them, in which the original was written.
+        for layer in (self.image, self.word_gates, self.merged, self.vocabulary):
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
+        nn.init.orthogonal_(self.state_gates.weight)
+        nn.init.uniform_(self.embedding.weight, -0.05, 0.05)
+        with torch.no_grad():
+            self.word_gates.bias[hidden : 2 * hidden] = 1.0  # remember by default (Jozefowicz et al. 2015)
+
+    def prepare(self, features: Tensor) -> tuple[PreparedImage, State]:
+        """Features (B, G, D) to the photo's share of the sum, and the state of one empty caption (K = 1)."""
+        image = torch.relu(self.image(self.dropout(features.mean(1))))
+        nothing = torch.zeros_like(image).unsqueeze(1)
+        return PreparedImage(image), State(nothing, nothing.clone())  # an ONNX graph has no two outputs that are one
+
+    def step(self, tokens: Tensor, prepared: PreparedImage, state: State) -> tuple[Tensor, State, None]:
+        """Reads int64 tokens (B, K): log-probabilities of the next (B, K, V), new state; there is no attention."""
+        gates = self.word_gates(self.embedding(tokens)) + self.state_gates(state.hidden)
+        state = State(*lstm_cell(gates, state.cell))
+        return torch.log_softmax(self._scores(prepared.image.unsqueeze(1), state.hidden), dim=-1), state, None
+
+    def forward(self, features: Tensor, tokens: Tensor, lengths: Tensor) -> Tensor:
+        """Teacher forcing: scores (logits) of the word after each of a caption's first `lengths` tokens.
+
+        features (B, G, D); tokens int64 (B, K, T), each caption from its begin token on; lengths int64 (B, K).
+        Returns (sum of lengths, V): only steps that exist, in the order of `tokens[mask]` with
+        `mask = arange(T) < lengths[..., None]`.
+        """
+        prepared, _ = self.prepare(features)
+        K, T = tokens.shape[1:]
+        # The LSTM sees no photo, so captions of all photos are one list, longest first: those still going on are its beginning.
+        sorted_lengths, order = lengths.flatten().sort(descending=True, stable=True)
+        words = self.word_gates(self.word_dropout(self.embedding(tokens.flatten(0, 1)[order]))).unbind(1)  # T of (B * K, 4H)
+        hidden = cell = words[0].new_zeros(len(order), self.config.hidden)
+        outputs, places = [], []  # places of the outputs in `tokens`, flattened
+        for t in range(int(lengths.max())):
+            going = int((sorted_lengths > t).sum())
+            gates = words[t][:going] + self.state_gates(hidden[:going])
+            hidden, cell = lstm_cell(gates, cell[:going])
+            outputs.append(hidden)
+            places.append(order[:going] * T + t)
+        sorted_places, back = torch.cat(places).sort()
+        return self._scores(prepared.image[sorted_places // (K * T)], torch.cat(outputs)[back])
+
+    def _scores(self, image: Tensor, hidden: Tensor) -> Tensor:
+        """Word scores (..., V) from the photo's share and the LSTM's, both (..., H)."""
+        scores: Tensor = self.vocabulary(torch.relu(self.merged(image + hidden)))
+        return scores

@@ -4,9 +4,10 @@
     pip install resvg-py
     python examples/openmoji.py openmoji-16.0.0.tgz openmoji
 
-Animals, plants, food, places, vehicles and things, rendered 256 pixels wide on white, in Flickr8k's layout. Three captions each:
-what it is, its kind and colours, and all of these. The colours are measured in the rendered picture. The split, 70 / 15 / 15, is
-drawn with a fixed seed. OpenMoji's drawings and their names are under CC BY-SA 4.0, and so is what this makes of them.
+Animals, plants, food, places, vehicles and things, rendered 256 pixels wide on white, in Flickr8k's layout. Three captions
+each: what it is, its kind and colours, and what it is with colours. The colours are measured in the rendered picture. The
+split, 70 / 15 / 15, is drawn with a fixed seed. OpenMoji's drawings and their names are under CC BY-SA 4.0, and so is what this
+makes of them.
 """
 
 import argparse
@@ -119,8 +120,8 @@ def main() -> None:
         names = "".join(f"{entry['hexcode']}.png\n" for entry in part)
         (options.output / f"Flickr_8k.{split}Images.txt").write_text(names, encoding="utf-8")
     (options.output / "LICENCE.txt").write_text(
-        f"Pictures and names: OpenMoji, https://openmoji.org, CC BY-SA 4.0 (from {options.package.name}). Rendered on white and\n"
-        "captioned by showtell's examples/openmoji.py; under the same licence.\n",
+        f"Pictures and names: OpenMoji, https://openmoji.org, CC BY-SA 4.0 (from {options.package.name}). Rendered on white\n"
+        "and captioned by showtell's examples/openmoji.py; under the same licence.\n",
         encoding="utf-8",
     )
     print(", ".join(f"{len(part)} {split}" for split, part in splits.items()), "pictures in", options.output)

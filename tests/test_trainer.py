@@ -16,9 +16,9 @@ from torch import Tensor
 
 from showtell.cli import Console
 from showtell.data import read_flickr8k
-from showtell.errors import CheckpointError, OptionError, OutputError, RecipeError, TrainingError
+from showtell.errors import CacheError, CheckpointError, OptionError, OutputError, RecipeError, TrainingError
 from showtell.nn.captioner import CaptionModel
-from showtell.train import checkpoint, folder, trainer
+from showtell.train import checkpoint, trainer
 from showtell.train.averaging import MovingAverage
 from showtell.train.batches import Batch
 from showtell.train.build import photo_features
@@ -30,6 +30,7 @@ from showtell.train.objectives import CrossEntropy, Loss
 from showtell.train.recipe import Recipe, describe_keys, describe_recipes, keys
 from showtell.train.validation import validate
 
+RUNS = ("one", "parts", "two")
 VARIABLE = ("seconds", "photos_per_second")  # what differs between two runs that are the same
 
 
@@ -95,7 +96,7 @@ train(Recipe.load("debug", sets), Path(data), Path(output), resume=bool(resume),
 def killed(shapes: Path, output: Path, overrides: Sequence[str], moment: str, *, resume: bool) -> None:
     """A run in a process of its own that dies of SIGKILL at `moment`."""
     arguments = [str(shapes), str(output), "yes" if resume else "", moment, *overrides]
-    done = subprocess.run([sys.executable, "-c", KILLED, *arguments], capture_output=True, timeout=120, check=False)
+    done = subprocess.run([sys.executable, "-c", KILLED, *arguments], capture_output=True, timeout=600, check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr.decode()
 
 
@@ -188,16 +189,25 @@ def test_an_unusable_folder_is_refused_before_the_work(
     with claimed(tmp_path / "busy", recipe, resume=False), pytest.raises(OutputError, match="another process"):
         train(recipe, shapes, tmp_path / "busy", resume=True, report=Silent())
     usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(folder.shutil, "disk_usage", lambda path: usage._replace(free=1_000_000))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1_000_000))
     log = Log()
     with pytest.raises(OutputError, match="1 MB are free"):
         train(recipe, shapes, tmp_path / "small", resume=False, report=log)
     assert not log.notes  # no photo was read
 
 
+def test_a_feature_cache_that_will_not_fit_is_refused(shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage(tmp_path)
+    places = usage._replace(free=20_000_000), usage._replace(free=1_000)  # for the run's folder, then for the cache
+    found = iter(places)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: next(found))
+    with pytest.raises(CacheError, match="0 MB are free and the features will take 1 MB"):
+        train(Recipe.load("debug", sets(tmp_path / "cache")), shapes, tmp_path / "run", resume=False, report=Silent())
+
+
 def test_a_run_goes_on_by_the_same_recipe_only(shapes: Path, cache: Path, tmp_path: Path) -> None:
     with claimed(tmp_path, Recipe.load("debug"), resume=False):
-        pass
+        (tmp_path / "metrics.jsonl").touch()
     with pytest.raises(RecipeError, match=r"training\.learning_rate was 0\.005 and is now 0\.1"):
         train(Recipe.load("debug", ["training.learning_rate=0.1"]), shapes, tmp_path, resume=True, report=Silent())
     with claimed(tmp_path, Recipe.load("debug", ["encoder.cache=elsewhere", "training.patience=3"]), resume=True):
@@ -244,18 +254,20 @@ def test_two_processes_and_accumulation_give_the_same_losses(shapes: Path, cache
     arguments = ["train", "debug", "--data", shapes, "--output", tmp_path / "two"]
     command = [*torchrun, *map(str, arguments), *(word for each in overrides for word in ("--set", each))]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, timeout=300, check=False, env=environment)
+    done = subprocess.run(command, capture_output=True, timeout=600, check=False, env=environment)
     assert done.returncode == 0, done.stderr.decode()
     assert done.stderr.decode().count("epoch 2: loss") == 1  # the first process alone speaks
     one = losses(tmp_path / "one")
     assert len(one) == 8
+    norms = {run: [line["gradient_norm"] for line in figures(tmp_path / run) if "scores" not in line] for run in RUNS}
     for other in ("parts", "two"):
         assert losses(tmp_path / other) == pytest.approx(one, abs=1e-4)
+        assert norms[other] == pytest.approx(norms["one"], rel=1e-3)  # AdamW would hide gradients of another size
         assert [line["scores"] for line in figures(tmp_path / other) if "scores" in line] == [
             line["scores"] for line in figures(tmp_path / "one") if "scores" in line
         ]
     # An error in one process ends both: this folder holds a run.
-    done = subprocess.run(command, capture_output=True, timeout=300, check=False, env=environment)
+    done = subprocess.run(command, capture_output=True, timeout=600, check=False, env=environment)
     assert done.returncode != 0
     assert b"--resume" in done.stderr
 
@@ -280,9 +292,10 @@ def test_a_gpu_that_is_not_there_is_named(shapes: Path, tmp_path: Path) -> None:
 
 
 def test_the_average_is_what_is_measured_and_saved(shapes: Path, cache: Path, tmp_path: Path) -> None:
-    recipe = Recipe.load("debug", sets(cache, "training.ema_decay=0.9"))
+    overrides = sets(cache, "training.epochs=3", "training.learning_rate=2e-2")
+    recipe = Recipe.load("debug", [*overrides, "training.ema_decay=0.9"])
     train(recipe, shapes, tmp_path / "average", resume=False, report=Silent())
-    train(Recipe.load("debug", sets(cache)), shapes, tmp_path / "raw", resume=False, report=Silent())
+    train(Recipe.load("debug", overrides), shapes, tmp_path / "raw", resume=False, report=Silent())
     assert losses(tmp_path / "average") == losses(tmp_path / "raw")  # training itself is not touched
     last = checkpoint.newest(tmp_path / "average", print)
     name = "decoder.embedding.weight"
@@ -300,6 +313,7 @@ def test_the_average_is_what_is_measured_and_saved(shapes: Path, cache: Path, tm
         Silent(),
     )
     assert validate(model, features, dev, recipe, Silent())[0] == last.scores
+    assert last.scores != checkpoint.newest(tmp_path / "raw", print).scores
 
 
 def test_moving_average_by_hand() -> None:

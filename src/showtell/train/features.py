@@ -12,7 +12,9 @@ views of them is refused, never mixed.
 
 import hashlib
 import json
+import math
 import os
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -205,6 +207,12 @@ def _open(folder: Path, manifest: dict[str, Any], shape: tuple[int, ...]) -> tup
             raise CacheError(f"{folder}: cannot be made ({error.strerror}); choose another feature cache folder") from None
         if {entry.name for entry in folder.iterdir()} - {"features.f16", "done.u8"}:
             raise CacheError(f"{folder}: not empty and not a feature cache; give another folder")
+        needed, free = 2 * math.prod(shape), shutil.disk_usage(folder).free
+        if free < needed:  # writing past the end of the disk through a memory map would kill the process
+            raise CacheError(
+                f"{folder}: {free / 1e6:.0f} MB are free and the features will take {needed / 1e6:.0f} MB; "
+                "make room or choose another feature cache folder"
+            )
         mode = "w+"
     array = np.memmap(folder / "features.f16", "<f2", mode, shape=shape)
     done = np.memmap(folder / "done.u8", "u1", mode, shape=shape[:1])

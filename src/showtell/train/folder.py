@@ -60,7 +60,7 @@ def check_room(output: Path, checkpoint_bytes: int) -> None:
 def _check(output: Path, recipe: Recipe, resume: bool) -> None:
     file = output / "recipe.json"
     values = recipe.model_dump()
-    if file.exists():
+    if file.exists() and (output / "metrics.jsonl").exists():  # a run that failed before its first step left nothing to lose
         if not resume:
             raise OutputError(f"{output}: holds a training run; go on with --resume or give another folder")
         try:
@@ -74,7 +74,7 @@ def _check(output: Path, recipe: Recipe, resume: bool) -> None:
             )
     try:
         write_json(file, values)
-        (output / "checkpoints" / ".probe").mkdir()
+        (output / "checkpoints" / ".probe").mkdir(exist_ok=True)
         (output / "checkpoints" / ".probe").rmdir()
     except OSError as error:
         raise OutputError(f"{output}: cannot be written ({error.strerror}); give another folder") from None

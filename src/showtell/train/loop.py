@@ -31,7 +31,11 @@ def train(recipe: Recipe, data: Path, output: Path, *, resume: bool, report: Rep
         report = report if processes.first else Silent()
         with claimed(output, recipe, resume) if processes.first else nullcontext():
             processes.from_first(None)  # nobody works before the folder is claimed
-            best = _train(recipe, data, output, resume, processes, report)
+            try:
+                best = _train(recipe, data, output, resume, processes, report)
+            except KeyboardInterrupt:
+                report.message(f"stopped; go on from the newest checkpoint in {output} with --resume")
+                raise
             for line in summary(best, output, data, time.monotonic() - started):
                 report.message(line)
             return best
@@ -75,7 +79,7 @@ def _train(recipe: Recipe, data: Path, output: Path, resume: bool, processes: Pr
         else:
             report.message("no checkpoint yet: starting at the beginning")
     trainer.run()
-    best = checkpoint.best(output)
+    best = checkpoint.find(processes.from_first(checkpoint.best(output).path if processes.first else output))
     if recipe.needs_init == "finetune":
         skills.after(best)
     return best

@@ -281,7 +281,7 @@ def test_gradients_survive_sampling_under_autocast(overfitted: CaptionModel, tmp
     start = start_model(captioner.decoder, tmp_path / "start")
     objective = SelfCritical(ScstRecipe(samples=4, kl_weight=0.1), Reward(CAPTIONS, VOCABULARY), start)
     with torch.autocast("cpu", torch.bfloat16):
-        loss = objective(captioner, features, photos)
+        loss = objective(captioner, features.bfloat16(), photos)
     loss.total.backward()
     for name, parameter in captioner.decoder.named_parameters():
         assert parameter.grad is not None, name

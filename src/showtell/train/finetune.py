@@ -37,7 +37,8 @@ def grown(decoder: Decoder, vocabulary: int) -> Decoder:
     """The decoder with room for `vocabulary` words, the old ones as they were.
 
     A new word's vectors are drawn from the normal distribution of the old words', dimension by dimension, so that they are of a
-    kind with what the rest of the network knows. Its bias is the lowest of any old word, so that it is seldom said before it is learnt.
+    kind with what the rest of the network knows. Its bias is the lowest of any old word, so that it is seldom said before it is
+    learnt.
     """
     old = decoder.config.vocabulary
     if vocabulary == old:

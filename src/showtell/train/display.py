@@ -1,5 +1,6 @@
 """What a person sees of a run while it goes, and at its end."""
 
+import shlex
 import time
 from pathlib import Path
 from typing import Protocol
@@ -76,13 +77,13 @@ def duration(seconds: float) -> str:
 def summary(best: Checkpoint, output: Path, data: Path, seconds: float) -> list[str]:
     """The lines that end a run: what came out, and the commands to try it."""
     scores = "  ".join(f"{name} {value:.1f}" for name, value in best.scores.items())
-    bundle = output / "bundle"
+    bundle, run, photos = (shlex.quote(str(path)) for path in (output / "bundle", output, data))
     return [
         f"trained in {duration(seconds)}; best: {best.path} (epoch {best.epoch})",
         f"dev scores: {scores}",
-        f"curves: {output / 'curves.png'}, figures: {output / 'metrics.jsonl'}, more: tensorboard --logdir {output}",
+        f"curves: {output / 'curves.png'}, figures: {output / 'metrics.jsonl'}, more: tensorboard --logdir {run}",
         "to try it:",
-        f"  showtell export {output} --output {bundle} --quantize int8 --calibration {data}",
+        f"  showtell export {run} --output {bundle} --quantize int8 --calibration {photos}",
         f"  showtell caption PHOTO --model {bundle}",
-        f"  showtell evaluate --data {data} --split dev --model {bundle}",
+        f"  showtell evaluate --data {photos} --split dev --model {bundle}",
     ]

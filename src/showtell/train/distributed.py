@@ -36,6 +36,15 @@ class Processes:
         """Whether this is the process that writes and reports."""
         return self.rank == 0
 
+    @contextmanager
+    def first_ahead(self) -> Iterator[None]:
+        """The others begin the block when the first process has left it: they find what it put on disk."""
+        if not self.first:
+            self.from_first(None)
+        yield
+        if self.first:
+            self.from_first(None)
+
     def sum(self, values: Tensor) -> Tensor:
         """`values` added up over all processes, in place."""
         if self.count > 1:

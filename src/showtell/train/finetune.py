@@ -21,7 +21,7 @@ from showtell.nn import decoders
 from showtell.nn.captioner import CaptionModel
 from showtell.nn.decoders import Decoder
 from showtell.train.checkpoint import Checkpoint
-from showtell.train.display import Reporter, Silent
+from showtell.train.display import Reporter
 from showtell.train.distributed import Processes
 from showtell.train.features import cache_folder, extract
 from showtell.train.inputs import CachedInputs, Inputs, PixelInputs
@@ -133,18 +133,12 @@ class Skills:
         output = decoders.reads(model.decoder.config)
         folder = cache_folder(root, model.encoder, names, output)
 
-        def cached(report: Reporter) -> Inputs:
-            def progress(done: int, total: int) -> None:
-                report.progress("features of old photos", done, total)
+        def progress(done: int, total: int) -> None:
+            self.report.progress("features of old photos", done, total)
 
-            return CachedInputs(
-                [extract(folder, model.encoder, model.preprocessing, photos, names, output=output, progress=progress)]
-            )
-
-        if self.processes.first:
-            cached(self.report)
-        self.processes.from_first(None)
-        return cached(Silent())
+        with self.processes.first_ahead():
+            cache = extract(folder, model.encoder, model.preprocessing, photos, names, output=output, progress=progress)
+        return CachedInputs([cache])
 
     def _validate(self, model: CaptionModel, inputs: Inputs, dev: tuple[Sample, ...]) -> tuple[Scores, Mapping[str, str]]:
         return validate(model, inputs, dev, self.recipe, self.report, processes=self.processes)

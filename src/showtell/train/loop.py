@@ -60,10 +60,8 @@ def _train(recipe: Recipe, data: Path, output: Path, resume: bool, processes: Pr
     if processes.first:
         check_room(output, checkpoint.size(model, sum(p.numel() for group in groups for p in group["params"])))
     names = sorted(sample.image for sample in (*train_samples, *dev_samples))
-    if processes.first:
-        photo_inputs(recipe, model, dataset, names, report)
-    processes.from_first(None)
-    inputs = photo_inputs(recipe, model, dataset, names, Silent())
+    with processes.first_ahead():
+        inputs = photo_inputs(recipe, model, dataset, names, report)
 
     skills = Skills(recipe, output / "finetune.json", dev_samples, inputs.frozen, old, processes, report)
     if recipe.needs_init == "finetune":

@@ -21,7 +21,7 @@ from showtell.nn.captioner import CaptionModel
 from showtell.train import checkpoint, trainer
 from showtell.train.averaging import MovingAverage
 from showtell.train.batches import Batch
-from showtell.train.build import photo_features
+from showtell.train.build import photo_inputs
 from showtell.train.display import Pace, Silent, duration
 from showtell.train.folder import claimed
 from showtell.train.log import read
@@ -305,14 +305,14 @@ def test_the_average_is_what_is_measured_and_saved(shapes: Path, cache: Path, tm
     assert any(torch.equal(value, raw) for key, value in kept.items() if key.startswith("raw."))
     model, dataset = last.load_model(), read_flickr8k(shapes)
     dev = dataset.split("dev")
-    features = photo_features(
+    inputs = photo_inputs(
         recipe.model_copy(update={"encoder": recipe.encoder.model_copy(update={"cache": str(tmp_path / "dev")})}),
         model,
         dataset,
         [sample.image for sample in dev],
         Silent(),
     )
-    assert validate(model, features, dev, recipe, Silent())[0] == last.scores
+    assert validate(model, inputs.at(1), dev, recipe, Silent())[0] == last.scores
     assert last.scores != checkpoint.newest(tmp_path / "raw", print).scores
 
 

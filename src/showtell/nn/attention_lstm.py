@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from showtell.nn.packing import Packed
+
 
 @dataclass(frozen=True, slots=True)
 class DecoderConfig:
@@ -94,7 +96,8 @@ class AttentionLSTM(nn.Module):
 
     def step(self, tokens: Tensor, prepared: Prepared, state: State) -> tuple[Tensor, State, Tensor]:
         """Reads int64 tokens (B, K): log-probabilities of the next (B, K, V), new state, attention weights (B, K, G)."""
-        state, weights = self._advance(self.word_gates(self.embedding(tokens)), prepared, state)
+        context, weights = self.attention(state.hidden, prepared)
+        state = self._advance(self.word_gates(self.embedding(tokens)), context, state)
         return torch.log_softmax(self._scores(state.hidden), dim=-1), state, weights
 
     def forward(self, features: Tensor, tokens: Tensor, lengths: Tensor) -> Tensor:
@@ -105,36 +108,37 @@ class AttentionLSTM(nn.Module):
         `mask = arange(T) < lengths[..., None]`.
         """
         prepared, state = self.prepare(features)
-        # Captions by falling length within a photo and photos by falling longest caption, so that at each step those still
-        # going on are the corner of a rectangle, and what has ended costs next to nothing.
+        K = tokens.shape[1]
+        packed = Packed.of(tokens, lengths)
+        # Attention wants a photo's captions side by side: photos by falling longest caption and a photo's captions by falling
+        # length make those still going the corner of a rectangle, nearly.
         photo_order = lengths.max(1).values.argsort(descending=True)
         caption_order = lengths[photo_order].argsort(dim=1, descending=True)
+        cells = photo_order.unsqueeze(1) * K + caption_order  # (B, K): numbers of the captions
+        rank = packed.order.argsort()[cells]  # (B, K): their places in the packed order
+        place = rank.flatten().argsort()  # and back: cell of each, in reading order
+        row, column = place // K, place % K
+        heights, widths = ((part.cummax(0).values[[size - 1 for size in packed.sizes]] + 1).tolist() for part in (row, column))
         prepared = Prepared(*(part[photo_order] for part in prepared))
-        sorted_lengths = lengths[photo_order].gather(1, caption_order)
-        sorted_tokens = tokens[photo_order].gather(1, caption_order.unsqueeze(-1).expand(-1, -1, tokens.shape[2]))
-        words = self.word_gates(self.word_dropout(self.embedding(sorted_tokens)))  # (B, K, T, 4H)
-        words = words.unbind(2)  # slicing one step at a time out of the whole would cost its size in zeros at each, going back
-        hidden, cell = (part[photo_order].expand(-1, tokens.shape[1], -1) for part in state)
 
-        # Place of each (photo, caption, step) in `tokens`, to put the outputs back in its order.
-        places = (photo_order.unsqueeze(1) * tokens.shape[1] + caption_order) * tokens.shape[2]
-        outputs, positions = [], []
-        for t in range(int(lengths.max())):
-            going = sorted_lengths > t
-            B, K = int(going[:, 0].sum()), int(going.sum(1).max())
+        all_words = self.word_gates(self.word_dropout(self.embedding(packed.tokens))).split(packed.sizes)
+        hidden, cell = (part.squeeze(1)[packed.order // K] for part in state)
+        outputs = []
+        for n, words, B, W in zip(packed.sizes, all_words, heights, widths, strict=True):
             if len(prepared.keys) > B:
                 prepared = Prepared(*(part[:B] for part in prepared))
-            (hidden, cell), _ = self._advance(words[t][:B, :K], prepared, State(hidden[:B, :K], cell[:B, :K]))
-            outputs.append(hidden[going[:B, :K]])
-            positions.append(places[going] + t)
-        return self._scores(torch.cat(outputs)[torch.cat(positions).argsort()])
+            # Cells of captions that have ended repeat another's state; nobody reads what comes of it.
+            context, _ = self.attention(hidden[rank[:B, :W].clamp(max=n - 1)], prepared)
+            context = context.flatten(0, 1)[row[:n] * W + column[:n]]
+            hidden, cell = self._advance(words, context, State(hidden[:n], cell[:n]))
+            outputs.append(hidden)
+        return self._scores(torch.cat(outputs)[packed.back])
 
-    def _advance(self, words: Tensor, prepared: Prepared, state: State) -> tuple[State, Tensor]:
-        """One LSTM step from the words' gate inputs (B, K, 4H): new state, attention weights (B, K, G)."""
-        context, weights = self.attention(state.hidden, prepared)
+    def _advance(self, words: Tensor, context: Tensor, state: State) -> State:
+        """One LSTM step from the words' gate inputs (..., 4H), contexts (..., D) and the state (..., H) that asked for them."""
         context = torch.sigmoid(self.gate(state.hidden)) * context
         gates = words + self.state_gates(torch.cat([state.hidden, context], -1))
-        return State(*lstm_cell(gates, state.cell)), weights
+        return State(*lstm_cell(gates, state.cell))
 
     def _scores(self, hidden: Tensor) -> Tensor:
         """Word scores (..., V) from hidden states (..., H)."""

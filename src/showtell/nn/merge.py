@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from showtell.nn.attention_lstm import State, lstm_cell
+from showtell.nn.packing import Packed
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,20 +87,16 @@ class MergeLSTM(nn.Module):
         `mask = arange(T) < lengths[..., None]`.
         """
         prepared, _ = self.prepare(features)
-        K, T = tokens.shape[1:]
-        # The LSTM sees no photo, so captions of all photos are one list, longest first: those still going on are its beginning.
-        sorted_lengths, order = lengths.flatten().sort(descending=True, stable=True)
-        words = self.word_gates(self.word_dropout(self.embedding(tokens.flatten(0, 1)[order]))).unbind(1)  # T of (B * K, 4H)
-        hidden = cell = words[0].new_zeros(len(order), self.config.hidden)
-        outputs, places = [], []  # places of the outputs in `tokens`, flattened
-        for t in range(int(lengths.max())):
-            going = int((sorted_lengths > t).sum())
-            gates = words[t][:going] + self.state_gates(hidden[:going])
-            hidden, cell = lstm_cell(gates, cell[:going])
+        packed = Packed.of(tokens, lengths)
+        words = self.word_gates(self.word_dropout(self.embedding(packed.tokens))).split(packed.sizes)
+        photo = packed.order // tokens.shape[1]
+        hidden = cell = torch.zeros_like(prepared.image[photo])
+        outputs = []
+        for n, gates in zip(packed.sizes, words, strict=True):
+            hidden, cell = lstm_cell(gates + self.state_gates(hidden[:n]), cell[:n])
             outputs.append(hidden)
-            places.append(order[:going] * T + t)
-        sorted_places, back = torch.cat(places).sort()
-        return self._scores(prepared.image[sorted_places // (K * T)], torch.cat(outputs)[back])
+        photos = torch.cat([photo[:n] for n in packed.sizes])
+        return self._scores(prepared.image[photos[packed.back]], torch.cat(outputs)[packed.back])
 
     def _scores(self, image: Tensor, hidden: Tensor) -> Tensor:
         """Word scores (..., V) from the photo's share and the LSTM's, both (..., H)."""

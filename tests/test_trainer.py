@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
 from torch import Tensor
 
-from showtell.cli import Console
+from showtell.cli import Console, cli
 from showtell.data import read_flickr8k
 from showtell.errors import CacheError, CheckpointError, OptionError, OutputError, RecipeError, TrainingError
 from showtell.nn.captioner import CaptionModel
@@ -410,3 +411,14 @@ def test_checkpoints_that_were_altered_are_not_loaded(learnt: Path, tmp_path: Pa
     (copy / "vocab.json").write_text((copy / "vocab.json").read_text().replace("red", "rad"))
     with pytest.raises(CheckpointError, match=r"vocab\.json: cut short or altered"):
         checkpoint.find(copy).load_model()
+
+
+def test_the_command_lists_recipes_and_keys() -> None:
+    listed = CliRunner().invoke(cli, ["train", "--list"])
+    assert "debug " in listed.stdout
+    assert "trains in seconds" in listed.stdout
+    one = CliRunner().invoke(cli, ["train", "--list", "debug", "--set", "training.epochs=7"])
+    assert "training.epochs = 7" in one.stdout
+    incomplete = CliRunner().invoke(cli, ["train", "debug"])
+    assert incomplete.exit_code == 2
+    assert "--list" in incomplete.stderr

@@ -143,7 +143,7 @@ class TrainingRecipe(_Section):
     )
     precision: Literal["float32", "bfloat16"] = Field(
         "float32",
-        description="of products in training, not of weights or losses; bfloat16 pays on GPUs and CPUs with AMX or AVX512-BF16",
+        description="of products, not of weights and losses; bfloat16 pays on GPUs and on CPUs with AMX or AVX512-BF16",
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto is cuda where there is one")
     checkpoint_minutes: float = Field(

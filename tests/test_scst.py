@@ -281,7 +281,7 @@ def test_gradients_survive_sampling_under_autocast(overfitted: CaptionModel, tmp
     start = start_model(captioner.decoder, tmp_path / "start")
     objective = SelfCritical(ScstRecipe(samples=4, kl_weight=0.1), Reward(CAPTIONS, VOCABULARY), start)
     with torch.autocast("cpu", torch.bfloat16):
-        loss = objective(captioner, features, photos)
+        loss = objective(captioner, features.bfloat16(), photos)
     loss.total.backward()
     for name, parameter in captioner.decoder.named_parameters():
         assert parameter.grad is not None, name
@@ -361,7 +361,6 @@ def test_recipe_of_scst_is_checked() -> None:
         "scst.baseline=mean": "baseline",
         "scst.sample=3": "unknown key",
         "scst.from_epoch=4": r"recipe debug: scst\.from_epoch is 4, after the last of 3 epochs",
-        "scst.from_epoch=1": "give init",
     }
     for override, message in wrong.items():
         with pytest.raises(RecipeError, match=message):

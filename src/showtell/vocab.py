@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Self
@@ -36,11 +36,14 @@ class Vocabulary:
 
         Tokens that begin with neither a letter, a digit nor an apostrophe, such as &, # and -lrb-, are not words to say.
         """
-        counts = Counter(word for caption in captions for word in caption if word[0].isalnum() or word[0] == "'")
-        kept = sorted((word for word, count in counts.items() if count >= min_count), key=lambda word: (-counts[word], word))
+        kept = _frequent(captions, min_count)
         if not kept:
             raise DataError(f"no word occurs {min_count} times in the training captions; lower vocabulary.min_count")
-        return cls(SPECIAL + tuple(kept))
+        return cls(SPECIAL + kept)
+
+    def extended(self, captions: Iterable[Sequence[str]], min_count: int) -> Self:
+        """This vocabulary with such words of the captions behind its own, whose ids stay."""
+        return replace(self, words=self.words + tuple(word for word in _frequent(captions, min_count) if word not in self.ids))
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -72,3 +75,9 @@ class Vocabulary:
     def decode(self, ids: Sequence[int]) -> tuple[str, ...]:
         """Words of the ids, special ones left out."""
         return tuple(self.words[number] for number in ids if number >= len(SPECIAL))
+
+
+def _frequent(captions: Iterable[Sequence[str]], min_count: int) -> tuple[str, ...]:
+    """Words to say that occur at least `min_count` times, most frequent first."""
+    counts = Counter(word for caption in captions for word in caption if word[0].isalnum() or word[0] == "'")
+    return tuple(sorted((word for word, count in counts.items() if count >= min_count), key=lambda word: (-counts[word], word)))

@@ -15,6 +15,7 @@ from showtell.nn.resnet import ResNet, ResNetConfig
 from showtell.train import checkpoint
 from showtell.train.display import Reporter
 from showtell.train.features import STAGES, Output, View, cache_folder, extract
+from showtell.train.finetune import with_new_words
 from showtell.train.inputs import CachedInputs, Inputs, PhasedInputs, PixelInputs
 from showtell.train.objectives import CrossEntropy, Objective
 from showtell.train.recipe import Recipe
@@ -38,7 +39,12 @@ def build_model(recipe: Recipe, captions: Captions) -> tuple[CaptionModel, str]:
         word_dropout, dropout = recipe.decoder.word_dropout, recipe.decoder.dropout
         decoder = decoders.build(replace(model.decoder.config, word_dropout=word_dropout, dropout=dropout))
         decoder.load_state_dict(model.decoder.state_dict())
-        return replace(model, decoder=decoder), start.config["encoder_weights"]
+        model = replace(model, decoder=decoder)
+        if recipe.finetune.new_words:
+            model = with_new_words(model, captions, recipe.vocabulary.min_count)
+        return model, start.config["encoder_weights"]
+    if recipe.needs_init:
+        raise RecipeError(f"a recipe with {recipe.needs_init} goes on from a trained model: name it with --set init=CHECKPOINT")
     vocabulary = Vocabulary.from_captions((c for many in captions.values() for c in many), recipe.vocabulary.min_count)
     pretrained = _encoder(recipe)
     config = decoders.read_config(

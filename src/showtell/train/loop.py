@@ -13,6 +13,7 @@ from showtell.train.build import build_model, limited, parameter_groups, photo_i
 from showtell.train.checkpoint import Checkpoint
 from showtell.train.display import Reporter, Silent, summary
 from showtell.train.distributed import Processes, joined
+from showtell.train.finetune import Skills, with_replay
 from showtell.train.folder import check_room, claimed
 from showtell.train.recipe import Recipe
 from showtell.train.trainer import Trainer
@@ -45,10 +46,14 @@ def _train(recipe: Recipe, data: Path, output: Path, resume: bool, processes: Pr
     dataset = limited(read_flickr8k(data), recipe.training.max_photos)
     if note := dataset.describe_missing():
         report.message(note)
-    train_samples, dev_samples = dataset.split("train"), dataset.split("dev")
     tokenize = RULES[recipe.vocabulary.text].tokenize
-    captions = {s.image: [tokenize(caption) for caption in s.captions] for s in train_samples}
+    captions = {s.image: [tokenize(caption) for caption in s.captions] for s in dataset.split("train")}
     model, source = build_model(recipe, captions)
+    old = limited(read_flickr8k(recipe.finetune.old_data), recipe.training.max_photos) if recipe.finetune.old_data else None
+    if old and recipe.finetune.replay:
+        dataset = with_replay(dataset, data, old, Path(recipe.finetune.old_data), recipe.finetune.replay, recipe.seed)
+    train_samples, dev_samples = dataset.split("train"), dataset.split("dev")
+    captions = {s.image: [tokenize(caption) for caption in s.captions] for s in train_samples}
     report.message(f"{len(train_samples)} train and {len(dev_samples)} dev photos, {len(model.vocabulary)} words")
     model.networks().to(processes.device)
     groups = parameter_groups(model, recipe)
@@ -57,6 +62,10 @@ def _train(recipe: Recipe, data: Path, output: Path, resume: bool, processes: Pr
     names = sorted(sample.image for sample in (*train_samples, *dev_samples))
     with processes.first_ahead():
         inputs = photo_inputs(recipe, model, dataset, names, report)
+
+    skills = Skills(recipe, output / "finetune.json", dev_samples, inputs.frozen, old, processes, report)
+    if recipe.needs_init == "finetune":
+        skills.before(model)
 
     about = {"data": dataset.name, "encoder_weights": source, "recipe": recipe.model_dump()}
     trainer = Trainer(recipe, model, groups, captions, inputs, dev_samples, output, about, processes, report)
@@ -68,4 +77,7 @@ def _train(recipe: Recipe, data: Path, output: Path, resume: bool, processes: Pr
         else:
             report.message("no checkpoint yet: starting at the beginning")
     trainer.run()
-    return checkpoint.find(processes.from_first(checkpoint.best(output).path if processes.first else output))
+    best = checkpoint.find(processes.from_first(checkpoint.best(output).path if processes.first else output))
+    if recipe.needs_init == "finetune":
+        skills.after(best)
+    return best

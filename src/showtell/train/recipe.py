@@ -174,6 +174,22 @@ class ScstRecipe(_Section):
         return self
 
 
+class FinetuneRecipe(_Section):
+    """What becomes of words and old photos where a run goes on from `init`; see train.finetune."""
+
+    new_words: bool = Field(
+        False, description="add the words that occur vocabulary.min_count times in the train captions to those of init"
+    )
+    old_data: str = Field("", description="folder of the data that init was trained on: its dev photos are measured too")
+    replay: float = Field(0.0, ge=0, description="old train photos mixed in, for each new one")
+
+    @model_validator(mode="after")
+    def _old_photos(self) -> Self:
+        if self.replay and not self.old_data:
+            raise ValueError("finetune.replay mixes in old photos; name their folder with finetune.old_data")
+        return self
+
+
 class ValidationRecipe(_Section):
     """How the dev photos are captioned after each epoch; the checkpoint with the highest CIDEr is the best."""
 
@@ -195,6 +211,7 @@ class Recipe(_Section):
     decoder: DecoderRecipe = DecoderRecipe()
     training: TrainingRecipe = TrainingRecipe()
     scst: ScstRecipe = ScstRecipe()
+    finetune: FinetuneRecipe = FinetuneRecipe()
     validation: ValidationRecipe = ValidationRecipe()
 
     @model_validator(mode="after")
@@ -202,8 +219,6 @@ class Recipe(_Section):
         start = self.scst.from_epoch
         if start > self.training.epochs:
             raise ValueError(f"scst.from_epoch is {start}, after the last of {self.training.epochs} epochs; 0 is never")
-        if start == 1 and not self.init:
-            raise ValueError("scst.from_epoch is 1: SCST goes on from a trained model; give init, or a later epoch")
         return self
 
     @classmethod
@@ -231,6 +246,13 @@ class Recipe(_Section):
             if first["type"] == "value_error":  # raised by a check of ours, which names its keys
                 raise RecipeError(f"recipe {name}: {first['ctx']['error']}") from None
             raise RecipeError(f"recipe {name}: {key} is {first['input']!r}: {first['msg'].lower()}") from None
+
+    @property
+    def needs_init(self) -> str | None:
+        """A key of the recipe that only makes sense where there is a trained model to go on from."""
+        if self.finetune.new_words or self.finetune.old_data:
+            return "finetune"
+        return "scst.from_epoch = 1" if self.scst.from_epoch == 1 else None
 
     def differences(self, other: Mapping[str, Any]) -> list[str]:
         """Keys whose values differ from those of `other`, a recipe's `model_dump()`, in a way that changes a run's numbers."""

@@ -1,0 +1,144 @@
+"""Fine-tuning: a trained captioner goes on with other photos, learns their words, and is measured on its old ones too.
+
+New words come behind the old ones, whose ids stay. Photos of the old data can be mixed in, the oldest remedy against
+forgetting (Robins 1995, "Catastrophic forgetting, rehearsal and pseudorehearsal"). What became of the old skills is measured:
+the dev photos of the old data are captioned before and after.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from showtell.data import Dataset, PhotoStore
+from showtell.errors import DataError
+from showtell.files import write_json
+from showtell.nn import decoders
+from showtell.nn.captioner import CaptionModel
+from showtell.nn.decoders import Decoder
+from showtell.train.checkpoint import Checkpoint
+from showtell.train.display import Reporter
+from showtell.train.distributed import Processes
+from showtell.train.features import cache_folder, extract
+from showtell.train.inputs import CachedInputs, Inputs, PixelInputs
+from showtell.train.recipe import Recipe
+from showtell.train.validation import validate
+from showtell.types import Sample
+from showtell.vocab import SPECIAL, Vocabulary
+
+Scores = Mapping[str, float]  # x100
+
+
+def grown(decoder: Decoder, vocabulary: int) -> Decoder:
+    """The decoder with room for `vocabulary` words, the old ones as they were.
+
+    A new word's vectors are drawn from the normal distribution of the old words', dimension by dimension, so that they are of a
+    kind with what the rest of the network knows. Its bias is the lowest of any old word, so that it is seldom said before it is
+    learnt.
+    """
+    old = decoder.config.vocabulary
+    if vocabulary == old:
+        return decoder
+    bigger = decoders.build(replace(decoder.config, vocabulary=vocabulary))
+    state = decoder.state_dict()
+    for name, shape in ((name, value.shape) for name, value in bigger.state_dict().items()):
+        if state[name].shape == shape:
+            continue
+        words = state[name][len(SPECIAL) :]
+        if words.ndim == 1:
+            new = words.min().expand(vocabulary - old)
+        else:
+            new = words.mean(0) + words.std(0) * torch.randn(vocabulary - old, words.shape[1])
+        state[name] = torch.cat([state[name], new])
+    bigger.load_state_dict(state)
+    return bigger
+
+
+def with_new_words(model: CaptionModel, captions: Mapping[str, list[list[str]]], min_count: int) -> CaptionModel:
+    """The model with the words that occur `min_count` times in the captions added to its vocabulary."""
+    vocabulary: Vocabulary = model.vocabulary.extended((c for many in captions.values() for c in many), min_count)
+    return replace(model, vocabulary=vocabulary, decoder=grown(model.decoder, len(vocabulary)))
+
+
+def with_replay(new: Dataset, folder: Path, old: Dataset, old_folder: Path, share: float, seed: int) -> Dataset:
+    """The new data set with train photos of the old one mixed into its own: `share` times as many, drawn by `seed`.
+
+    Raises DataError where both have a photo of the same name.
+    """
+    train = old.split("train")
+    count = min(len(train), round(share * len(new.split("train"))))
+    drawn = np.sort(np.random.default_rng(seed).permutation(len(train))[:count])
+    samples = [train[int(place)] for place in drawn]
+    if twice := next((sample.image for sample in samples if sample.image in new.photos), None):
+        raise DataError(f"{twice} is a photo of {folder} and of {old_folder}; rename one, or set finetune.replay=0")
+    folders = [folder, old_folder]
+    tars = [tar for place in folders for tar in sorted(place.rglob("*.tar"))]
+    return replace(new, samples=(*new.samples, *samples), photos=PhotoStore(folders, tars))
+
+
+@dataclass
+class Skills:
+    """Dev scores before fine-tuning and after, of the new photos and of the old, in the run's finetune.json."""
+
+    recipe: Recipe
+    file: Path
+    dev: tuple[Sample, ...]
+    inputs: Inputs  # of the new dev photos, as the start model and training read them
+    old: Dataset | None
+    processes: Processes
+    report: Reporter
+
+    def before(self, model: CaptionModel) -> None:
+        """Measures the start model, unless this was done when the run began."""
+        if self.processes.from_first(self.file.exists()):
+            return
+        new, _ = self._validate(model, self.inputs, self.dev)
+        scores = {"new": new, **self._old(model)}
+        if self.processes.first:
+            write_json(self.file, {"init": self.recipe.init, "words": len(model.vocabulary), "before": scores})
+
+    def after(self, best: Checkpoint) -> None:
+        """Measures the best model and reports both."""
+        model = best.load_model()
+        model.networks().to(self.processes.device)
+        scores = {"new": best.scores, **self._old(model)}
+        if not self.processes.first:
+            return
+        found: dict[str, Any] = json.loads(self.file.read_text(encoding="utf-8"))
+        write_json(self.file, {**found, "epoch": best.epoch, "after": scores})
+        for kind, after in scores.items():
+            changes = "  ".join(
+                f"{name} {found['before'][kind][name]:.1f} -> {after[name]:.1f}" for name in ("BLEU-4", "ROUGE-L", "CIDEr")
+            )
+            self.report.message(f"{kind} dev photos, before -> after: {changes}")
+
+    def _old(self, model: CaptionModel) -> dict[str, Scores]:
+        """Scores of the old dev photos, where there are any."""
+        if self.old is None:
+            return {}
+        scores, _ = self._validate(model, self._old_inputs(model), self.old.split("dev"))
+        return {"old": scores}
+
+    def _old_inputs(self, model: CaptionModel) -> Inputs:
+        assert self.old is not None  # checked by the caller
+        photos = self.old.photos
+        if self.recipe.encoder.trained != "none":  # another encoder each time: nothing to keep
+            return PixelInputs(photos, model.preprocessing)
+        names = sorted(sample.image for sample in self.old.split("dev"))
+        root = Path(self.recipe.encoder.cache) if self.recipe.encoder.cache else None
+        output = decoders.reads(model.decoder.config)
+        folder = cache_folder(root, model.encoder, names, output)
+
+        def progress(done: int, total: int) -> None:
+            self.report.progress("features of old photos", done, total)
+
+        with self.processes.first_ahead():
+            cache = extract(folder, model.encoder, model.preprocessing, photos, names, output=output, progress=progress)
+        return CachedInputs([cache])
+
+    def _validate(self, model: CaptionModel, inputs: Inputs, dev: tuple[Sample, ...]) -> tuple[Scores, Mapping[str, str]]:
+        return validate(model, inputs, dev, self.recipe, self.report, processes=self.processes)

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from showtell import metrics
-from showtell.data import Dataset, read_flickr8k
+from showtell.data import Dataset
+from showtell.data import read as read_dataset
 from showtell.decoding import Array, search
 from showtell.errors import OutputError, RecipeError
 from showtell.files import write_json
@@ -47,15 +48,16 @@ class Reporter(Protocol):
         """`done` of `total` steps of `what`."""
 
 
-def train(recipe: Recipe, data: Path, output: Path, *, resume: bool, report: Reporter) -> Checkpoint:
+def train(recipe: Recipe, data: Path, output: Path, *, resume: bool, report: Reporter, layout: str | None = None) -> Checkpoint:
     """Trains by `recipe` on the data set in `data`; the run's folder is `output`. Returns the best checkpoint.
 
-    Raises OutputError where `output` holds a run and `resume` is not set, RecipeError where it is resumed by another recipe.
+    The layout of `data` is recognised unless it is named. Raises OutputError where `output` holds a run and `resume`
+    is not set, RecipeError where it is resumed by another recipe.
     """
     _claim(output, recipe, resume)
     torch.manual_seed(recipe.seed)
-    dataset = _limited(read_flickr8k(data), recipe.training.max_photos)
-    if note := dataset.describe_missing():
+    dataset = _limited(read_dataset(data, layout), recipe.training.max_photos)
+    if note := dataset.describe_left_out():
         report.message(note)
     train_samples, dev_samples = dataset.split("train"), dataset.split("dev")
     captions = {s.image: [tokenize(caption) for caption in s.captions] for s in train_samples}
@@ -213,7 +215,7 @@ def _limited(dataset: Dataset, count: int) -> Dataset:
         return dataset
     splits: tuple[Split, ...] = ("train", "dev", "test")
     kept = [[s for s in dataset.samples if s.split == split][:count] for split in splits]
-    return Dataset(dataset.name, tuple(s for many in kept for s in many), dataset.photos, dataset.missing)
+    return replace(dataset, samples=tuple(s for many in kept for s in many))
 
 
 def _claim(output: Path, recipe: Recipe, resume: bool) -> None:

@@ -71,7 +71,7 @@ def test_broken_lines_name_file_and_line(copy: Path) -> None:
     split.unlink()
     with pytest.raises(DataError, match=r"Flickr_8k\.devImages\.txt"):
         read(copy)
-    with pytest.raises(DataError, match="no such folder"):
+    with pytest.raises(DataError, match="no such file or folder"):
         read(copy / "nowhere")
 
 

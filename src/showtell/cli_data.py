@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from showtell.console import Console
 
 if TYPE_CHECKING:
     from showtell.data import Columns
@@ -38,6 +42,55 @@ def _columns(image: str | None, caption: str | None, split: str | None) -> Colum
     from showtell.data import Columns
 
     return Columns(image, caption, split)
+
+
+@data.command()
+@click.argument("source", type=_path, metavar="DIR")
+@_reading
+@click.option("--json", "json_file", type=_path, metavar="FILE", help="Write all findings there; - is standard output.")
+@click.option("--html", "html_file", type=_path, metavar="FILE", help="Write a page with thumbnails there.")
+@click.option("--ignore", multiple=True, metavar="KIND", help="A kind of finding that is not wrong here; repeatable.")
+@click.option("--workers", type=click.IntRange(1), default=os.cpu_count() or 1, show_default="all cores", help="Threads.")
+def check(
+    source: Path,
+    layout: str | None,
+    image_column: str | None,
+    caption_column: str | None,
+    split_column: str | None,
+    json_file: Path | None,
+    html_file: Path | None,
+    ignore: tuple[str, ...],
+    workers: int,
+) -> int:
+    """Find what may be wrong with a data set's photos, captions and splits.
+
+    Exit status 0: nothing; 1: something was found; 2: wrong usage, or the data set cannot be read.
+    """
+    from showtell.data import list_entries
+    from showtell.data.check import KINDS
+    from showtell.data.check import check as run
+    from showtell.data.check_report import print_check, write_page
+    from showtell.files import write_json
+
+    if unknown := set(ignore) - set(KINDS):
+        raise click.UsageError(f"--ignore {sorted(unknown)[0]}: kinds are {', '.join(KINDS)}")
+    columns = _columns(image_column, caption_column, split_column)
+    with Console() as console:
+        found = run(
+            list_entries(source, layout, columns=columns),
+            workers=workers,
+            progress=lambda done, total: console.progress("checking photos", done, total),
+        )
+    if json_file == Path("-"):
+        click.echo(json.dumps(found.to_json(), indent=2))
+    else:
+        print_check(found)
+        if json_file is not None:
+            write_json(json_file, found.to_json())
+    if html_file is not None:
+        write_page(found, html_file)
+        click.echo(f"page: {html_file}", err=True)
+    return 1 if found.wrong(ignore) else 0
 
 
 @data.command()

@@ -32,8 +32,8 @@ def format_of(destination: Path) -> Format:
     found = _SUFFIXES.get(destination.suffix.lower())
     if found is None:
         raise OptionError(
-            f"{destination}: the suffix {destination.suffix!r} is of no format; end it with .jsonl, .json (COCO), .tar or nothing "
-            f"(a folder of tars), or name the format: {', '.join(get_args(Format))}"
+            f"{destination}: the suffix {destination.suffix!r} is of no format; end it with .jsonl, .json (COCO), .tar or "
+            f"nothing (a folder of tars), or name the format: {', '.join(get_args(Format))}"
         )
     return found
 
@@ -48,8 +48,8 @@ def convert(
 ) -> list[str]:
     """Writes the samples to `destination`, whose suffix says the format unless one is given.
 
-    The destination appears when it is whole. Returns why photos could not be copied into tars, one line each. Raises OutputError
-    where the destination is there already (a file may be overwritten) or cannot be written.
+    The destination appears when it is whole. Returns why photos could not be copied into tars, one line each. Raises
+    OutputError where the destination is there already (a file may be overwritten) or cannot be written.
     """
     format = format or format_of(destination)
     folder = format == "webdataset" and destination.suffix.lower() != ".tar"

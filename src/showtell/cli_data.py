@@ -139,3 +139,32 @@ def convert(
     captions = sum(len(sample.captions) for sample in dataset.samples)
     click.echo(f"{destination}: {len(dataset.samples) - len(failed)} photos, {captions} captions ({format_})", err=True)
     return 1 if failed else 0
+
+
+@data.command()
+@click.argument("name", type=click.Choice(["flickr8k"]))
+@click.argument("folder", type=_path, metavar="DIR")
+@click.option(
+    "--url",
+    envvar="SHOWTELL_FLICKR8K_URL",
+    metavar="URL",
+    help="Where the zip files are.  [default: the releases of jbrownlee/Datasets on GitHub; $SHOWTELL_FLICKR8K_URL]",
+)
+@click.option("--timeout", type=click.FloatRange(0.1), default=30.0, show_default=True, help="Seconds of silence at most.")
+@click.option("--retries", type=click.IntRange(0), default=5, show_default=True, help="Tries in a row that bring nothing.")
+def fetch(name: str, folder: Path, url: str | None, timeout: float, retries: int) -> int:
+    """Download a data set into DIR: flickr8k, 1.1 GB, photos for research use.
+
+    A download that broke off goes on where it stopped. Without a network, put Flickr8k_text.zip and Flickr8k_Dataset.zip into
+    DIR and run this: they are checked and unpacked.
+    """
+    from showtell.data.download import DownloadSettings
+    from showtell.data.fetch import FLICKR8K_URL, fetch_flickr8k
+
+    settings = DownloadSettings(timeout=timeout, retries=retries)
+    with Console() as console:
+        fetched = fetch_flickr8k(folder, url=url or FLICKR8K_URL, settings=settings, progress=console.progress)
+    found = "is there already" if fetched.already else "is there now"
+    click.echo(f"{folder}: {fetched.dataset.name} {found}, {len(fetched.dataset.samples):,} photos", err=True)
+    click.echo(f"next: showtell train flickr8k --data {folder} --output RUN_DIR", err=True)
+    return 0

@@ -112,7 +112,8 @@ def _section(check: Check, kind: str, items: list[Item]) -> str:
         for item in items[:MAX_CARDS]
     )
     more = f'<p class="soft">and {len(items) - MAX_CARDS:,} more</p>' if len(items) > MAX_CARDS else ""
-    return f'<h2 id="{kind}">{escape(KINDS[kind])} <span class="soft">{len(items):,}</span></h2><div class="grid">{cards}</div>{more}'
+    heading = f'<h2 id="{kind}">{escape(KINDS[kind])} <span class="soft">{len(items):,}</span></h2>'
+    return f'{heading}<div class="grid">{cards}</div>{more}'
 
 
 def _picture(check: Check, path: str) -> str:
@@ -142,5 +143,6 @@ def _svg(bars: list[tuple[str, int]]) -> str:
     )
     return (
         f'<svg viewBox="0 0 600 160" role="img" aria-label="Captions by number of words">{drawn}'
-        f'<line x1="0" x2="600" y1="{base}" y2="{base}"/><text x="600" y="12" text-anchor="end">highest bar: {highest:,}</text></svg>'
+        f'<line x1="0" x2="600" y1="{base}" y2="{base}"/>'
+        f'<text x="600" y="12" text-anchor="end">highest bar: {highest:,}</text></svg>'
     )

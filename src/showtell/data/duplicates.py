@@ -1,9 +1,9 @@
 """Photos that are equal or nearly so, found without comparing each with each.
 
-A photo's sign is a difference hash (Krawetz 2013, "Kind of Like That") of 128 bits, whether each cell of a small grey picture is
-brighter than its left and than its upper neighbour, and the small picture in colour, which is held against the other one where
-the hashes are alike. Hashes at most d bits apart agree wholly in one of d + 1 bands of bits (the pigeonhole principle), so only
-photos that share a band are compared (multi-index hashing, Norouzi et al. 2012).
+A photo's sign is a difference hash (Krawetz 2013, "Kind of Like That") of 128 bits, whether each cell of a small grey picture
+is brighter than its left and than its upper neighbour, and a small picture in colour, compared where hashes are alike. Hashes
+at most d bits apart agree wholly in one of d + 1 bands of bits (the pigeonhole principle), so only photos that share a band are
+compared (multi-index hashing, Norouzi et al. 2012).
 """
 
 from collections.abc import Iterable, Iterator
@@ -14,8 +14,8 @@ import numpy as np
 from showtell.image import Array
 
 SIDE = 36  # pixels of the picture that a sign is made from
-MAX_BITS = 12  # of 128 that may differ
-MAX_COLOUR = 8.0  # mean difference of the small pictures, of 255
+MAX_BITS = 16  # of 128 that may differ
+MAX_COLOUR = 16.0  # mean difference of the small pictures, of 255
 
 _GREY = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 _ONES = np.array([number.bit_count() for number in range(256)], np.uint8)
@@ -67,7 +67,7 @@ def _pairs(hashes: Array, colours: Array) -> Iterator[tuple[int, int]]:
     bits = np.unpackbits(hashes, axis=1)
     bands = MAX_BITS + 1
     for band in range(bands):
-        # Every 13th bit, so that a band sees the whole picture and skies do not all share one.
+        # Every 17th bit, so that a band sees the whole picture and skies do not all share one.
         taken = bits[:, band::bands].astype(np.int64)
         keys = taken @ (1 << np.arange(taken.shape[1]))
         order = np.argsort(keys, kind="stable")

@@ -6,12 +6,19 @@ import unicodedata
 MAX_WORDS = 50  # the longest of Flickr8k's 40,460 captions has 38
 
 # The commonest words without a meaning of their own. Some are of several languages; they decide nothing then.
-_ENGLISH = frozenset(
-    ["a", "an", "the", "and", "or", "of", "in", "on", "at", "to", "for", "with", "by", "from", "into", "over", "is", "are", "was", "were", "be", "being", "has", "have", "it", "its", "he", "she", "his", "her", "they", "their", "there", "this", "that", "these", "those", "as", "while", "who", "which", "up", "down", "out", "off", "near", "behind", "through", "not", "no", "one", "two"]
-)
-_OTHER = frozenset(
-    ["der", "die", "das", "ein", "eine", "einem", "einen", "und", "mit", "auf", "ist", "sind", "im", "dem", "den", "nicht", "vor", "zwei", "le", "la", "les", "un", "une", "des", "du", "et", "est", "sur", "dans", "avec", "deux", "au", "aux", "qui", "el", "los", "las", "una", "unos", "y", "en", "con", "de", "del", "sobre", "dos", "hay", "por", "que", "il", "lo", "gli", "di", "che", "uno", "sono", "nel", "nella", "sul", "per", "due", "o", "os", "um", "uma", "e", "do", "da", "dos", "das", "em", "na", "no", "com", "een", "het", "van", "op", "met", "zijn", "een", "twee"]
-)
+_ENGLISH = """
+    a an the and or of in on at to for with by from into over is are was were be being has have it its he she his her they their
+    there this that these those as while who which up down out off near behind through not no one two
+"""
+_OTHER = """
+    der die das ein eine einem einen und mit auf ist sind im dem den nicht vor zwei
+    le la les un une des du et est sur dans avec deux au aux qui
+    el los las una unos y en con de del sobre dos hay por que
+    il lo gli di che uno sono nel nella sul per due
+    o os um uma e do da dos das em na com
+    een het van op met zijn twee
+"""
+_ENGLISH_WORDS, _OTHER_WORDS = frozenset(_ENGLISH.split()), frozenset(_OTHER.split())
 _ENTITY = re.compile(r"&(#\d+|#x[0-9a-fA-F]+|amp|quot|apos|lt|gt|nbsp);")
 
 
@@ -34,11 +41,11 @@ def damage(caption: str) -> str | None:
 
 
 def is_foreign(caption: str) -> bool:
-    """Whether a caption looks as if it were not English: another script, or more of other languages' small words than of ours."""
+    """Whether a caption looks as if it were not English: by its script, or by other languages' small words."""
     letters = [character for character in caption if character.isalpha()]
     latin = sum(unicodedata.name(letter, "").startswith("LATIN") for letter in letters)
     if 2 * latin < len(letters):
         return True
     words = re.findall(r"[^\W\d_]+", caption.lower())
-    ours, theirs = sum(word in _ENGLISH for word in words), sum(word in _OTHER for word in words)
+    ours, theirs = sum(word in _ENGLISH_WORDS for word in words), sum(word in _OTHER_WORDS for word in words)
     return theirs >= 2 and theirs > 2 * ours

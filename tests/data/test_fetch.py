@@ -344,7 +344,7 @@ def test_flickr8k_arrives_whole_and_once(mirror, tmp_path):
     assert not fetched.already
     assert len(read(tmp_path / "data").samples) == 60
     assert names(tmp_path / "data") == ["Flickr8k"]
-    assert {("Flickr8k_Dataset.zip", True), ("unpacking Flickr8k_Dataset.zip", True)} <= seen
+    assert {("Flickr8k_Dataset.zip, MB", True), ("unpacking Flickr8k_Dataset.zip", True)} <= seen
     mirror.asked.clear()
     assert fetch_flickr8k(tmp_path / "data", url=mirror.url, settings=FAST).already
     assert mirror.asked == []

@@ -97,17 +97,17 @@ def _lacks(dataset: Dataset) -> bool:
     return len(dataset.missing) > 2
 
 
-def _named(progress: Progress | None, what: str) -> Callable[[int, int | None], None]:
+def _named(progress: Progress | None, what: str, unit: int = 1) -> Callable[[int, int | None], None]:
     def count(done: int, total: int | None) -> None:
         if progress:
-            progress(what, done, total or done)
+            progress(what, done // unit, (total or done) // unit)
 
     return count
 
 
 def _download(url: str, archive: Path, settings: DownloadSettings | None, progress: Progress | None) -> None:
     try:
-        download(url, archive, settings, _named(progress, archive.name))
+        download(url, archive, settings, _named(progress, f"{archive.name}, MB", unit=10**6))
     except FetchError as error:
         files = " and ".join(FLICKR8K_FILES)
         raise FetchError(

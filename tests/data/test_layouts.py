@@ -395,3 +395,14 @@ def test_a_layout_that_is_not_there_is_an_error(tmp_path, layout):
     put(tmp_path, photos())
     with pytest.raises(DataError):
         read(tmp_path, layout)
+
+
+def test_links_to_folders_are_followed_and_loops_end(tmp_path):
+    put(tmp_path / "elsewhere", photos())
+    put(tmp_path / "data", {"t.csv": f"image,caption\n{DOG},A dog .\n"})
+    (tmp_path / "data" / "photos").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "data" / "again").symlink_to(tmp_path / "data")
+    (tmp_path / "data" / "again2").symlink_to(tmp_path / "elsewhere")
+    dataset = read(tmp_path / "data")
+    assert [s.image for s in dataset.samples] == [DOG]
+    assert len(dataset.photos) == 3

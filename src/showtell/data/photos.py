@@ -2,7 +2,7 @@
 
 import os
 import tarfile
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -29,6 +29,20 @@ def is_photo(path: str) -> bool:
     """Whether a path has a photo's suffix and is not hidden, as the twins are that macOS adds to files."""
     name = PurePosixPath(path)
     return name.suffix.lower() in SUFFIXES and not name.name.startswith(".")
+
+
+def walk(folder: Path) -> Iterator[str]:
+    """Paths of all files below a folder, sorted, hidden ones left out. Links to folders are followed, each folder once."""
+    seen: set[tuple[int, int]] = set()
+    for root, folders, names in os.walk(folder, followlinks=True):
+        status = Path(root).stat()
+        if (status.st_dev, status.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
+        below = Path(root).relative_to(folder)
+        yield from ((below / name).as_posix() for name in sorted(names) if not name.startswith("."))
 
 
 def photos_of_tar(path: Path) -> Iterable[tuple[str, Place]]:
@@ -61,12 +75,9 @@ class PhotoStore:
         self._outside: dict[str, Place | None] = {}
         self._roots = [Path(folder) for folder in folders]
         for folder in self._roots:
-            for root, below_root, names in os.walk(folder):
-                below_root[:] = sorted(name for name in below_root if not name.startswith("."))
-                below = Path(root).relative_to(folder).as_posix()
-                for name in names:
-                    if is_photo(name):
-                        self.add(name if below == "." else f"{below}/{name}", Place(Path(root, name)))
+            for path in walk(folder):
+                if is_photo(path):
+                    self.add(path, Place(folder / path))
         for tar in tars:
             self.add_tar(tar)
 

@@ -1,13 +1,12 @@
 """The files of a data set as the layouts see them: a folder walked once, or one caption file that was named."""
 
-import os
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from showtell.data import parsing
-from showtell.data.photos import PhotoStore, is_photo
+from showtell.data.photos import PhotoStore, is_photo, walk
 from showtell.errors import DataError
 
 
@@ -22,16 +21,8 @@ class Tree:
         self.single = not path.is_dir()
         # COCO keeps its captions in a folder beside those of the photos.
         self.root = path if not self.single else path.parent.parent if path.parent.name == "annotations" else path.parent
-        self.files: tuple[str, ...] = (path.relative_to(self.root).as_posix(),) if self.single else tuple(self._walk())
+        self.files: tuple[str, ...] = (path.relative_to(self.root).as_posix(),) if self.single else tuple(walk(path))
         self._json: dict[str, Any] = {}
-
-    def _walk(self) -> list[str]:
-        found = []
-        for root, folders, names in os.walk(self.root):
-            folders[:] = [name for name in folders if not name.startswith((".", "__MACOSX"))]
-            below = Path(root).relative_to(self.root)
-            found += [(below / name).as_posix() for name in names if not name.startswith(".")]
-        return sorted(found)
 
     def where(self, test: Callable[[PurePosixPath], bool]) -> list[str]:
         """The files that pass a test of their path."""
@@ -62,5 +53,4 @@ class Tree:
 
     def photos(self) -> PhotoStore:
         """All photos at and below the root, those in tar files too."""
-        tars = (path for path in self.root.rglob("*.tar") if not path.name.startswith("."))
-        return PhotoStore(folders=[self.root], tars=sorted(tars))
+        return PhotoStore(folders=[self.root], tars=[self.root / path for path in walk(self.root) if path.endswith(".tar")])

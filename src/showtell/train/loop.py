@@ -56,9 +56,10 @@ def train(recipe: Recipe, data: Path, output: Path, *, resume: bool, report: Rep
     """
     _claim(output, recipe, resume)
     torch.manual_seed(recipe.seed)
-    dataset = _limited(read_dataset(data, layout), recipe.training.max_photos)
+    dataset = read_dataset(data, layout)
     if note := dataset.describe_left_out():
         report.message(note)
+    dataset = _limited(dataset, recipe.training.max_photos)
     train_samples, dev_samples = dataset.split("train"), dataset.split("dev")
     captions = {s.image: [tokenize(caption) for caption in s.captions] for s in train_samples}
     model, source = _model(recipe, captions)

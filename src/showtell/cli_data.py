@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -69,8 +68,7 @@ def check(
     from showtell.data import list_entries
     from showtell.data.check import KINDS
     from showtell.data.check import check as run
-    from showtell.data.check_report import print_check, write_page
-    from showtell.files import write_json
+    from showtell.data.check_report import print_check, to_json, write_json, write_page
 
     if unknown := set(ignore) - set(KINDS):
         raise click.UsageError(f"--ignore {sorted(unknown)[0]}: kinds are {', '.join(KINDS)}")
@@ -82,11 +80,11 @@ def check(
             progress=lambda done, total: console.progress("checking photos", done, total),
         )
     if json_file == Path("-"):
-        click.echo(json.dumps(found.to_json(), indent=2))
+        click.echo(to_json(found))
     else:
         print_check(found)
         if json_file is not None:
-            write_json(json_file, found.to_json())
+            write_json(found, json_file)
     if html_file is not None:
         write_page(found, html_file)
         click.echo(f"page: {html_file}", err=True)

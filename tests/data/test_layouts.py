@@ -1,16 +1,19 @@
 """Every layout, read from a small sample in its true format; splits; what is dropped; and errors that name the place."""
 
+import contextlib
 import io
 import json
 import shutil
+import sys
 import tarfile
 from collections import Counter
 
 import pytest
+from hypothesis import HealthCheck, given, settings, strategies
 
 from conftest import draw
 from showtell.data import LAYOUTS, Columns, read, recognise
-from showtell.errors import DataError, OptionError
+from showtell.errors import DataError, MissingExtraError, OptionError, ShowtellError
 
 DOG, MEN, CAT = "1000092795_0a1.jpg", "10002456.jpg", "2258277193_586949ec62.1.jpg"
 PHOTOS = {DOG: ("red", "square"), MEN: ("blue", "cross"), CAT: ("green", "fence")}
@@ -406,3 +409,61 @@ def test_links_to_folders_are_followed_and_loops_end(tmp_path):
     dataset = read(tmp_path / "data")
     assert [s.image for s in dataset.samples] == [DOG]
     assert len(dataset.photos) == 3
+
+
+def test_parquet_without_its_extra_says_what_to_install(tmp_path, monkeypatch):
+    put(tmp_path, {"t.parquet": b"PAR1", **photos()})
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    for path in (tmp_path, tmp_path / "t.parquet"):
+        with pytest.raises(MissingExtraError, match=r"pip install 'showtell\[parquet\]'"):
+            read(path)
+
+
+FRAGMENTS = (
+    *("image", "caption", "image,caption\n", "split", "train", "images", "annotations", "sentences", "filename", "id", DOG),
+    *('"', ",", "\t", "\n", "\r\n", "|", "#0\t", "{", "}", "[", "]", ":", "\\ud800", "\0", "\ufeff", "null", "1", "é", " "),
+)
+NAMES = (
+    "t.csv",
+    "t.tsv",
+    "t.jsonl",
+    "captions.txt",
+    "results.csv",
+    "x.token",
+    "c.json",
+    "metadata.jsonl",
+    "0.tar",
+    "t.parquet",
+)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=strategies.data())
+def test_no_file_brings_anything_but_our_errors(tmp_path, name, data):
+    sample = {
+        "t.csv": table(",").encode(),
+        "t.tsv": table("\t").encode(),
+        "t.jsonl": lines({"image": DOG, "captions": ["A dog ."], "split": "dev"}).encode(),
+        "captions.txt": captions_txt()["captions.txt"].encode(),
+        "results.csv": flickr30k()["results.csv"].encode(),
+        "x.token": token()["results_20130124.token"].encode(),
+        "c.json": json.dumps(
+            data.draw(strategies.sampled_from([karpathy(), coco()["annotations/captions_val2017.json"]]))
+        ).encode(),
+        "metadata.jsonl": lines({"file_name": DOG, "text": "A dog ."}).encode(),
+        "0.tar": webdataset()["00000.tar"],
+        "t.parquet": parquet()["captions.parquet"],
+    }[name]
+    for _ in range(data.draw(strategies.integers(1, 3))):
+        place = data.draw(strategies.integers(0, len(sample)))
+        length = data.draw(strategies.integers(0, 40))
+        inserted = data.draw(
+            strategies.one_of(strategies.binary(max_size=20), strategies.sampled_from(FRAGMENTS).map(str.encode))
+        )
+        sample = sample[:place] + inserted + sample[place + length :]
+    put(tmp_path, {name: sample, DOG: jpeg(DOG)})
+    for path in (tmp_path, tmp_path / name):
+        with contextlib.suppress(ShowtellError):
+            dataset = read(path)
+            json.dumps([s.captions for s in dataset.samples], ensure_ascii=False).encode()

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 from html import escape
 from importlib import resources
 from pathlib import Path
@@ -54,6 +55,16 @@ def print_check(check: Check, console: Console | None = None) -> None:
     console.print(table)
 
 
+def write_json(check: Check, path: Path) -> None:
+    """Writes all of it as JSON; paths that are not UTF-8 keep their bytes as escapes. Raises OutputError."""
+    _write(path, to_json(check))
+
+
+def to_json(check: Check) -> str:
+    """All of it as JSON text."""
+    return json.dumps(check.to_json(), indent=2)
+
+
 def write_page(check: Check, path: Path) -> None:
     """Writes all of it as one HTML file, photos included. Raises OutputError where it cannot be written."""
     page = Template(resources.files(__package__).joinpath("check.html").read_text(encoding="utf-8")).substitute(
@@ -72,10 +83,14 @@ def write_page(check: Check, path: Path) -> None:
         lengths=_svg(histogram(check.lengths)),
         findings="".join(_section(check, kind, items) for kind, items in check.findings.items()),
     )
+    _write(path, page)
+
+
+def _write(path: Path, text: str) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as temporary:
-            temporary.write_text(page, encoding="utf-8", errors="replace")
+            temporary.write_text(text, encoding="utf-8", errors="replace")
     except OSError as error:
         raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from None
 

@@ -150,7 +150,7 @@ def _write_tar(dataset: Dataset, path: Path, samples: Sequence[tuple[int, Sample
                 "split": sample.split,
             }
             _add(tar, f"{key}{suffix}", photo)
-            _add(tar, f"{key}.txt", sample.captions[0].encode("utf-8"))
+            _add(tar, f"{key}.txt", sample.captions[0].encode("utf-8", "replace"))
             _add(tar, f"{key}.json", _json(about).encode("utf-8"))
 
 

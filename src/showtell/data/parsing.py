@@ -87,6 +87,10 @@ def text(value: Any, place: str, what: str = "caption") -> str:
     """A value that must be a string."""
     if not isinstance(value, str):
         raise DataError(f"{place}: the {what} {value!r} is of type {type(value).__name__}; it must be a string")
+    try:
+        value.encode("utf-8", "surrogateescape")  # a path's bytes that are not UTF-8 come as such escapes
+    except UnicodeEncodeError:
+        raise DataError(f"{place}: the {what} {value!r} holds half of a surrogate pair, which is no character") from None
     return value
 
 

@@ -59,7 +59,7 @@ def members(path: Path) -> Iterable[tuple[str, Place]]:
             for member in tar:
                 if member.isfile():
                     yield member.name, Place(path, member.name, member.offset_data, member.size)
-    except (tarfile.TarError, OSError) as error:
+    except (tarfile.TarError, OSError, ValueError) as error:
         raise DataError(f"{path}: not a whole uncompressed tar file ({error}); unpack or fetch it again") from None
 
 

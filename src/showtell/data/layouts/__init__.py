@@ -20,7 +20,7 @@ from showtell.data.layouts import (
 )
 from showtell.data.layouts.base import Columns, Layout
 from showtell.data.tree import Tree
-from showtell.errors import DataError, OptionError
+from showtell.errors import DataError, MissingExtraError, OptionError
 
 LAYOUTS: dict[str, Layout] = {
     module.LAYOUT.name: module.LAYOUT
@@ -89,6 +89,8 @@ def _choose(tree: Tree, name: str | None, columns: Columns) -> Layout:
             raise OptionError(f"layout {name!r} is not known; known are {', '.join(LAYOUTS)}")
         return LAYOUTS[name]
     found = _recognise(tree, columns)
+    if not found and tree.with_suffix(".parquet") and not table.has_parquet():
+        raise MissingExtraError("parquet", f"{tree.path}: reading its .parquet files")
     if not found:
         looked = "; ".join(f"{layout.sign} ({layout.name})" for layout in LAYOUTS.values())
         raise DataError(f"{tree.path}: no data set is recognised. Looked for: {looked}. Name the layout with --layout")

@@ -12,7 +12,9 @@ from showtell.errors import DataError
 
 
 def _files(tree: Tree) -> list[str]:
-    return [file for file in tree.with_suffix(".txt") if _is_header(tree.first_line(file))]
+    # Other text files are not opened: there may be one beside each photo.
+    named = tree.where(lambda file: file.suffix.lower() == ".txt" and (tree.single or "captions" in file.stem.lower()))
+    return [file for file in named if _is_header(tree.first_line(file))]
 
 
 def _is_header(line: str) -> bool:

@@ -19,7 +19,7 @@ _ROW = re.compile(r"(?P<name>[^|]+?)\s*\|\s*\d+\s*(\||\s{2})(?P<caption>.*)")
 
 
 def _files(tree: Tree) -> list[str]:
-    return [file for file in tree.with_suffix(".csv", ".txt") if _is_header(tree.first_line(file))]
+    return [file for file in tree.with_suffix(".csv") if _is_header(tree.first_line(file))]
 
 
 def _is_header(line: str) -> bool:

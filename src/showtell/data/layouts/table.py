@@ -98,7 +98,7 @@ def has_columns(tree: Tree, file: str, columns: Columns) -> bool:
         return False
     if tree.single:
         return True  # what is wrong with it is said when it is read
-    if path.suffix.lower() == ".parquet" and find_spec("pyarrow") is None:
+    if path.suffix.lower() == ".parquet" and not has_parquet():
         return False
     names = _columns(path)
     try:
@@ -201,22 +201,32 @@ def _json_rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 
 def _parquet_rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    from pyarrow import ArrowException
+
     number = 0
-    for batch in _parquet(path).iter_batches():
-        for row in batch.to_pylist():
-            number += 1
-            yield f"{path}, row {number}", row
+    try:
+        for batch in _parquet(path).iter_batches():
+            for row in batch.to_pylist():
+                number += 1
+                yield f"{path}, row {number}", row
+    except (ArrowException, OSError) as error:
+        raise DataError(f"{path}, behind row {number}: broken Parquet ({error})") from None
 
 
 def _parquet(path: Path) -> Any:
-    try:
-        from pyarrow import ArrowException, parquet
-    except ImportError:
-        raise MissingExtraError("parquet", f"{path}: reading Parquet") from None
+    if not has_parquet():
+        raise MissingExtraError("parquet", f"{path}: reading Parquet")
+    from pyarrow import ArrowException, parquet
+
     try:
         return parquet.ParquetFile(path)
     except (ArrowException, OSError) as error:
         raise DataError(f"{path}: not a readable Parquet file ({error})") from None
+
+
+def has_parquet() -> bool:
+    """Whether the extra that reads Parquet is installed."""
+    return find_spec("pyarrow") is not None
 
 
 def _delimiter(path: Path) -> str:

@@ -127,10 +127,14 @@ def check(listing: Listing, *, workers: int = 1, progress: Callable[[int, int], 
     photos = _collect(listing, findings)
     seen: dict[str, _Seen] = {}
     with ThreadPoolExecutor(workers) as pool:
-        for path, found in zip(photos, pool.map(lambda path: _look(listing.photos, path), photos), strict=True):
-            seen[path] = found
-            if progress:
-                progress(len(seen), len(photos))
+        try:
+            for path, found in zip(photos, pool.map(lambda path: _look(listing.photos, path), photos), strict=True):
+                seen[path] = found
+                if progress:
+                    progress(len(seen), len(photos))
+        except BaseException:  # who interrupts a check does not wait for all other photos
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
     _judge_photos(photos, seen, findings)
     _judge_duplicates(photos, seen, findings)
     for path in sorted(set(listing.photos.paths) - photos.keys()):

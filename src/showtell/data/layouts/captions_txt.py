@@ -1,7 +1,7 @@
 """`captions.txt`, the form in which Flickr8k is passed around most: a table with commas and two columns, no splits.
 
 image,caption
-1000268201_693b08cb0e.jpg,A child in a pink dress is climbing up a set of stairs in an entry way .
+1000268201_693b08cb0e.jpg,A girl feeds ducks at a pond .
 """
 
 from showtell.data.dataset import Listing

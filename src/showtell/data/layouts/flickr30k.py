@@ -1,7 +1,7 @@
 """Flickr30k's `results.csv`, a table with bars between its cells; it has no splits.
 
 image_name| comment_number| comment
-1000092795.jpg| 0| Two young guys with shaggy hair look at their hands .
+1000092795.jpg| 0| Two dogs wait at a door .
 """
 
 import re

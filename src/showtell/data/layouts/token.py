@@ -1,6 +1,6 @@
 """Captions alone in the format of Flickr8k and Flickr30k, such as Flickr30k's `results_20130124.token`; it has no splits.
 
-1000092795.jpg#0<TAB>Two young guys with shaggy hair look at their hands .
+1000092795.jpg#0<TAB>Two dogs wait at a door .
 """
 
 from showtell.data.dataset import Listing

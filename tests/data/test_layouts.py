@@ -467,3 +467,12 @@ def test_no_file_brings_anything_but_our_errors(tmp_path, name, data):
         with contextlib.suppress(ShowtellError):
             dataset = read(path)
             json.dumps([s.captions for s in dataset.samples], ensure_ascii=False).encode()
+
+
+def test_paths_that_wander_mean_the_photo_they_lead_to(tmp_path):
+    names = [f"../photos/{DOG}", str(tmp_path / "photos" / MEN), f"x/../../photos/./{CAT}", f"photos/{DOG}"]
+    put(tmp_path, {"captions/t.csv": "image,caption\n" + "".join(f"{name},A thing .\n" for name in names), **photos("photos/")})
+    dataset = read(tmp_path)
+    assert [s.image for s in dataset.samples] == [f"photos/{name}" for name in (DOG, MEN, CAT)]
+    assert len(dataset.samples[0].captions) == 2
+    assert dataset.missing == ()

@@ -1,6 +1,7 @@
 """The photos of a data set, in folders and uncompressed tar files, found by path or by file name."""
 
 import os
+import posixpath
 import tarfile
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
@@ -108,6 +109,14 @@ class PhotoStore:
         """Paths of all photos below the folder."""
         return self._places.keys()
 
+    def below(self, name: str) -> str | None:
+        """The path of the photo at exactly `name`, from the folder or absolute, or None where that is not below the folder."""
+        path = posixpath.normpath(name)
+        if path.startswith("/"):
+            root = next((root for root in self._roots if Path(path).is_relative_to(root.absolute())), None)
+            path = Path(path).relative_to(root.absolute()).as_posix() if root else path
+        return path if path in self._places else None
+
     def find(self, name: str) -> str | None:
         """The path of the photo that `name` means, or None.
 
@@ -116,9 +125,8 @@ class PhotoStore:
         several photos are meant.
         """
         name = name.replace("\\", "/") if "\\" in name and name not in self._places else name
-        name = name.removeprefix("./")
-        if name in self._places:
-            return name
+        if (path := self.below(name)) is not None:
+            return path
         found = self._by_file_name.get(name.rsplit("/", 1)[-1], [])
         if "/" in name:
             found = [path for path in found if path.endswith("/" + name)]

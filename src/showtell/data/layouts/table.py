@@ -134,9 +134,8 @@ def _read(tree: Tree, columns: Columns) -> Listing:
 
 def _below(name: str, table: str, photos: PhotoStore) -> str:
     """The path from the root of a photo that a table names from its own folder; the name itself where there is none such."""
-    folder = PurePosixPath(table).parent
-    path = (folder / name.replace("\\", "/")).as_posix()
-    return path if folder.name and path in photos.paths else name
+    path = photos.below((PurePosixPath(table).parent / name.replace("\\", "/")).as_posix())
+    return name if path is None else path
 
 
 def _name(row: Mapping[str, Any], column: str, place: str) -> str:

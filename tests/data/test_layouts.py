@@ -66,7 +66,8 @@ def captions_txt():
 def flickr30k():
     # The last row as in the file itself: a bar is missing.
     rows = f'{DOG}| 0| A dog runs .\n{DOG}| 1| The "old" dog, brown, runs .\n{MEN}| 0| Two men sit .\n{CAT}| 4   A café cat .\n'
-    return {"results.csv": "image_name| comment_number| comment\n" + rows, **photos("flickr30k_images/")}
+    results = "image_name| comment_number| comment\n" + rows
+    return {"results.csv": results, "flickr30k_images/results.csv": results, **photos("flickr30k_images/")}
 
 
 def token():

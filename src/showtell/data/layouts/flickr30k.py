@@ -32,6 +32,8 @@ def _detect(tree: Tree, columns: Columns) -> bool:
 
 def _read(tree: Tree, columns: Columns) -> Listing:
     files = _files(tree)
+    if len({parsing.content(tree.root / file) for file in files}) == 1:
+        files = files[:1]  # Kaggle's archive has it twice
     if len(files) != 1:
         raise DataError(f"{tree.path}: {len(files)} tables begin with {'| '.join(_HEADER)}; give the path of one")
     path = tree.root / files[0]

@@ -57,7 +57,7 @@ def test_features_are_those_of_the_encoder_in_order(shapes: Path, tmp_path: Path
     cache = extract(tmp_path / "c", network, preprocessing, photos, photos.names(), batch_size=7)
     assert cache.array.shape == (60, 4, 256)
     assert cache.array.dtype == np.float16
-    [alone] = cache.rows(["red-cross-1.jpg"])
+    [alone] = cache.rows(["images/red-cross-1.jpg"])
     one = extract(tmp_path / "one", network, preprocessing, photos, ["red-cross-1.jpg"])
     assert np.allclose(cache.array[alone], one.array[0], atol=2e-3)
     assert len({row.tobytes() for row in cache.array}) == 60

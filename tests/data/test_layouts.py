@@ -477,3 +477,16 @@ def test_paths_that_wander_mean_the_photo_they_lead_to(tmp_path):
     assert [s.image for s in dataset.samples] == [f"photos/{name}" for name in (DOG, MEN, CAT)]
     assert len(dataset.samples[0].captions) == 2
     assert dataset.missing == ()
+
+
+def test_names_in_tars_may_be_odd_or_given_twice(tmp_path):
+    def sample(key, image):
+        about = {"image": image, "captions": ["A thing ."]}
+        return {f"{key}.jpg": jpeg(DOG), f"{key}.json": json.dumps(about).encode()}
+
+    names = ["./a.jpg", "a.jpg", "x//../b.jpg", "/c.jpg", "d\\e.jpg", 7]
+    members = {k: v for number, name in enumerate(names) for k, v in sample(f"{number}", name).items()}
+    put(tmp_path, {"0.tar": tar(members)})
+    dataset = read(tmp_path)
+    assert [s.image for s in dataset.samples] == ["./a.jpg", "0.tar/1.jpg", "x//../b.jpg", "/c.jpg", "d\\e.jpg", "0.tar/5.jpg"]
+    assert all(dataset.photos.read(s.image) == jpeg(DOG) for s in dataset.samples)

@@ -137,7 +137,7 @@ def check(listing: Listing, *, workers: int = 1, progress: Callable[[int, int], 
             raise
     _judge_photos(photos, seen, findings)
     _judge_duplicates(photos, seen, findings)
-    for path in sorted(set(listing.photos.paths) - photos.keys()):
+    for path in sorted(set(listing.photos.names()) - photos.keys()):
         findings["unused-photo"].append(Item((path,), path))
     tokens = _judge_captions(photos, findings)
     for reason, names in listing.skipped.items():

@@ -3,7 +3,7 @@
 import os
 import posixpath
 import tarfile
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -84,6 +84,7 @@ class PhotoStore:
 
     def add(self, path: str, place: Place) -> None:
         """Takes up a photo; the first of a path stays."""
+        path = posixpath.normpath(path)
         if path not in self._places:
             self._places[path] = place
             self._by_file_name.setdefault(path.rsplit("/", 1)[-1], []).append(path)
@@ -103,11 +104,6 @@ class PhotoStore:
     def names(self) -> list[str]:
         """Paths of all photos, sorted."""
         return sorted(self._places)
-
-    @property
-    def paths(self) -> Collection[str]:
-        """Paths of all photos below the folder."""
-        return self._places.keys()
 
     def below(self, name: str) -> str | None:
         """The path of the photo at exactly `name`, from the folder or absolute, or None where that is not below the folder."""

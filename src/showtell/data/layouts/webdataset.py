@@ -49,7 +49,7 @@ def _read(tree: Tree, columns: Columns) -> Listing:
             if not isinstance(about, dict):
                 raise DataError(f"{place}: its JSON is no object")
             name = about.get("image")
-            if not isinstance(name, str) or name in photos.paths:
+            if not isinstance(name, str) or photos.below(name) is not None:
                 name = f"{file}/{key}.{kind}"
             photos.add(name, parts[kind])
             split = as_split(about.get("split"), place) or split_of_file(file)

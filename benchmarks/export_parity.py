@@ -15,7 +15,7 @@ import torch
 
 import showtell
 from showtell import metrics
-from showtell.data import read_flickr8k
+from showtell.data import read
 from showtell.decoding import search
 from showtell.evaluation.run import caption_split
 from showtell.export import calibration_inputs, export
@@ -34,7 +34,7 @@ def main() -> None:
     arguments = parser.parse_args()
     found = checkpoint.find(arguments.checkpoint)
     model = found.load_model()
-    dataset = read_flickr8k(arguments.data)
+    dataset = read(arguments.data)
     with tempfile.TemporaryDirectory() as temporary:
         folders = {kind: Path(temporary) / kind for kind in ("float32", "int8")}
         export(found, folders["float32"])

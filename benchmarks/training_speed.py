@@ -32,7 +32,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from showtell.data import read_flickr8k
+from showtell.data import read as read_dataset
 from showtell.nn.attention_lstm import AttentionLSTM, DecoderConfig, lstm_cell
 from showtell.nn.captioner import CaptionModel
 from showtell.nn.resnet import ResNet, ResNetConfig
@@ -191,7 +191,7 @@ def main() -> None:
 
     recipe = Recipe.load("flickr8k")
     cache = open_cache(arguments.cache)
-    samples = read_flickr8k(arguments.data).split("train")
+    samples = read_dataset(arguments.data).split("train")
     vocabulary = Vocabulary.from_captions(
         (tokenize(text) for sample in samples for text in sample.captions), recipe.vocabulary.min_count
     )

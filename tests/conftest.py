@@ -115,8 +115,8 @@ def int8_bundle(learnt: Path, shapes: Path, tmp_path_factory: pytest.TempPathFac
 def dev_run(flickr8k: Path):
     """The embedded model's captions of the real dev photos, beam 3."""
     import showtell
-    from showtell.data import read_flickr8k
+    from showtell.data import read
     from showtell.evaluation.run import caption_split
 
     captioner = showtell.load()
-    return caption_split(captioner, read_flickr8k(flickr8k), "dev", captioner.options(beam_size=3))
+    return caption_split(captioner, read(flickr8k), "dev", captioner.options(beam_size=3))

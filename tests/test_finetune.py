@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from showtell.data import read_flickr8k
+from showtell.data import read as read_dataset
 from showtell.errors import DataError, RecipeError
 from showtell.nn.attention_lstm import AttentionLSTM, DecoderConfig
 from showtell.train import checkpoint
@@ -108,8 +108,8 @@ def test_a_resumed_run_keeps_what_was_measured_before(run: Path, shapes: Path) -
 
 
 def test_replay_draws_old_train_photos_alone(shapes: Path, tmp_path: Path) -> None:
-    new, old = read_flickr8k(rings(tmp_path / "rings")), read_flickr8k(shapes)
-    mixed = with_replay(new, tmp_path / "rings", old, shapes, 0.5, seed=1)
+    new, old = read_dataset(rings(tmp_path / "rings")), read_dataset(shapes)
+    mixed = with_replay(new, old, 0.5, seed=1)
     added = set(mixed.split("train")) - set(new.split("train"))
     assert len(added) == 4  # of 8 new ones, half as many
     assert added <= set(old.split("train"))
@@ -117,10 +117,10 @@ def test_replay_draws_old_train_photos_alone(shapes: Path, tmp_path: Path) -> No
     assert mixed.photos.read("white-ring-0.png") == new.photos.read("white-ring-0.png")
     name = next(iter(added)).image
     assert mixed.photos.read(name) == old.photos.read(name)
-    assert with_replay(new, tmp_path / "rings", old, shapes, 0.5, seed=1).samples == mixed.samples
-    assert with_replay(new, tmp_path / "rings", old, shapes, 100, seed=1).split("train")[8:] == old.split("train")
+    assert with_replay(new, old, 0.5, seed=1).samples == mixed.samples
+    assert with_replay(new, old, 100, seed=1).split("train")[8:] == old.split("train")
     with pytest.raises(DataError, match="rename one"):
-        with_replay(old, shapes, old, shapes, 1, seed=1)
+        with_replay(old, old, 1, seed=1)
 
 
 def test_what_is_missing_is_said(shapes: Path, tmp_path: Path) -> None:

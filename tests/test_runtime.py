@@ -12,7 +12,7 @@ from PIL import Image
 import showtell
 from conftest import draw
 from showtell.bundle import FILES, Bundle
-from showtell.data import read_flickr8k
+from showtell.data import read
 from showtell.decoding import search
 from showtell.errors import BundleError, ImageError, OptionError, OutputError
 from showtell.export import calibration_inputs, export
@@ -181,7 +181,7 @@ def test_export_refuses_what_it_cannot_do(learnt: Path, float_bundle: Path, tmp_
 def test_calibration_uses_train_photos_only(learnt: Path, flickr8k: Path) -> None:
     inputs = calibration_inputs(checkpoint.find(learnt), flickr8k, 5)
     assert [photo.shape for photo in inputs] == [(3, 224, 224)] * 5
-    dataset = read_flickr8k(flickr8k)
+    dataset = read(flickr8k)
     first = min(sample.image for sample in dataset.split("train"))
     preprocessing = checkpoint.find(learnt).load_model().preprocessing
     pixels = to_pixels(read_rgb(dataset.photos.read(first)), preprocessing)

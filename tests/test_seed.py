@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import showtell
-from showtell.data import read_flickr8k
+from showtell.data import read as read_dataset
 from showtell.decoding import search
 from showtell.errors import CheckpointError, OptionError, RecipeError
 from showtell.export import export
@@ -137,7 +137,7 @@ def test_decoders_are_told_apart_by_kind(run: Path, tmp_path: Path) -> None:
 
 
 def test_pooled_features_are_the_mean_over_the_grid(shapes: Path, tmp_path: Path) -> None:
-    photos = read_flickr8k(shapes).photos
+    photos = read_dataset(shapes).photos
     torch.manual_seed(0)
     network, preprocessing, names = ResNet(ResNetConfig("v1.5", width=8)), Preprocessing(size=64), photos.names()[:20]
     grid = extract(tmp_path / "grid", network, preprocessing, photos, names)
@@ -170,7 +170,7 @@ def test_recipe_learns_the_shapes_by_heart(run: Path, shapes: Path, tmp_path: Pa
     best = checkpoint.best(run)
     model = best.load_model()
     photo = "blue-square-2.jpg"  # of dev: never trained on
-    features = extract(tmp_path / "one", model.encoder, model.preprocessing, read_flickr8k(shapes).photos, [photo])
+    features = extract(tmp_path / "one", model.encoder, model.preprocessing, read_dataset(shapes).photos, [photo])
     options = Recipe.load("seed").validation
     assert (options.beam_size, options.max_length) == (1, 33)
     [[found]] = search(
@@ -183,7 +183,7 @@ def test_bundle_without_attention_captions_as_the_checkpoint(run: Path, shapes: 
     found = checkpoint.best(run)
     export(found, tmp_path / "bundle")
     captioner, model = showtell.load(tmp_path / "bundle"), found.load_model()
-    dataset = read_flickr8k(shapes)
+    dataset = read_dataset(shapes)
     names = [sample.image for sample in dataset.split("dev")]
     pixels = np.stack([to_pixels(read_rgb(dataset.photos.read(name)), model.preprocessing) for name in names])
     features = captioner.features(pixels)

@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from torch import Tensor
 
 from showtell.cli import Console, cli
-from showtell.data import read_flickr8k
+from showtell.data import read as read_dataset
 from showtell.errors import CacheError, CheckpointError, OptionError, OutputError, RecipeError, TrainingError
 from showtell.nn.captioner import CaptionModel
 from showtell.train import checkpoint, trainer
@@ -304,7 +304,7 @@ def test_the_average_is_what_is_measured_and_saved(shapes: Path, cache: Path, tm
     assert not torch.allclose(averaged, raw)
     kept = checkpoint.load_tensors(last.path / "training.safetensors")
     assert any(torch.equal(value, raw) for key, value in kept.items() if key.startswith("raw."))
-    model, dataset = last.load_model(), read_flickr8k(shapes)
+    model, dataset = last.load_model(), read_dataset(shapes)
     dev = dataset.split("dev")
     inputs = photo_inputs(
         recipe.model_copy(update={"encoder": recipe.encoder.model_copy(update={"cache": str(tmp_path / "dev")})}),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from showtell.data import read_flickr8k
+from showtell.data import read
 from showtell.decoding import search
 from showtell.errors import CacheError, CheckpointError, MissingWeightsError, OutputError, RecipeError
 from showtell.image import Preprocessing
@@ -55,12 +55,12 @@ def encoder(width: int = 8) -> ResNet:
 
 
 def test_features_are_those_of_the_encoder_in_order(shapes: Path, tmp_path: Path) -> None:
-    photos = read_flickr8k(shapes).photos
+    photos = read(shapes).photos
     network, preprocessing = encoder(), Preprocessing(size=64, scale=1 / 255)
     cache = extract(tmp_path / "c", network, preprocessing, photos, photos.names(), batch_size=7)
     assert cache.array.shape == (60, 4, 256)
     assert cache.array.dtype == np.float16
-    [alone] = cache.rows(["red-cross-1.jpg"])
+    [alone] = cache.rows(["images/red-cross-1.jpg"])
     one = extract(tmp_path / "one", network, preprocessing, photos, ["red-cross-1.jpg"])
     assert np.allclose(cache.array[alone], one.array[0], atol=2e-3)
     assert len({row.tobytes() for row in cache.array}) == 60
@@ -69,7 +69,7 @@ def test_features_are_those_of_the_encoder_in_order(shapes: Path, tmp_path: Path
 
 
 def test_interrupted_extraction_goes_on_where_it_stopped(shapes: Path, tmp_path: Path) -> None:
-    photos = read_flickr8k(shapes).photos
+    photos = read(shapes).photos
     network, preprocessing = encoder(), Preprocessing(size=64, scale=1 / 255)
 
     def stop(done: int, total: int) -> None:
@@ -88,7 +88,7 @@ def test_interrupted_extraction_goes_on_where_it_stopped(shapes: Path, tmp_path:
 
 
 def test_caches_are_never_mixed(shapes: Path, tmp_path: Path) -> None:
-    photos = read_flickr8k(shapes).photos
+    photos = read(shapes).photos
     preprocessing = Preprocessing(size=32)
     names = photos.names()[:4]
     extract(tmp_path / "c", encoder(), preprocessing, photos, names)
@@ -161,7 +161,7 @@ def test_training_learns_the_shapes_by_heart(learnt: Path, shapes: Path) -> None
     best = checkpoint.best(learnt)
     assert best.scores["CIDEr"] > 300
     model = best.load_model()
-    dataset = read_flickr8k(shapes)
+    dataset = read(shapes)
     photo = "blue-square-2.jpg"  # of dev: never trained on
     features = extract(learnt.parent / "again", model.encoder, model.preprocessing, dataset.photos, [photo])
     [[found]] = search(TorchStepModel(model.decoder), features.array, SEARCH_TOKENS, DecodeOptions(beam_size=3))
@@ -210,7 +210,7 @@ def test_the_last_stage_is_tuned_and_nothing_else_of_the_encoder(learnt: Path, s
     assert "layer4.0.conv1.weight" in changed
     assert not any("running" in name for name in changed)  # ImageNet's statistics stay
     # What was measured over cached third-stage outputs is what the whole encoder gives.
-    dataset = read_flickr8k(shapes)
+    dataset = read(shapes)
     names = [sample.image for sample in dataset.split("dev")]
     grid = extract(tmp_path / "grid", after.encoder, after.preprocessing, dataset.photos, names)
     scores, _ = validate(after, CachedInputs([grid]), dataset.split("dev"), recipe, Log())

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from showtell.data import read_flickr8k
+from showtell.data import read as read_dataset
 from showtell.errors import CacheError, RecipeError
 from showtell.image import Preprocessing
 from showtell.nn.attention_lstm import AttentionLSTM, DecoderConfig
@@ -108,7 +108,7 @@ def test_photos_whose_captions_tell_left_from_right_are_not_mirrored() -> None:
 
 
 def test_each_view_has_a_cache_of_its_own(shapes: Path, tmp_path: Path) -> None:
-    photos, network, names = read_flickr8k(shapes).photos, encoder(), read_flickr8k(shapes).photos.names()[:6]
+    photos, network, names = read_dataset(shapes).photos, encoder(), read_dataset(shapes).photos.names()[:6]
     plain = extract(tmp_path / "plain", network, SMALL, photos, names)
     view = View(augmentation(), 2)
     other = extract(tmp_path / "view", network, SMALL, photos, names, view=view)
@@ -183,7 +183,7 @@ def model_of(recipe: Recipe) -> CaptionModel:
 def test_frozen_part_and_trained_stages_make_the_whole_encoder(stage: str, shapes: Path, tmp_path: Path) -> None:
     sets = [f"encoder.trained={stage}", f"encoder.cache={tmp_path}", "encoder.stage_decay=0.5", "encoder.learning_rate=8e-5"]
     recipe = Recipe.load("debug", sets)
-    model, dataset = model_of(recipe), read_flickr8k(shapes)
+    model, dataset = model_of(recipe), read_dataset(shapes)
     names = [sample.image for sample in dataset.split("train")[:4]]
     small = type(dataset)("small", dataset.samples, dataset.photos)
     inputs = photo_inputs(recipe, model, small, names, Log()).at(1)

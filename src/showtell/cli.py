@@ -12,17 +12,17 @@ import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
+from showtell.cli_data import data as data_commands
+from showtell.cli_data import layout as _layout
+from showtell.console import Console
 from showtell.errors import MissingExtraError, OutputError, ShowtellError
 from showtell.types import DecodeOptions
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
-
     from showtell.data import PhotoStore
     from showtell.evaluation import Evaluation
 
@@ -59,6 +59,8 @@ def main() -> None:
 def cli() -> None:
     """Captions images: one photo or millions, with the model inside this package or with your own."""
 
+
+cli.add_command(data_commands)
 
 _path = click.Path(path_type=Path)
 _model = click.option("--model", metavar="DIR_OR_NAME", help="A bundle's folder or name.  [default: the embedded model]")
@@ -162,13 +164,20 @@ def caption(
 
 @cli.command()
 @click.argument("recipe", metavar="RECIPE", required=False)
-@click.option("--data", type=_path, metavar="DIR", help="Flickr8k in its official layout.")
+@click.option("--data", type=_path, metavar="DIR", help="A data set, in any of the usual layouts.")
+@_layout
 @click.option("--output", type=_path, metavar="RUN_DIR", help="The run's folder.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a key of the recipe; repeatable.")
 @click.option("--resume", is_flag=True, help="Go on from the newest checkpoint in RUN_DIR.")
 @click.option("--list", "list_", is_flag=True, help="List the recipes; with RECIPE, its keys, values and what they mean.")
 def train(
-    recipe: str | None, data: Path | None, output: Path | None, overrides: tuple[str, ...], resume: bool, list_: bool
+    recipe: str | None,
+    data: Path | None,
+    layout: str | None,
+    output: Path | None,
+    overrides: tuple[str, ...],
+    resume: bool,
+    list_: bool,
 ) -> int:
     """Train a captioner by RECIPE: `flickr8k`, `debug`, or a .toml file of your own.
 
@@ -187,12 +196,13 @@ def train(
         from showtell.train.loop import train as run
 
     with Console() as console:
-        run(chosen, data, output, resume=resume, report=console)
+        run(chosen, data, output, resume=resume, report=console, layout=layout)
     return DONE
 
 
 @cli.command()
-@click.option("--data", type=_path, metavar="DIR", help="Caption a data set's photos and score that (Flickr8k's layout).")
+@click.option("--data", type=_path, metavar="DIR", help="Caption a data set's photos and score that.")
+@_layout
 @click.option("--split", type=click.Choice(["train", "dev", "test"]), help="Of --data or --references.  [default: dev, or all]")
 @_model
 @_search_options
@@ -211,6 +221,7 @@ def train(
 @_device
 def evaluate(
     data: Path | None,
+    layout: str | None,
     split: Any,
     model: str | None,
     candidates: Path | None,
@@ -249,7 +260,7 @@ def evaluate(
     store: PhotoStore | None
     if data is not None:
         result, store, failed = _evaluate_model(
-            data, split or "dev", names, model, search, batch_size=batch_size, threads=threads, device=device
+            data, layout, split or "dev", names, model, search, batch_size=batch_size, threads=threads, device=device
         )
     else:
         assert candidates is not None  # checked above
@@ -266,19 +277,27 @@ def evaluate(
 
 
 def _evaluate_model(
-    data: Path, split: Any, metrics: list[str], model: str | None, search: dict[str, Any], *, batch_size: int, **load: Any
+    data: Path,
+    layout: str | None,
+    split: Any,
+    metrics: list[str],
+    model: str | None,
+    search: dict[str, Any],
+    *,
+    batch_size: int,
+    **load: Any,
 ) -> tuple[Evaluation, PhotoStore, int]:
     """A model's captions of a data set's split, measured; the photos; and how many of them could not be read."""
     from showtell import evaluation as ev
-    from showtell.data import read_flickr8k
+    from showtell.data import read as read_dataset
     from showtell.evaluation.run import caption_split
     from showtell.runtime import load as load_model
 
-    dataset = read_flickr8k(data)
+    dataset = read_dataset(data, layout)
     captioner = load_model(model, **load)
     options = captioner.options(**search)
     with Console() as console:
-        if note := dataset.describe_missing():
+        if note := dataset.describe_left_out():
             console.message(note)
         run = caption_split(captioner, dataset, split, options, batch_size=batch_size, progress=console.progress)
         for reason in run.failed.values():
@@ -302,6 +321,7 @@ def _evaluate_model(
     metavar="DIR",
     help="For int8: photos to measure ranges on, a folder of them or a data set (its train photos).",
 )
+@_layout
 @click.option("--calibration-photos", type=click.IntRange(1), default=96, show_default=True, help="How many of them.")
 @click.option("--name", help="The bundle's name.  [default: its folder's]")
 @click.option("--licence", default="", help="Terms of the weights, kept in the bundle.")
@@ -311,6 +331,7 @@ def export(
     output: Path,
     quantize: Any,
     calibration: Path | None,
+    layout: str | None,
     calibration_photos: int,
     name: str | None,
     licence: str,
@@ -326,61 +347,15 @@ def export(
         from showtell.train.checkpoint import find
 
     found = find(checkpoint)
-    photos = calibration_inputs(found, calibration, calibration_photos) if calibration and quantize == "int8" else []
+    photos = []
+    if calibration and quantize == "int8":
+        photos = calibration_inputs(found, calibration, calibration_photos, layout)
     options = DecodeOptions(**found.config["recipe"]["validation"]).updated(**search)
     run(found, output, quantize=quantize, calibration=photos, search=options, name=name, licence=licence)
     size = sum(file.stat().st_size for file in output.iterdir())
     click.echo(f"{output}: {size / 1e6:.1f} MB, from {found.path}", err=True)
     click.echo(f"next: showtell caption PHOTO --model {output}", err=True)
     return DONE
-
-
-class Console:
-    """Messages and progress on standard error: a live bar on a terminal, plain lines elsewhere."""
-
-    def __init__(self, shown: bool = True) -> None:
-        self._shown = shown and sys.stderr.isatty()
-        self._bar: Progress | None = None
-        self._task: TaskID | None = None
-        self._what = ""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-
-    def message(self, text: str) -> None:
-        """A line on standard error, above the bar."""
-        if self._bar is not None:
-            self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
-        else:
-            click.echo(text, err=True)
-
-    def progress(self, what: str, done: int, total: int, note: str = "") -> None:
-        """Shows `done` of `total` steps of `what`."""
-        if not self._shown:
-            return
-        if self._bar is None:
-            from rich import progress as rich_progress
-            from rich.console import Console as RichConsole
-
-            self._bar = rich_progress.Progress(
-                rich_progress.TextColumn("{task.description}"),
-                rich_progress.BarColumn(),
-                rich_progress.MofNCompleteColumn(),
-                rich_progress.TimeRemainingColumn(),
-                rich_progress.TextColumn("{task.fields[note]}"),
-                console=RichConsole(stderr=True),
-                transient=True,
-            )
-            self._bar.start()
-        if self._task is None or self._what != what:
-            if self._task is not None:
-                self._bar.remove_task(self._task)
-            self._task, self._what = self._bar.add_task(what, total=total, note=note), what
-        self._bar.update(self._task, completed=done, total=total, note=note)
 
 
 def _sink(kind: str, stream: TextIO, *, single: bool) -> Any:

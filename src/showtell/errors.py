@@ -25,6 +25,10 @@ class DataError(ShowtellError, ValueError):
     """A data set is missing something or has a broken line."""
 
 
+class FetchError(ShowtellError, OSError):
+    """A download failed, or what came is not what was asked for."""
+
+
 class WeightsError(ShowtellError, ValueError):
     """Weights do not fit the network that they were meant for."""
 

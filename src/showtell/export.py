@@ -26,8 +26,8 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from showtell import bundle
-from showtell.data import PhotoStore, read_flickr8k
-from showtell.data.flickr8k import TOKEN_FILE
+from showtell.data import PhotoStore, recognise
+from showtell.data import read as read_dataset
 from showtell.decoding import Array
 from showtell.errors import DataError, OutputError
 from showtell.files import sync
@@ -93,11 +93,11 @@ def export(
         sync(output.parent)
 
 
-def calibration_inputs(checkpoint: Checkpoint, source: Path, count: int) -> list[Array]:
+def calibration_inputs(checkpoint: Checkpoint, source: Path, count: int, layout: str | None = None) -> list[Array]:
     """`count` photos below `source` as model input: of the train split where `source` is a data set, evenly spread."""
     preprocessing = Preprocessing.from_json(checkpoint.config["preprocessing"])
-    if any(source.rglob(TOKEN_FILE)):
-        dataset = read_flickr8k(source)
+    if layout or recognise(source):
+        dataset = read_dataset(source, layout)
         photos, names = dataset.photos, sorted(sample.image for sample in dataset.split("train"))
     else:
         photos = PhotoStore(folders=[source], tars=sorted(source.rglob("*.tar")))

@@ -1,6 +1,12 @@
-"""Data sets: photos with reference captions and splits."""
+"""Data sets: photos with reference captions and splits, in whichever of the usual layouts they come.
 
-from showtell.data.dataset import Dataset, PhotoStore
-from showtell.data.flickr8k import read_flickr8k
+dataset = read("flickr8k")  # a folder or a caption file
+dataset.split("train")[0].captions
+"""
 
-__all__ = ["Dataset", "PhotoStore", "read_flickr8k"]
+from showtell.data.dataset import Dataset
+from showtell.data.layouts import LAYOUTS, list_entries, read, recognise
+from showtell.data.layouts.base import Columns
+from showtell.data.photos import PhotoStore
+
+__all__ = ["LAYOUTS", "Columns", "Dataset", "PhotoStore", "list_entries", "read", "recognise"]

@@ -1,93 +1,49 @@
-"""A data set in memory: samples that name their photos, and a store that reads a photo's bytes by name."""
+"""A data set in memory: samples that name their photos, a store that reads them, and what was left out on the way."""
 
-import os
-import tarfile
-from collections.abc import Iterable
-from dataclasses import dataclass
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import get_args
 
-from showtell.errors import DataError, ImageError
-from showtell.image import SUFFIXES
+from showtell.data.entries import Entry
+from showtell.data.photos import PhotoStore
+from showtell.errors import DataError
 from showtell.types import Sample, Split
 
-
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """Where a photo's bytes lie: `size` bytes from `offset` of `file`."""
-
-    file: Path
-    offset: int
-    size: int
+SPLITS: tuple[Split, ...] = get_args(Split)
+RANDOM_SPLITS: Mapping[Split, float] = {"train": 0.8, "dev": 0.1, "test": 0.1}
 
 
-class PhotoStore:
-    """Photos by file name, from folders (searched recursively) and uncompressed tar files.
+@dataclass(frozen=True)
+class Listing:
+    """What a layout's files say, before it is held against the photos.
 
-    Tar members are indexed once and then read in place, so nothing is unpacked and any number of processes may read.
+    `skipped` counts what the files mark as of no use, by reason; names tell which.
     """
 
-    def __init__(self, folders: Iterable[Path] = (), tars: Iterable[Path] = ()) -> None:
-        self._places: dict[str, _Place] = {}
-        for folder in folders:
-            for root, _, names in os.walk(folder):
-                for name in names:
-                    if Path(name).suffix.lower() in SUFFIXES:
-                        path = Path(root, name)
-                        self._places.setdefault(name, _Place(path, 0, path.stat().st_size))
-        for tar in tars:
-            self._index(tar)
-
-    def _index(self, path: Path) -> None:
-        try:
-            with tarfile.open(path, "r:") as tar:  # "r:" is uncompressed only: a compressed one cannot be read in place
-                for member in tar:
-                    name = Path(member.name).name
-                    if member.isfile() and Path(name).suffix.lower() in SUFFIXES:
-                        self._places.setdefault(name, _Place(path, member.offset_data, member.size))
-        except (tarfile.TarError, OSError) as error:
-            raise DataError(f"{path}: not a whole uncompressed tar file ({error}); unpack or fetch it again") from None
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._places
-
-    def __len__(self) -> int:
-        return len(self._places)
-
-    def names(self) -> list[str]:
-        """File names of all photos, sorted."""
-        return sorted(self._places)
-
-    def size(self, name: str) -> int:
-        """Length of the photo's file in bytes."""
-        return self._places[name].size
-
-    def read(self, name: str) -> bytes:
-        """The photo's encoded bytes. Raises ImageError where it is absent or cut short."""
-        place = self._places.get(name)
-        if place is None:
-            raise ImageError("not-found", f"{name}: no such photo in the data set")
-        try:
-            with open(place.file, "rb") as file:
-                file.seek(place.offset)
-                data = file.read(place.size)
-        except OSError as error:
-            raise ImageError("unreadable", f"{place.file}: {error.strerror or error}") from None
-        if len(data) != place.size:
-            raise ImageError("truncated", f"{place.file}: photo {name} is cut short")
-        return data
+    name: str
+    root: Path
+    entries: Sequence[Entry]
+    photos: PhotoStore
+    skipped: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Dataset:
     """Samples whose photos are present, and what was left out.
 
-    `missing` names the photos that a split lists and the disk lacks.
+    `missing` names the photos that are listed and not there; `left_out` what else was dropped, names by reason; `random_split`
+    is the seed where the splits were drawn by `with_random_split`.
     """
 
     name: str
     samples: tuple[Sample, ...]
     photos: PhotoStore
     missing: tuple[str, ...] = ()
+    left_out: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    random_split: int | None = None
 
     def split(self, name: Split) -> tuple[Sample, ...]:
         """The samples of one split. Raises DataError where it has none."""
@@ -99,9 +55,96 @@ class Dataset:
             )
         return samples
 
-    def describe_missing(self) -> str | None:
-        """One line on the photos that are listed and absent, or None where all are there."""
-        if not self.missing:
-            return None
-        named = ", ".join(self.missing[:3]) + (", ..." if len(self.missing) > 3 else "")
-        return f"{len(self.missing)} of {len(self.missing) + len(self.samples)} listed photos are missing: {named}"
+    def describe_left_out(self) -> str | None:
+        """One line each on what was listed and dropped, or None where nothing was."""
+        parts = []
+        if self.missing:
+            listed = len(self.missing) + len(self.samples)
+            parts.append(f"{len(self.missing)} of {listed} listed photos are missing: {some(self.missing)}")
+        parts += [f"{len(names)} {reason}: {some(names)}" for reason, names in self.left_out.items() if names]
+        if self.random_split is not None:
+            counts = Counter(sample.split for sample in self.samples)
+            shares = ", ".join(f"{counts[split]} {split}" for split in SPLITS)
+            parts.append(f"the data has no splits: drawn by photo with seed {self.random_split}: {shares}")
+        elif unsplit := [sample.image for sample in self.samples if sample.split is None]:
+            parts.append(f"{len(unsplit)} photos are in no split: {some(unsplit)}")
+        return "\n".join(parts) or None
+
+
+def some(names: Sequence[str], count: int = 3) -> str:
+    """The first few of many names."""
+    return ", ".join(names[:count]) + (", ..." if len(names) > count else "")
+
+
+def assemble(listing: Listing) -> Dataset:
+    """The data set of a listing: one sample a photo, with all its captions.
+
+    What is dropped is counted: photos that are absent, those without a caption, and captions without a word. Raises DataError
+    where a photo is in two splits, where more photos are missing than there, and where none has a caption.
+    """
+    order: dict[str, Entry] = {}
+    captions: dict[str, list[str]] = {}
+    missing: dict[str, str] = {}
+    empty: list[str] = []
+    for entry in listing.entries:
+        path = listing.photos.find(entry.name)
+        if path is None:
+            missing[entry.name] = entry.place
+            continue
+        first = order.setdefault(path, entry)
+        if first.split is None and entry.split is not None:
+            first = order[path] = first._replace(split=entry.split)
+        if entry.split is not None and entry.split != first.split:
+            raise DataError(
+                f"{entry.place}: {entry.name} is listed in {first.split} already, at {first.place}; a photo has one split"
+            )
+        texts = [text.strip() for text in entry.captions]
+        empty += [entry.name for text in texts if not text]
+        captions.setdefault(path, []).extend(text for text in texts if text)
+    samples = tuple(Sample(entry.name, tuple(captions[path]), entry.split) for path, entry in order.items() if captions[path])
+    if len(missing) > len(order):
+        raise DataError(
+            f"{listing.root}: {len(missing)} of {len(order) + len(missing)} listed photos are missing: {some(list(missing))} "
+            f"(the first is named in {next(iter(missing.values()))}). Put them into this folder or below it, as files or in "
+            "uncompressed .tar files, or name the caption file of the photos that are here"
+        )
+    if not samples:
+        raise DataError(f"{listing.root}: no photo has a caption ({listing.name})")
+    left_out = dict(listing.skipped)
+    left_out["captions are empty, of"] = empty
+    left_out["listed photos have no caption"] = [entry.name for path, entry in order.items() if not captions[path]]
+    return Dataset(listing.name, samples, listing.photos, tuple(missing), left_out)
+
+
+def with_random_split(dataset: Dataset, seed: int) -> Dataset:
+    """The data set split 80 / 10 / 10 by a hash of seed and photo name.
+
+    So a photo stays in its split when others come and go. Photos of equal bytes share a split whatever their names.
+    """
+    names = _identities(dataset.photos, [sample.image for sample in dataset.samples])
+    samples = tuple(replace(sample, split=_draw(name, seed)) for sample, name in zip(dataset.samples, names, strict=True))
+    return replace(dataset, samples=samples, random_split=seed)
+
+
+def _draw(name: str, seed: int) -> Split:
+    place = int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode(errors="surrogateescape")).digest()[:8]) / 2**64
+    for split, share in RANDOM_SPLITS.items():
+        if place < share:
+            return split
+        place -= share
+    return "test"
+
+
+def _identities(photos: PhotoStore, names: Iterable[str]) -> list[str]:
+    """A name for each photo, the same for those of equal bytes; only photos of equal size are read to find them."""
+    names = list(names)
+    sizes = [photos.size(name) for name in names]
+    count = Counter(sizes)
+    digests = [
+        hashlib.sha256(photos.read(name)).hexdigest() if count[size] > 1 else name
+        for name, size in zip(names, sizes, strict=True)
+    ]
+    first: dict[str, str] = {}
+    for digest, name in sorted(zip(digests, names, strict=True)):
+        first.setdefault(digest, name)
+    return [first[digest] for digest in digests]

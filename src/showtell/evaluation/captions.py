@@ -8,22 +8,19 @@ Images go by their file name with its extension, without folders; COCO's integer
 list of images.
 """
 
-import csv
-import io
-import json
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
-from showtell.data.flickr8k import read_captions
+from showtell.data import parsing
+from showtell.data.entries import Entry, coco_or_karpathy, dataset_lines, token_lines
+from showtell.data.parsing import file_name
 from showtell.errors import DataError
 
 ImageId = str | int  # a file name, or a number that the references' list of images explains
 Row = TypeVar("Row")
 _NAME_COLUMNS = ("path", "image", "file_name", "image_id")
-_KARPATHY_SPLITS = {"val": "dev", "restval": "train"}
 
 
 @dataclass(frozen=True)
@@ -70,16 +67,17 @@ def read_references(path: Path, split: str | None = None) -> References:
     """
     captions: dict[str, tuple[str, ...]] = {}
     names: dict[int, str] = {}
-    for entry in _reader(path, {".json": _coco_or_karpathy, ".jsonl": _dataset_lines, ".txt": _token_lines})(path):
+    for entry in _reader(path, {".json": _json_references, ".jsonl": dataset_lines, ".txt": token_lines})(path):
         if split is not None and entry.split not in (None, split):
             continue
+        name = file_name(entry.name)
         if not entry.captions:
-            raise DataError(f"{entry.place}: {entry.name} has no reference captions; give one or more, or leave the image out")
-        if entry.name in captions:
-            raise DataError(f"{entry.place}: a second image is called {entry.name}; file names must tell images apart")
-        captions[entry.name] = tuple(entry.captions)
+            raise DataError(f"{entry.place}: {name} has no reference captions; give one or more, or leave the image out")
+        if name in captions:
+            raise DataError(f"{entry.place}: a second image is called {name}; file names must tell images apart")
+        captions[name] = tuple(entry.captions)
         if entry.number is not None:
-            names[entry.number] = entry.name
+            names[entry.number] = name
     if not captions:
         raise DataError(f"{path}: holds no reference captions" + (f" of the split {split!r}" if split else ""))
     return References(captions, names)
@@ -94,7 +92,7 @@ def join(candidates: Mapping[ImageId, str], references: References, *, partial: 
     named: dict[str, str] = {}
     unknown: list[ImageId] = []
     for image, caption in candidates.items():
-        name = references.names.get(image) if isinstance(image, int) else _file_name(image)
+        name = references.names.get(image) if isinstance(image, int) else file_name(image)
         if name is None or name not in references.captions:
             unknown.append(image)
         elif name in named:
@@ -138,108 +136,48 @@ def _some(names: Sequence[object]) -> str:
 
 
 def _coco_results(path: Path) -> Iterator[tuple[str, ImageId, str]]:
-    entries = _json(path)
+    entries = parsing.read_json(path)
     if not isinstance(entries, list):
         raise DataError(f'{path}: not a list; COCO results are [{{"image_id": ..., "caption": ...}}, ...]')
     for number, entry in enumerate(entries, start=1):
         place = f"{path}, entry {number}"
-        image = _get(entry, "image_id", place)
+        image = parsing.get(entry, "image_id", place)
         if isinstance(image, bool) or not isinstance(image, int | str):
             raise DataError(f"{place}: the image id {image!r} is neither a number nor a file name")
-        yield place, image, _text(_get(entry, "caption", place), place)
+        yield place, image, parsing.text(parsing.get(entry, "caption", place), place)
 
 
 def _record_lines(path: Path) -> Iterator[tuple[str, ImageId, str]]:
-    for place, record in _json_lines(path):
+    for place, record in parsing.json_lines(path):
         if isinstance(record, dict) and record.get("status") == "error":
             continue
-        yield place, _named(record, "path", place), _text(_get(record, "caption", place), place)
+        yield place, _named(record, "path", place), parsing.text(parsing.get(record, "caption", place), place)
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[str, ImageId, str]]:
-    rows = csv.DictReader(io.StringIO(_content(path), newline=""))
-    columns = rows.fieldnames or []
+    rows = parsing.csv_rows(path)
+    columns = next(rows, (1, []))[1]
     name_column = next((column for column in _NAME_COLUMNS if column in columns), None)
     if name_column is None or "caption" not in columns:
         needed = f"`caption` and one of {', '.join(_NAME_COLUMNS)} are needed"
         raise DataError(f"{path}, line 1: the columns are {', '.join(columns) or 'none'}; {needed}")
-    try:
-        for row in rows:
-            place = _line(path, rows.line_num)
-            if row.get("status") == "error":
-                continue
-            image, caption = row[name_column], row["caption"]
-            if not image or caption is None:
-                raise DataError(f"{place}: the row is cut short; it needs a {name_column} and a caption")
-            # only image_id holds COCO's numbers; a photo in `path` may well be called 42
-            yield place, int(image) if name_column == "image_id" and image.isdecimal() else _file_name(image), caption
-    except csv.Error as error:
-        raise DataError(f"{_line(path, rows.line_num)}: not CSV ({error})") from None
+    for number, cells in rows:
+        row = dict(zip(columns, cells, strict=False))
+        place = parsing.line(path, number)
+        if row.get("status") == "error":
+            continue
+        image, caption = row[name_column], row.get("caption")
+        if not image or caption is None:
+            raise DataError(f"{place}: the row is cut short; it needs a {name_column} and a caption")
+        # only image_id holds COCO's numbers; a photo in `path` may well be called 42
+        yield place, int(image) if name_column == "image_id" and image.isdecimal() else file_name(image), caption
 
 
-# --- formats of references ----------------------------------------------------------------------------------------------
+# --- files and values ------------------------------------------------------------------------------------------------------
 
 
-class _Entry(NamedTuple):
-    """One image's references: where they stand, the file name, and its COCO id and split where the file tells them."""
-
-    place: str
-    name: str
-    captions: Sequence[str]
-    number: int | None = None
-    split: str | None = None
-
-
-def _coco_or_karpathy(path: Path) -> Iterator[_Entry]:
-    value = _json(path)
-    images = value.get("images") if isinstance(value, dict) else None
-    if not isinstance(images, list):
-        raise DataError(f"{path}: has no list `images`; COCO's and Karpathy's reference files have one")
-    return _coco(path, images, value["annotations"]) if "annotations" in value else _karpathy(path, images)
-
-
-def _coco(path: Path, images: list[Any], annotations: Any) -> Iterator[_Entry]:
-    if not isinstance(annotations, list):
-        raise DataError(f"{path}: `annotations` is no list; COCO's holds an object for each caption")
-    entries: dict[int, _Entry] = {}
-    captions: dict[int, list[str]] = {}
-    for number, image in enumerate(images, start=1):
-        place = f"{path}, image {number}"
-        key = _number(_get(image, "id", place), place)
-        if key in entries:
-            raise DataError(f"{place}: the id {key} is taken by an image before it; ids must differ")
-        captions[key] = []
-        entries[key] = _Entry(place, _named(image, "file_name", place), captions[key], number=key)
-    for number, annotation in enumerate(annotations, start=1):
-        place = f"{path}, annotation {number}"
-        key = _number(_get(annotation, "image_id", place), place)
-        if key not in captions:
-            raise DataError(f"{place}: the image id {key} is not in the list `images`; add it there")
-        captions[key].append(_text(_get(annotation, "caption", place), place))
-    yield from entries.values()
-
-
-def _karpathy(path: Path, images: list[Any]) -> Iterator[_Entry]:
-    for number, image in enumerate(images, start=1):
-        place = f"{path}, image {number}"
-        name = _named(image, "filename", place)
-        texts = [_text(_get(sentence, "raw", place), place) for sentence in _list(image, "sentences", place)]
-        key = _number(image["cocoid"], place) if "cocoid" in image else None
-        yield _Entry(place, name, texts, key, _KARPATHY_SPLITS.get(image.get("split"), image.get("split")))
-
-
-def _dataset_lines(path: Path) -> Iterator[_Entry]:
-    for place, entry in _json_lines(path):
-        name = _named(entry, "image", place)
-        texts = [_text(text, place) for text in _list(entry, "captions", place)]
-        yield _Entry(place, name, texts, split=entry.get("split"))
-
-
-def _token_lines(path: Path) -> Iterator[_Entry]:
-    return (_Entry(str(path), name, captions) for name, captions in read_captions(path).items())
-
-
-# --- files, lines and values -----------------------------------------------------------------------------------------------
+def _json_references(path: Path) -> Iterator[Entry]:
+    return coco_or_karpathy(path, parsing.read_json(path))
 
 
 def _reader(path: Path, readers: Mapping[str, Callable[[Path], Iterator[Row]]]) -> Callable[[Path], Iterator[Row]]:
@@ -249,77 +187,5 @@ def _reader(path: Path, readers: Mapping[str, Callable[[Path], Iterator[Row]]]) 
     return reader
 
 
-def _content(path: Path) -> str:
-    try:
-        return path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror or error}") from None
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: byte {error.start} is not UTF-8; convert the file") from None
-
-
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Each line that is not blank, by its number."""
-    for number, line in enumerate(_content(path).split("\n"), start=1):
-        if line.strip():
-            yield number, line.removesuffix("\r")
-
-
-def _json_lines(path: Path) -> Iterator[tuple[str, Any]]:
-    for number, line in _lines(path):
-        yield _line(path, number), _parse(path, line, number)
-
-
-def _json(path: Path) -> Any:
-    return _parse(path, _content(path), 1)
-
-
-def _parse(path: Path, text: str, first_line: int) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        place = f"{_line(path, first_line + error.lineno - 1)}, column {error.colno}"
-        raise DataError(f"{place}: broken JSON ({error.msg})") from None
-    except RecursionError:
-        raise DataError(f"{_line(path, first_line)}: JSON nested too deeply to be captions") from None
-
-
-def _line(path: Path, number: int) -> str:
-    return f"{path}, line {number}"
-
-
-def _get(entry: Any, key: str, place: str) -> Any:
-    if not isinstance(entry, dict):
-        raise DataError(f"{place}: {str(entry)[:60]!r} is no JSON object")
-    if key not in entry:
-        raise DataError(f"{place}: `{key}` is missing; the keys are {', '.join(entry) or 'none'}")
-    return entry[key]
-
-
-def _text(value: Any, place: str, what: str = "caption") -> str:
-    if not isinstance(value, str):
-        raise DataError(f"{place}: the {what} {value!r} is of type {type(value).__name__}; it must be a string")
-    return value
-
-
-def _list(entry: Any, key: str, place: str) -> list[Any]:
-    value = _get(entry, key, place)
-    if not isinstance(value, list):
-        raise DataError(f"{place}: `{key}` is {value!r}; it must be a list")
-    return value
-
-
-def _number(value: Any, place: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise DataError(
-            f"{place}: the image id {value!r} is of type {type(value).__name__}; in these files ids are whole numbers"
-        )
-    return value
-
-
 def _named(entry: Any, key: str, place: str) -> str:
-    return _file_name(_text(_get(entry, key, place), place, key))
-
-
-def _file_name(path: str) -> str:
-    return re.split(r"[/\\]", path)[-1]
+    return file_name(parsing.text(parsing.get(entry, key, place), place, key))

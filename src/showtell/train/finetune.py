@@ -64,20 +64,24 @@ def with_new_words(model: CaptionModel, captions: Mapping[str, list[list[str]]],
     return replace(model, vocabulary=vocabulary, decoder=grown(model.decoder, len(vocabulary)))
 
 
-def with_replay(new: Dataset, folder: Path, old: Dataset, old_folder: Path, share: float, seed: int) -> Dataset:
+def with_replay(new: Dataset, old: Dataset, share: float, seed: int) -> Dataset:
     """The new data set with train photos of the old one mixed into its own: `share` times as many, drawn by `seed`.
 
-    Raises DataError where both have a photo of the same name.
+    Raises DataError where both have a photo of the same path.
     """
     train = old.split("train")
     count = min(len(train), round(share * len(new.split("train"))))
     drawn = np.sort(np.random.default_rng(seed).permutation(len(train))[:count])
     samples = [train[int(place)] for place in drawn]
-    if twice := next((sample.image for sample in samples if sample.image in new.photos), None):
-        raise DataError(f"{twice} is a photo of {folder} and of {old_folder}; rename one, or set finetune.replay=0")
-    folders = [folder, old_folder]
-    tars = [tar for place in folders for tar in sorted(place.rglob("*.tar"))]
-    return replace(new, samples=(*new.samples, *samples), photos=PhotoStore(folders, tars))
+    known = {sample.image for sample in new.samples}
+    if twice := next((sample.image for sample in samples if sample.image in known), None):
+        raise DataError(f"{twice} is a photo of the new data and of the old; rename one, or set finetune.replay=0")
+    photos = PhotoStore()
+    for dataset, wanted in ((new, new.samples), (old, samples)):
+        for sample in wanted:
+            if place := dataset.photos.place(sample.image):
+                photos.add(sample.image, place)
+    return replace(new, samples=(*new.samples, *samples), photos=photos)
 
 
 @dataclass

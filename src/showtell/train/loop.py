@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from showtell.data import read_flickr8k
+from showtell.data import read as read_dataset
 from showtell.text import RULES
 from showtell.train import checkpoint
 from showtell.train.build import build_model, limited, parameter_groups, photo_inputs
@@ -19,12 +19,13 @@ from showtell.train.recipe import Recipe
 from showtell.train.trainer import Trainer
 
 
-def train(recipe: Recipe, data: Path, output: Path, *, resume: bool, report: Reporter) -> Checkpoint:
+def train(recipe: Recipe, data: Path, output: Path, *, resume: bool, report: Reporter, layout: str | None = None) -> Checkpoint:
     """Trains by `recipe` on the data set in `data`; the run's folder is `output`. Returns the best checkpoint.
 
-    Under torchrun the processes share the work; data, output and feature cache must then be where all of them see them.
-    Raises OutputError where `output` cannot be written, is in use, or holds a run and `resume` is not set; RecipeError where it
-    is resumed by another recipe; TrainingError where the loss is not finite or runs away.
+    The layout of `data` is recognised unless it is named. Under torchrun the processes share the work; data, output and
+    feature cache must then be where all of them see them. Raises OutputError where `output` cannot be written, is in use, or
+    holds a run and `resume` is not set; RecipeError where it is resumed by another recipe; TrainingError where the loss is not
+    finite or runs away.
     """
     started = time.monotonic()
     with joined(recipe.training.device) as processes:
@@ -32,7 +33,7 @@ def train(recipe: Recipe, data: Path, output: Path, *, resume: bool, report: Rep
         with claimed(output, recipe, resume) if processes.first else nullcontext():
             processes.from_first(None)  # nobody works before the folder is claimed
             try:
-                best = _train(recipe, data, output, resume, processes, report)
+                best = _train(recipe, data, layout, output, resume, processes, report)
             except KeyboardInterrupt:
                 report.message(f"stopped; go on from the newest checkpoint in {output} with --resume")
                 raise
@@ -41,17 +42,21 @@ def train(recipe: Recipe, data: Path, output: Path, *, resume: bool, report: Rep
             return best
 
 
-def _train(recipe: Recipe, data: Path, output: Path, resume: bool, processes: Processes, report: Reporter) -> Checkpoint:
+def _train(
+    recipe: Recipe, data: Path, layout: str | None, output: Path, resume: bool, processes: Processes, report: Reporter
+) -> Checkpoint:
     torch.manual_seed(recipe.seed)
-    dataset = limited(read_flickr8k(data), recipe.training.max_photos)
-    if note := dataset.describe_missing():
+    dataset = read_dataset(data, layout)
+    if note := dataset.describe_left_out():
         report.message(note)
+    dataset = limited(dataset, recipe.training.max_photos)
     tokenize = RULES[recipe.vocabulary.text].tokenize
     captions = {s.image: [tokenize(caption) for caption in s.captions] for s in dataset.split("train")}
     model, source = build_model(recipe, captions)
-    old = limited(read_flickr8k(recipe.finetune.old_data), recipe.training.max_photos) if recipe.finetune.old_data else None
+    old_data = recipe.finetune.old_data
+    old = limited(read_dataset(Path(old_data)), recipe.training.max_photos) if old_data else None
     if old and recipe.finetune.replay:
-        dataset = with_replay(dataset, data, old, Path(recipe.finetune.old_data), recipe.finetune.replay, recipe.seed)
+        dataset = with_replay(dataset, old, recipe.finetune.replay, recipe.seed)
     train_samples, dev_samples = dataset.split("train"), dataset.split("dev")
     captions = {s.image: [tokenize(caption) for caption in s.captions] for s in train_samples}
     report.message(f"{len(train_samples)} train and {len(dev_samples)} dev photos, {len(model.vocabulary)} words")

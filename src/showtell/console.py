@@ -1,0 +1,60 @@
+"""Messages and progress on standard error, for all commands."""
+
+from __future__ import annotations
+
+import sys
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+import click
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+
+class Console:
+    """Messages and progress on standard error: a live bar on a terminal, plain lines elsewhere."""
+
+    def __init__(self, shown: bool = True) -> None:
+        self._shown = shown and sys.stderr.isatty()
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+        self._what = ""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def message(self, text: str) -> None:
+        """A line on standard error, above the bar."""
+        if self._bar is not None:
+            self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        else:
+            click.echo(text, err=True)
+
+    def progress(self, what: str, done: int, total: int, note: str = "") -> None:
+        """Shows `done` of `total` steps of `what`."""
+        if not self._shown:
+            return
+        if self._bar is None:
+            from rich import progress as rich_progress
+            from rich.console import Console as RichConsole
+
+            self._bar = rich_progress.Progress(
+                rich_progress.TextColumn("{task.description}"),
+                rich_progress.BarColumn(),
+                rich_progress.MofNCompleteColumn(),
+                rich_progress.TimeRemainingColumn(),
+                rich_progress.TextColumn("{task.fields[note]}"),
+                console=RichConsole(stderr=True),
+                transient=True,
+            )
+            self._bar.start()
+        if self._task is None or self._what != what:
+            if self._task is not None:
+                self._bar.remove_task(self._task)
+            self._task, self._what = self._bar.add_task(what, total=total, note=note), what
+        self._bar.update(self._task, completed=done, total=total, note=note)

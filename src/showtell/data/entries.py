@@ -1,0 +1,149 @@
+"""The caption formats of research corpora, each as a stream of entries: Flickr tokens, COCO and Karpathy JSON, our own lines.
+
+Data sets and evaluation references are read by these same functions.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from showtell.data import parsing
+from showtell.errors import DataError
+from showtell.types import Split
+
+_SPLITS: dict[str, Split] = {
+    "train": "train",
+    "training": "train",
+    "restval": "train",  # Karpathy's: COCO's validation photos that he trains on
+    "dev": "dev",
+    "val": "dev",
+    "valid": "dev",
+    "validate": "dev",
+    "validation": "dev",
+    "test": "test",
+    "testing": "test",
+}
+_TOKEN_LINE = re.compile(r"(?P<name>[^\t#]+)#(?P<index>\d+)\t(?P<caption>.*)")
+
+
+class Entry(NamedTuple):
+    """One photo as a file lists it: where that stands, the photo's name or path, and its COCO id and split where told."""
+
+    place: str
+    name: str
+    captions: Sequence[str]
+    split: Split | None = None
+    number: int | None = None
+
+
+def as_split(value: Any, place: str) -> Split | None:
+    """A split by our name for it; nothing stays nothing. Raises DataError for a name that is no split's."""
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return None
+    split = _SPLITS.get(value.strip().lower()) if isinstance(value, str) else None
+    if split is None:
+        raise DataError(f"{place}: {value!r} is no split; allowed are {', '.join(_SPLITS)} or nothing")
+    return split
+
+
+def split_of_folder(path: str) -> Split | None:
+    """The split that a folder of a relative path is named after, as in `val2017/0.jpg`; the nearest one counts."""
+    folders = re.split(r"[/\\]", path)[:-1]
+    return next((split for folder in reversed(folders) if (split := _SPLITS.get(_without_year(folder)))), None)
+
+
+def split_of_file(path: str) -> Split | None:
+    """The split that a file is named after, as in `captions_train2017.json` or `val-00001.tar`, or else a folder of its."""
+    words = re.split(r"[^a-z0-9]+", parsing.file_name(path).split(".")[0].lower())
+    return next((split for word in words if (split := _SPLITS.get(_without_year(word)))), split_of_folder(path))
+
+
+def _without_year(word: str) -> str:
+    return re.sub(r"(19|20)\d\d$", "", word.lower())
+
+
+def token_lines(path: Path) -> Iterator[Entry]:
+    """`name.jpg#0<TAB>caption`, the format of Flickr8k and Flickr30k: one entry a photo, in the file's order."""
+    entries: dict[str, Entry] = {}
+    captions: dict[str, list[str]] = {}
+    for number, line in parsing.lines(path):
+        match = _TOKEN_LINE.fullmatch(line)
+        place = parsing.line(path, number)
+        if match is None:
+            raise DataError(f"{place}: {line[:60]!r} is not of the form name.jpg#0<TAB>caption")
+        name = match["name"]
+        if name not in entries:
+            captions[name] = []
+            entries[name] = Entry(place, name, captions[name])
+        captions[name].append(match["caption"].strip())
+    yield from entries.values()
+
+
+def is_coco(value: Any) -> bool:
+    """Whether a JSON value looks like COCO's captions, and not like its boxes or key points."""
+    if not isinstance(value, dict) or not isinstance(value.get("images"), list):
+        return False
+    annotations = value.get("annotations")
+    return isinstance(annotations, list) and all(isinstance(a, dict) and "caption" in a for a in annotations[:1])
+
+
+def is_karpathy(value: Any) -> bool:
+    """Whether a JSON value looks like one of Karpathy's `dataset_*.json`."""
+    images = value.get("images") if isinstance(value, dict) else None
+    return isinstance(images, list) and all(isinstance(image, dict) and "sentences" in image for image in images[:1])
+
+
+def coco_or_karpathy(path: Path, value: Any) -> Iterator[Entry]:
+    """The entries of a JSON file of either kind."""
+    images = value.get("images") if isinstance(value, dict) else None
+    if not isinstance(images, list):
+        raise DataError(f"{path}: has no list `images`; COCO's and Karpathy's reference files have one")
+    return coco(path, value) if "annotations" in value else karpathy(path, value)
+
+
+def coco(path: Path, value: Any) -> Iterator[Entry]:
+    """COCO captions: `images` with `id` and `file_name`, `annotations` with `image_id` and `caption`.
+
+    A `split` of an image, which COCO does not have and `convert` writes, is read too.
+    """
+    annotations = parsing.get(value, "annotations", str(path))
+    if not isinstance(annotations, list):
+        raise DataError(f"{path}: `annotations` is no list; COCO's holds an object for each caption")
+    entries: dict[int, Entry] = {}
+    captions: dict[int, list[str]] = {}
+    for number, image in enumerate(parsing.items(value, "images", str(path)), start=1):
+        place = f"{path}, image {number}"
+        key = parsing.number(parsing.get(image, "id", place), place)
+        if key in entries:
+            raise DataError(f"{place}: the id {key} is taken by an image before it; ids must differ")
+        captions[key] = []
+        name = parsing.text(parsing.get(image, "file_name", place), place, "file_name")
+        entries[key] = Entry(place, name, captions[key], as_split(image.get("split"), place), key)
+    for number, annotation in enumerate(annotations, start=1):
+        place = f"{path}, annotation {number}"
+        key = parsing.number(parsing.get(annotation, "image_id", place), place)
+        if key not in captions:
+            raise DataError(f"{place}: the image id {key} is not in the list `images`; add it there")
+        captions[key].append(parsing.text(parsing.get(annotation, "caption", place), place))
+    yield from entries.values()
+
+
+def karpathy(path: Path, value: Any) -> Iterator[Entry]:
+    """Karpathy and Fei-Fei's splits (2015): `images` with `filename`, `split` and `sentences`, each with its `raw` text."""
+    for number, image in enumerate(parsing.items(value, "images", str(path)), start=1):
+        place = f"{path}, image {number}"
+        name = parsing.text(parsing.get(image, "filename", place), place, "filename")
+        texts = [
+            parsing.text(parsing.get(sentence, "raw", place), place) for sentence in parsing.items(image, "sentences", place)
+        ]
+        key = parsing.number(image["cocoid"], place) if "cocoid" in image else None
+        yield Entry(place, name, texts, as_split(image.get("split"), place), key)
+
+
+def dataset_lines(path: Path) -> Iterator[Entry]:
+    """Our own format, one JSON object a line: `{"image", "captions", "split"}`."""
+    for place, entry in parsing.json_lines(path):
+        name = parsing.text(parsing.get(entry, "image", place), place, "image")
+        texts = [parsing.text(text, place) for text in parsing.items(entry, "captions", place)]
+        yield Entry(place, name, texts, as_split(entry.get("split"), place))

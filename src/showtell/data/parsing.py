@@ -1,0 +1,116 @@
+"""Lines, tables and JSON values out of text files, with errors that name the file and the place in it."""
+
+import csv
+import io
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from showtell.errors import DataError
+
+csv.field_size_limit(1 << 24)  # a caption of 128 KiB, the module's limit, is odd and yet no reason to stop
+
+
+def content(path: Path) -> str:
+    """The whole text of a UTF-8 file, with or without a byte order mark."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror or error}") from None
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        # The codec counts from behind the byte order mark.
+        start = error.start + 3 * data.startswith(b"\xef\xbb\xbf")
+        number = data.count(b"\n", 0, start) + 1
+        column = len(data[data.rfind(b"\n", 0, start) + 1 : start].decode("utf-8", "replace")) + 1
+        raise DataError(f"{line(path, number)}, column {column}: byte {start} is not UTF-8; convert the file") from None
+
+
+def line(path: Path, number: int) -> str:
+    """How a place in a file is named."""
+    return f"{path}, line {number}"
+
+
+def lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Each line that is not blank, by its number."""
+    for number, text in enumerate(content(path).split("\n"), start=1):
+        if text.strip():
+            yield number, text.removesuffix("\r")
+
+
+def csv_rows(path: Path, delimiter: str = ",") -> Iterator[tuple[int, list[str]]]:
+    """The rows of a table, its header first, each by the number of its last line; blank ones are left out."""
+    rows = csv.reader(io.StringIO(content(path), newline=""), delimiter=delimiter, strict=True)
+    try:
+        for row in rows:
+            if any(cell.strip() for cell in row):
+                yield rows.line_num, row
+    except csv.Error as error:
+        raise DataError(f"{line(path, rows.line_num)}: not CSV ({error})") from None
+
+
+def json_lines(path: Path) -> Iterator[tuple[str, Any]]:
+    """The value of each line, with its place."""
+    for number, text in lines(path):
+        yield line(path, number), parse_json(path, text, number)
+
+
+def read_json(path: Path) -> Any:
+    """The value that a JSON file holds."""
+    return parse_json(path, content(path), 1)
+
+
+def parse_json(path: Path, text: str, first_line: int) -> Any:
+    """The value of JSON text that begins in `first_line` of `path`."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        place = f"{line(path, first_line + error.lineno - 1)}, column {error.colno}"
+        raise DataError(f"{place}: broken JSON ({error.msg})") from None
+    except RecursionError:
+        raise DataError(f"{line(path, first_line)}: JSON nested too deeply to be captions") from None
+
+
+def get(entry: Any, key: str, place: str) -> Any:
+    """A key of a JSON object that must have it."""
+    if not isinstance(entry, dict):
+        raise DataError(f"{place}: {str(entry)[:60]!r} is no JSON object")
+    if key not in entry:
+        raise DataError(f"{place}: `{key}` is missing; the keys are {', '.join(entry) or 'none'}")
+    return entry[key]
+
+
+def text(value: Any, place: str, what: str = "caption") -> str:
+    """A value that must be a string."""
+    if not isinstance(value, str):
+        raise DataError(f"{place}: the {what} {value!r} is of type {type(value).__name__}; it must be a string")
+    try:
+        value.encode("utf-8", "surrogateescape")  # a path's bytes that are not UTF-8 come as such escapes
+    except UnicodeEncodeError:
+        raise DataError(f"{place}: the {what} {value!r} holds half of a surrogate pair, which is no character") from None
+    return value
+
+
+def items(entry: Any, key: str, place: str) -> list[Any]:
+    """A key of a JSON object whose value must be a list."""
+    value = get(entry, key, place)
+    if not isinstance(value, list):
+        raise DataError(f"{place}: `{key}` is {value!r}; it must be a list")
+    return value
+
+
+def number(value: Any, place: str) -> int:
+    """A value that must be an image id as COCO has it."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise DataError(
+            f"{place}: the image id {value!r} is of type {type(value).__name__}; in these files ids are whole numbers"
+        )
+    return value
+
+
+def file_name(path: str) -> str:
+    """A path's last part, whichever way its slashes lean."""
+    return re.split(r"[/\\]", path)[-1]

@@ -1,0 +1,126 @@
+"""Converters: what goes in comes out again when the result is read, whatever the source; nothing half-written stays."""
+
+import json
+import os
+import tarfile
+
+import pytest
+from click.testing import CliRunner
+from test_layouts import CAPTIONS, DOG, PHOTOS, SAMPLES, SPLITS, jpeg, put
+
+from showtell.cli import cli
+from showtell.data import convert, read
+from showtell.errors import OptionError, OutputError
+
+
+def contents(dataset):
+    """What a data set says, whatever its photos are called."""
+    return {dataset.photos.read(s.image): (s.captions, s.split) for s in dataset.samples}
+
+
+@pytest.mark.parametrize("destination", ["out/data.jsonl", "out/coco.json", "out/tars", "out/all.tar"])
+@pytest.mark.parametrize("sample", ["flickr8k", "coco", "sidecars", "webdataset"])
+def test_round_trips(tmp_path, sample, destination):
+    put(tmp_path / "source", SAMPLES[sample][1]())
+    source = read(tmp_path / "source", split_seed=None)
+    assert convert.convert(source, tmp_path / destination) == []
+    converted = read(tmp_path / destination, split_seed=None)
+    assert contents(converted) == contents(source)
+    assert converted.describe_left_out() in (None, "3 photos are in no split: " + ", ".join(s.image for s in converted.samples))
+    # and by way of a third format
+    assert convert.convert(converted, tmp_path / "third" / "again.jsonl") == []
+    assert contents(read(tmp_path / "third" / "again.jsonl", split_seed=None)) == contents(source)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [destination.split("/")[1]]
+
+
+def test_names_survive_the_tars(tmp_path):
+    put(tmp_path / "source", SAMPLES["flickr8k"][1]())
+    convert.convert(read(tmp_path / "source"), tmp_path / "tars")
+    assert sorted(path.name for path in (tmp_path / "tars").iterdir()) == [f"{s}-00000.tar" for s in ("dev", "test", "train")]
+    assert {s.image: s.split for s in read(tmp_path / "tars").samples} == SPLITS
+    with tarfile.open(tmp_path / "tars" / "train-00000.tar") as tar:
+        assert tar.getnames() == ["000000000.jpg", "000000000.txt", "000000000.json"]
+        assert tar.extractfile("000000000.txt").read().decode() == CAPTIONS[DOG][0]
+        assert tar.extractfile("000000000.jpg").read() == jpeg(DOG)
+
+
+def test_shards_hold_a_limited_number(tmp_path, monkeypatch):
+    monkeypatch.setattr(convert, "SHARD", 2)
+    put(tmp_path / "source", SAMPLES["captions.txt"][1]())
+    convert.convert(read(tmp_path / "source", split_seed=None), tmp_path / "tars")
+    assert sorted(path.name for path in (tmp_path / "tars").iterdir()) == ["00000.tar", "00001.tar"]
+    assert len(read(tmp_path / "tars").samples) == 3
+
+
+def test_the_formats_are_those_that_others_read(tmp_path):
+    put(tmp_path / "source", SAMPLES["flickr8k"][1]())
+    dataset = read(tmp_path / "source")
+    convert.convert(dataset, tmp_path / "d.jsonl")
+    first = json.loads((tmp_path / "d.jsonl").read_text(encoding="utf-8").splitlines()[0])
+    assert first == {"image": f"source/Flicker8k_Dataset/{DOG}", "captions": list(CAPTIONS[DOG]), "split": "train"}
+    convert.convert(dataset, tmp_path / "c.json")
+    coco = json.loads((tmp_path / "c.json").read_text(encoding="utf-8"))
+    assert [image["id"] for image in coco["images"]] == [1, 2, 3]
+    assert [(a["id"], a["image_id"]) for a in coco["annotations"]] == [(1, 1), (2, 1), (3, 2), (4, 3)]
+
+
+def test_a_path_that_is_not_utf8_survives(tmp_path):
+    name = os.fsdecode(b"caf\xe9.jpg")
+    try:
+        put(tmp_path, {name: jpeg(DOG)})
+    except OSError:
+        pytest.skip("this file system keeps only UTF-8 names")
+    (tmp_path / (name[:-4] + ".txt")).write_text("A dog .")
+    dataset = read(tmp_path)
+    for destination in ("d.jsonl", "c.json", "t.tar"):
+        convert.convert(dataset, tmp_path / "out" / destination)
+        assert contents(read(tmp_path / "out" / destination)) == contents(dataset)
+
+
+def test_what_is_there_is_kept(tmp_path):
+    put(tmp_path / "source", SAMPLES["flickr8k"][1]())
+    dataset = read(tmp_path / "source")
+    put(tmp_path, {"d.jsonl": "mine", "tars/mine.txt": "mine"})
+    with pytest.raises(OutputError, match=r"d\.jsonl: is there already.*--overwrite"):
+        convert.convert(dataset, tmp_path / "d.jsonl")
+    with pytest.raises(OutputError, match="new folder"):
+        convert.convert(dataset, tmp_path / "tars", overwrite=True)
+    assert (tmp_path / "d.jsonl").read_text() == "mine"
+    convert.convert(dataset, tmp_path / "d.jsonl", overwrite=True)
+    assert len(read(tmp_path / "d.jsonl").samples) == len(PHOTOS)
+    with pytest.raises(OptionError, match=r"suffix '\.xml'.*jsonl, coco, webdataset"):
+        convert.convert(dataset, tmp_path / "d.xml")
+
+
+def test_an_interrupted_conversion_leaves_nothing(tmp_path):
+    put(tmp_path / "source", SAMPLES["flickr8k"][1]())
+    dataset = read(tmp_path / "source")
+
+    def interrupt(done, total):
+        if done == 2:
+            raise KeyboardInterrupt
+
+    for destination in ("tars", "all.tar"):
+        with pytest.raises(KeyboardInterrupt):
+            convert.convert(dataset, tmp_path / destination, progress=interrupt)
+    assert [path.name for path in tmp_path.iterdir()] == ["source"]
+
+
+def test_a_photo_that_vanishes_is_named_and_the_others_go_on(tmp_path):
+    put(tmp_path / "source", SAMPLES["flickr8k"][1]())
+    dataset = read(tmp_path / "source")
+    (tmp_path / "source" / "Flicker8k_Dataset" / DOG).unlink()
+    [reason] = convert.convert(dataset, tmp_path / "tars")
+    assert DOG in reason
+    assert len(read(tmp_path / "tars").samples) == 2
+
+
+def test_the_command(tmp_path):
+    put(tmp_path / "source", SAMPLES["captions.txt"][1]())
+    source, destination = str(tmp_path / "source"), str(tmp_path / "d.out")
+    run = CliRunner().invoke(cli, ["data", "convert", source, destination, "--format", "jsonl", "--split-seed", "3"])
+    assert run.exception is None, run.output
+    assert "drawn by photo with seed 3" in run.stderr
+    assert "3 photos, 4 captions (jsonl)" in run.stderr
+    lines = [json.loads(line) for line in (tmp_path / "d.out").read_text(encoding="utf-8").splitlines()]
+    assert {line["split"] for line in lines} <= {"train", "dev", "test"}

@@ -24,7 +24,7 @@ import torch
 from showtell.data import PhotoStore
 from showtell.errors import CacheError
 from showtell.files import write_json
-from showtell.image import Array, Preprocessing, read_rgb, to_pixels
+from showtell.image import Array, Preprocessing, read_photo
 from showtell.nn.resnet import ResNet
 
 FORMAT = 1
@@ -92,8 +92,8 @@ def extract(
         progress(finished, len(names))
 
     def read(row: int) -> Array:
-        image = read_rgb(photos.read(names[row]), names[row])
-        return preprocessing.normalize(to_pixels(image, preprocessing))
+        photo = read_photo(photos.read(names[row]), preprocessing, names[row])
+        return preprocessing.normalize(photo.pixels)
 
     for rows, pixels in _batches(todo, read, batch_size):
         batch = torch.from_numpy(pixels).to(device, memory_format=torch.channels_last)

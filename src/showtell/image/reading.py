@@ -1,0 +1,193 @@
+"""The gates between a file and its pixels: size, signature, pixels by the header, decoding; upright 8-bit RGB behind them."""
+
+import contextlib
+import io
+import threading
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageFile, UnidentifiedImageError
+
+from showtell.errors import ImageError, OptionError
+from showtell.image.formats import is_cut
+from showtell.image.modes import to_rgb
+from showtell.image.preprocessing import Preprocessing, to_pixels
+from showtell.image.source import Array, PhotoSource, from_array, name_of, read_bytes
+
+# A JPEG is decoded scaled as long as both its sides stay at least so many times the model's: below 2 the resize that follows
+# has too little to average, and captions change.
+REDUCING_GAP = 2
+_ORIENTATION = 0x0112  # EXIF's tag
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_END_OF_JPEG = b"\xff\xd9"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageSettings:
+    """What is read at all.
+
+    `max_bytes` is of the encoded file. `max_pixels` is width times height as the header states them: the default lets a photo
+    of 108 megapixels in, and a picture takes four bytes a pixel while it is decoded. `lenient` accepts what decodes of a file
+    that is cut short or damaged; the rest of such a picture is black or grey.
+    """
+
+    max_bytes: int = 256 * 2**20
+    max_pixels: int = 128_000_000
+    lenient: bool = False
+
+    def __post_init__(self) -> None:
+        if self.max_bytes < 1 or self.max_pixels < 1:
+            raise OptionError(f"max_bytes is {self.max_bytes} and max_pixels {self.max_pixels}; both must be at least 1")
+
+
+DEFAULTS = ImageSettings()
+
+
+@dataclass(frozen=True, slots=True)
+class Photo:
+    """A photo as the model wants it: uint8 (size, size, 3), and its own width and height, upright."""
+
+    pixels: Array
+    width: int
+    height: int
+
+
+def read_rgb(source: PhotoSource, name: str | None = None, settings: ImageSettings = DEFAULTS) -> Image.Image:
+    """An upright 8-bit RGB image from a path, encoded bytes, a file object, a PIL image or an array.
+
+    Arrays are (H, W), (H, W, 1), (H, W, 3) or (H, W, 4): bool, uint8 0..255, uint16 0..65535 or float 0..1. A file object
+    is read from where it stands. `name` is what errors call the photo. Raises ImageError.
+    """
+    return _read(source, name or name_of(source), settings, None)[0]
+
+
+def read_photo(
+    source: PhotoSource, preprocessing: Preprocessing, name: str | None = None, settings: ImageSettings = DEFAULTS
+) -> Photo:
+    """A photo resized for the model; a large JPEG is decoded scaled, which is several times faster. Raises ImageError."""
+    image, (width, height) = _read(source, name or name_of(source), settings, preprocessing.size)
+    return Photo(to_pixels(image, preprocessing), width, height)
+
+
+def _read(source: PhotoSource, name: str, settings: ImageSettings, enough: int | None) -> tuple[Image.Image, tuple[int, int]]:
+    """The image, at least `REDUCING_GAP * enough` pixels on each side if it had those, and its size before any scaling."""
+    if isinstance(source, (np.ndarray, Image.Image)):
+        data, format_ = b"", ""
+    else:
+        data, format_ = read_bytes(source, name, settings.max_bytes)
+    try:
+        if isinstance(source, np.ndarray):
+            image = from_array(source, name)
+            _check_pixels(image.size, name, settings)
+            return to_rgb(image), image.size
+        if isinstance(source, Image.Image):
+            _check_pixels(source.size, name, settings)
+            source.load()
+            image, size = _finish(source, source.size)
+            return (image.copy() if image is source else image), size
+        return _decode(data, format_, name, settings, enough)
+    except ImageError:
+        raise
+    except (MemoryError, Image.DecompressionBombError) as error:
+        raise ImageError("too-many-pixels", f"{name}: too many pixels to decode ({error or 'memory ran out'})") from None
+    except Exception as error:  # on a hostile file Pillow's decoders raise nearly anything: struct.error, KeyError, ...
+        reason = str(error) or type(error).__name__
+        if "truncated" in reason.lower() or "eof" in reason.lower() or (data and is_cut(data, format_)):
+            message = f"{name}: the file is cut short ({reason}); get it again, or accept what decodes with --lenient"
+            raise ImageError("truncated", message) from None
+        raise ImageError("unreadable", f"{name}: broken {format_ or 'image'} ({reason})") from None
+
+
+def _decode(
+    data: bytes, format_: str, name: str, settings: ImageSettings, enough: int | None
+) -> tuple[Image.Image, tuple[int, int]]:
+    file, size = _open(data, format_, name, settings, enough)
+    with file:
+        try:
+            _load(file)
+            return _finish(file, size)
+        except Exception as error:  # see _read
+            if not settings.lenient:
+                raise
+            damage = error
+        # Pillow itself accepts damaged files only through a global flag, which other threads would see. It is not needed:
+        # libjpeg fills up a JPEG that has an end marker, and the other decoders leave in the image what they had decoded.
+        file.tile = []
+        if format_ == "JPEG":
+            file, size = _open(data + _END_OF_JPEG, format_, name, settings, enough)
+        with file:
+            _load(file)
+            rgb, size = _finish(file, size)
+    if all(low == high for low, high in rgb.getextrema()):  # type: ignore[misc]  # three pairs, as the mode is RGB
+        raise damage  # nothing of it decoded
+    return rgb, size
+
+
+def _open(
+    data: bytes, format_: str, name: str, settings: ImageSettings, enough: int | None
+) -> tuple[ImageFile.ImageFile, tuple[int, int]]:
+    """The image with its header read and its size checked, prepared to decode scaled where it is large enough."""
+    try:
+        with _silence():
+            image = Image.open(io.BytesIO(data), formats=(format_,))
+    except UnidentifiedImageError:
+        raise OSError("its header cannot be read") from None
+    size = image.size
+    _check_pixels(size, name, settings)
+    if enough and image.format in ("JPEG", "MPO") and min(size) >= 2 * REDUCING_GAP * enough:
+        image.draft(None, (REDUCING_GAP * enough, REDUCING_GAP * enough))
+    return image, size
+
+
+def _load(image: Image.Image) -> None:
+    with _silence() if image.format == "TIFF" else contextlib.nullcontext():  # the only one that warns while it decodes
+        image.load()
+
+
+def _finish(image: Image.Image, size: tuple[int, int]) -> tuple[Image.Image, tuple[int, int]]:
+    """The loaded image in RGB, turned as its EXIF orientation says, and `size` turned likewise."""
+    orientation = 1
+    # A malformed EXIF block says nothing about the pixels, which are good; what it raises is as varied as what decoders raise.
+    with _silence(), contextlib.suppress(Exception):
+        orientation = image.getexif().get(_ORIENTATION, 1)
+    method = _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
+    rgb = to_rgb(image)
+    if method is None:
+        return rgb, size
+    return rgb.transpose(method), size[::-1] if orientation >= 5 else size
+
+
+def _check_pixels(size: tuple[int, int], name: str, settings: ImageSettings) -> None:
+    width, height = size
+    if width < 1 or height < 1:
+        raise ImageError("empty", f"{name}: {width} x {height} pixels")
+    if width * height > settings.max_pixels:
+        raise ImageError(
+            "too-many-pixels",
+            f"{name}: {width} x {height} pixels; at most {settings.max_pixels:,} are decoded; shrink it",
+        )
+
+
+_WARNINGS = threading.Lock()
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Pillow's warnings are about what an error or a good picture says better.
+
+    The list of warning filters is one for all threads, hence the lock; it is held while headers are read and not while
+    pixels are decoded.
+    """
+    with _WARNINGS, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

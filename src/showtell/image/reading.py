@@ -101,9 +101,10 @@ def _read(source: PhotoSource, name: str, settings: ImageSettings, enough: int |
     except (MemoryError, Image.DecompressionBombError) as error:
         raise ImageError("too-many-pixels", f"{name}: too many pixels to decode ({error or 'memory ran out'})") from None
     except Exception as error:  # on a hostile file Pillow's decoders raise nearly anything: struct.error, KeyError, ...
-        reason = str(error) or type(error).__name__
+        reason = " ".join(str(error).split()) or type(error).__name__
         if "truncated" in reason.lower() or "eof" in reason.lower() or (data and is_cut(data, format_)):
-            message = f"{name}: the file is cut short ({reason}); get it again, or accept what decodes with --lenient"
+            remedy = "" if settings.lenient else ", or accept what decodes of it (lenient)"
+            message = f"{name}: the file is cut short ({reason}); get it again{remedy}"
             raise ImageError("truncated", message) from None
         raise ImageError("unreadable", f"{name}: broken {format_ or 'image'} ({reason})") from None
 

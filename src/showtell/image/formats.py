@@ -1,9 +1,10 @@
 """Which format a file has, by its first bytes; and, once it failed to decode, whether its end is missing."""
 
 import functools
+import importlib
 import struct
 
-from PIL import Image, features
+from PIL import ImageFile
 
 from showtell.errors import ImageError
 
@@ -36,7 +37,19 @@ SUFFIXES = frozenset(
 # Bytes that are enough to tell a format: an ISO media file lists its brands here.
 HEAD = 512
 
-# Signature to the name of Pillow's decoder. Only the decoder that the signature names is ever tried.
+# Only the decoder that the signature names is ever tried. It is not found through Pillow's registry, which is one for the whole
+# process, and `JpegImageFile` reads the first picture of a file that holds several (MPO).
+_DECODERS = {
+    "JPEG": ("PIL.JpegImagePlugin", "JpegImageFile"),
+    "PNG": ("PIL.PngImagePlugin", "PngImageFile"),
+    "WEBP": ("PIL.WebPImagePlugin", "WebPImageFile"),
+    "GIF": ("PIL.GifImagePlugin", "GifImageFile"),
+    "BMP": ("PIL.BmpImagePlugin", "BmpImageFile"),
+    "TIFF": ("PIL.TiffImagePlugin", "TiffImageFile"),
+    "PPM": ("PIL.PpmImagePlugin", "PpmImageFile"),
+    "AVIF": ("PIL.AvifImagePlugin", "AvifImageFile"),
+    "HEIF": ("pillow_heif", "HeifImageFile"),
+}
 _READABLE = (
     (b"\xff\xd8\xff", "JPEG"),
     (b"\x89PNG\r\n\x1a\n", "PNG"),
@@ -71,7 +84,7 @@ _HEIF_BRANDS = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", 
 
 
 def identify(head: bytes, name: str) -> str:
-    """Pillow's name for the format of a file that begins with `head`.
+    """The format of a file that begins with `head`, a key of `_DECODERS`.
 
     Raises ImageError: `unsupported-format` for one that showtell knows and does not read, `not-an-image` for anything else.
     """
@@ -81,14 +94,13 @@ def identify(head: bytes, name: str) -> str:
     if head[:1] == b"P" and head[1:2] in b"123456f" and head[2:3].isspace():
         return "PPM"
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        return _available("WEBP", "webp", name)
+        return "WEBP"
     refused = next((what for signature, what in _REFUSED if head.startswith(signature)), None)
     if head[4:8] == b"ftyp":
         brands = _brands(head)
         if brands & {b"avif", b"avis"}:
-            return _available("AVIF", "avif", name)
+            return "AVIF"
         if brands & _HEIF_BRANDS:
-            _register_heif(name)
             return "HEIF"
         refused = "camera raw (CR3)" if b"crx " in brands else "video (MP4 or MOV)"
     elif head[:4] == b"RIFF" and head[8:12] == b"AVI ":
@@ -101,12 +113,33 @@ def identify(head: bytes, name: str) -> str:
 
 
 def looks_readable(head: bytes) -> bool:
-    """Whether a file that begins with `head` has the signature of a photo, HEIC included whether or not it can be read."""
+    """Whether a file that begins with `head` has the signature of a format that showtell reads."""
     try:
         identify(head, "")
     except ImageError:
-        return head[4:8] == b"ftyp" and bool(_brands(head) & _HEIF_BRANDS)
+        return False
     return True
+
+
+@functools.cache
+def _decoder(format_: str) -> type[ImageFile.ImageFile] | None:
+    module, name = _DECODERS[format_]
+    try:
+        plugin = importlib.import_module(module)
+    except ImportError:
+        return None
+    return getattr(plugin, name) if getattr(plugin, "SUPPORTED", True) else None
+
+
+def decoder(format_: str, name: str) -> type[ImageFile.ImageFile]:
+    """The class that opens files of the format. Raises ImageError where it is not installed."""
+    found = _decoder(format_)
+    if found is None:
+        what = "HEIC needs a package that is not installed: pip install 'showtell[heif]'"
+        if format_ != "HEIF":
+            what = f"{format_} is missing from this build of Pillow; upgrade pillow"
+        raise ImageError("unsupported-format", f"{name}: {what}")
+    return found
 
 
 def is_cut(data: bytes, format_: str) -> bool:
@@ -148,28 +181,3 @@ def _last_box_ends(data: bytes) -> int:
             break
         at += max(size, 8)
     return at
-
-
-def _available(format_: str, codec: str, name: str) -> str:
-    Image.init()
-    if format_ not in Image.OPEN or not features.check(codec):
-        raise ImageError("unsupported-format", f"{name}: {format_} is missing from this build of Pillow; upgrade pillow")
-    return format_
-
-
-@functools.cache
-def _heif() -> bool:
-    """Registers HEIC with Pillow, once, when the first such file is seen; False where the package is absent."""
-    try:
-        from pillow_heif import register_heif_opener
-    except ImportError:
-        return False
-    register_heif_opener()
-    return True
-
-
-def _register_heif(name: str) -> None:
-    if not _heif():
-        raise ImageError(
-            "unsupported-format", f"{name}: HEIC needs a package that is not installed: pip install 'showtell[heif]'"
-        )

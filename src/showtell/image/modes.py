@@ -16,7 +16,9 @@ def to_rgb(image: Image.Image) -> Image.Image:
         image = image.convert("LA")  # Pillow goes from premultiplied grey to nothing else
     if _is_transparent(image):
         image = _with_8_bit_transparency(image).convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+        page = Image.new("RGB", image.size, "white")
+        page.paste(image, mask=image)
+        return page
     return image if image.mode == "RGB" else image.convert("RGB")
 
 

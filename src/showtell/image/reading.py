@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL import Image, ImageFile
 
 from showtell.errors import ImageError, OptionError
-from showtell.image.formats import is_cut
+from showtell.image.formats import decoder, is_cut
+from showtell.image.jpeg import passes
 from showtell.image.modes import to_rgb
 from showtell.image.preprocessing import Preprocessing, to_pixels
 from showtell.image.source import Array, PhotoSource, from_array, name_of, read_bytes
@@ -36,18 +37,21 @@ _END_OF_JPEG = b"\xff\xd9"
 class ImageSettings:
     """What is read at all.
 
-    `max_bytes` is of the encoded file. `max_pixels` is width times height as the header states them: the default lets a photo
-    of 108 megapixels in, and a picture takes four bytes a pixel while it is decoded. `lenient` accepts what decodes of a file
-    that is cut short or damaged; the rest of such a picture is black or grey.
+    `max_bytes` is of the encoded file. `max_pixels` is width times height as the header states them, after the scaling of a
+    large JPEG: the default takes up to 1 GB for a moment. `max_passed_pixels` is of a JPEG before scaling, each of its scans
+    counted: a photo of 200 megapixels, and one of 128 that is progressive, are below the default. `lenient` accepts what
+    decodes of a file that is cut short or damaged; the rest of such a picture is black or grey.
     """
 
     max_bytes: int = 256 * 2**20
-    max_pixels: int = 128_000_000
+    max_pixels: int = 64_000_000
+    max_passed_pixels: int = 1_280_000_000
     lenient: bool = False
 
     def __post_init__(self) -> None:
-        if self.max_bytes < 1 or self.max_pixels < 1:
-            raise OptionError(f"max_bytes is {self.max_bytes} and max_pixels {self.max_pixels}; both must be at least 1")
+        for field in ("max_bytes", "max_pixels", "max_passed_pixels"):
+            if getattr(self, field) < 1:
+                raise OptionError(f"{field} is {getattr(self, field)}; it must be at least 1")
 
 
 DEFAULTS = ImageSettings()
@@ -138,15 +142,16 @@ def _open(
     data: bytes, format_: str, name: str, settings: ImageSettings, enough: int | None
 ) -> tuple[ImageFile.ImageFile, tuple[int, int]]:
     """The image with its header read and its size checked, prepared to decode scaled where it is large enough."""
-    try:
-        with _silence():
-            image = Image.open(io.BytesIO(data), formats=(format_,))
-    except UnidentifiedImageError:
-        raise OSError("its header cannot be read") from None
+    with _silence():
+        image = decoder(format_, name)(io.BytesIO(data))
     size = image.size
-    _check_pixels(size, name, settings)
-    if enough and image.format in ("JPEG", "MPO") and min(size) >= 2 * REDUCING_GAP * enough:
-        image.draft(None, (REDUCING_GAP * enough, REDUCING_GAP * enough))
+    if format_ == "JPEG":
+        if (passed := size[0] * size[1] * passes(data)) > settings.max_passed_pixels:
+            message = f"{name}: {size[0]} x {size[1]} pixels in many passes; {passed:,} pixels are more than are decoded"
+            raise ImageError("too-many-pixels", f"{message} ({settings.max_passed_pixels:,}); save it anew, not progressive")
+        if enough and min(size) >= 2 * REDUCING_GAP * enough:
+            image.draft(None, (REDUCING_GAP * enough, REDUCING_GAP * enough))
+    _check_pixels(image.size, name, settings)
     return image, size
 
 

@@ -5,7 +5,7 @@ import io
 import threading
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from PIL import Image, ImageFile
@@ -72,19 +72,31 @@ def read_rgb(source: PhotoSource, name: str | None = None, settings: ImageSettin
     Arrays are (H, W), (H, W, 1), (H, W, 3) or (H, W, 4): bool, uint8 0..255, uint16 0..65535 or float 0..1. A file object
     is read from where it stands. `name` is what errors call the photo. Raises ImageError.
     """
-    return _read(source, name or name_of(source), settings, None)[0]
+    return _read(source, name or name_of(source), settings, None).image
 
 
 def read_photo(
     source: PhotoSource, preprocessing: Preprocessing, name: str | None = None, settings: ImageSettings = DEFAULTS
 ) -> Photo:
     """A photo resized for the model; a large JPEG is decoded scaled, which is several times faster. Raises ImageError."""
-    image, (width, height) = _read(source, name or name_of(source), settings, preprocessing.size)
-    return Photo(to_pixels(image, preprocessing), width, height)
+    found = _read(source, name or name_of(source), settings, preprocessing.size)
+    return Photo(to_pixels(found.image, preprocessing, found.box), *found.size)
 
 
-def _read(source: PhotoSource, name: str, settings: ImageSettings, enough: int | None) -> tuple[Image.Image, tuple[int, int]]:
-    """The image, at least `REDUCING_GAP * enough` pixels on each side if it had those, and its size before any scaling."""
+@dataclass(frozen=True, slots=True)
+class _Picture:
+    """A decoded image; its size before any scaling; and, where it was scaled, the part of `image` that this size became.
+
+    That part ends within the last row and column of pixels where the size is no multiple of the scale.
+    """
+
+    image: Image.Image
+    size: tuple[int, int]
+    box: tuple[float, float, float, float] | None = None
+
+
+def _read(source: PhotoSource, name: str, settings: ImageSettings, enough: int | None) -> _Picture:
+    """The upright picture in RGB; scaled, it keeps `REDUCING_GAP * enough` pixels on each side."""
     if isinstance(source, (np.ndarray, Image.Image)):
         data, format_ = b"", ""
     else:
@@ -93,12 +105,12 @@ def _read(source: PhotoSource, name: str, settings: ImageSettings, enough: int |
         if isinstance(source, np.ndarray):
             image = from_array(source, name)
             _check_pixels(image.size, name, settings)
-            return to_rgb(image), image.size
+            return _Picture(to_rgb(image), image.size)
         if isinstance(source, Image.Image):
             _check_pixels(source.size, name, settings)
             source.load()
-            image, size = _finish(source, source.size)
-            return (image.copy() if image is source else image), size
+            found = _finish(_Picture(source, source.size))
+            return replace(found, image=source.copy()) if found.image is source else found
         return _decode(data, format_, name, settings, enough)
     except ImageError:
         raise
@@ -113,46 +125,45 @@ def _read(source: PhotoSource, name: str, settings: ImageSettings, enough: int |
         raise ImageError("unreadable", f"{name}: broken {format_ or 'image'} ({reason})") from None
 
 
-def _decode(
-    data: bytes, format_: str, name: str, settings: ImageSettings, enough: int | None
-) -> tuple[Image.Image, tuple[int, int]]:
-    file, size = _open(data, format_, name, settings, enough)
-    with file:
+def _decode(data: bytes, format_: str, name: str, settings: ImageSettings, enough: int | None) -> _Picture:
+    opened = _open(data, format_, name, settings, enough)
+    with opened.image as image:
         try:
-            _load(file)
-            return _finish(file, size)
+            _load(image)
+            return _finish(opened)
         except Exception as error:  # see _read
             if not settings.lenient:
                 raise
             damage = error
         # Pillow itself accepts damaged files only through a global flag, which other threads would see. It is not needed:
         # libjpeg fills up a JPEG that has an end marker, and the other decoders leave in the image what they had decoded.
-        file.tile = []
         if format_ == "JPEG":
-            file, size = _open(data + _END_OF_JPEG, format_, name, settings, enough)
-        with file:
-            _load(file)
-            rgb, size = _finish(file, size)
-    if all(low == high for low, high in rgb.getextrema()):  # type: ignore[misc]  # three pairs, as the mode is RGB
+            opened = _open(data + _END_OF_JPEG, format_, name, settings, enough)
+        elif isinstance(image, ImageFile.ImageFile):
+            image.tile = []
+        with opened.image as image:
+            _load(image)
+            found = _finish(opened)
+    if all(low == high for low, high in found.image.getextrema()):  # type: ignore[misc]  # three pairs, as the mode is RGB
         raise damage  # nothing of it decoded
-    return rgb, size
+    return found
 
 
-def _open(
-    data: bytes, format_: str, name: str, settings: ImageSettings, enough: int | None
-) -> tuple[ImageFile.ImageFile, tuple[int, int]]:
+def _open(data: bytes, format_: str, name: str, settings: ImageSettings, enough: int | None) -> _Picture:
     """The image with its header read and its size checked, prepared to decode scaled where it is large enough."""
     with _silence():
         image = decoder(format_, name)(io.BytesIO(data))
     size = image.size
+    box = None
     if format_ == "JPEG":
         if (passed := size[0] * size[1] * passes(data)) > settings.max_passed_pixels:
             message = f"{name}: {size[0]} x {size[1]} pixels in many passes; {passed:,} pixels are more than are decoded"
             raise ImageError("too-many-pixels", f"{message} ({settings.max_passed_pixels:,}); save it anew, not progressive")
-        if enough and min(size) >= 2 * REDUCING_GAP * enough:
-            image.draft(None, (REDUCING_GAP * enough, REDUCING_GAP * enough))
+        least = REDUCING_GAP * (enough or 0)
+        if least and min(size) >= 2 * least and (scaled := image.draft(None, (least, least))):
+            box = scaled[1]
     _check_pixels(image.size, name, settings)
-    return image, size
+    return _Picture(image, size, box)
 
 
 def _load(image: Image.Image) -> None:
@@ -160,17 +171,22 @@ def _load(image: Image.Image) -> None:
         image.load()
 
 
-def _finish(image: Image.Image, size: tuple[int, int]) -> tuple[Image.Image, tuple[int, int]]:
-    """The loaded image in RGB, turned as its EXIF orientation says, and `size` turned likewise."""
+def _finish(loaded: _Picture) -> _Picture:
+    """The loaded picture in RGB, turned as its EXIF orientation says."""
     orientation = 1
     # A malformed EXIF block says nothing about the pixels, which are good; what it raises is as varied as what decoders raise.
     with _silence(), contextlib.suppress(Exception):
-        orientation = image.getexif().get(_ORIENTATION, 1)
-    method = _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
-    rgb = to_rgb(image)
-    if method is None:
-        return rgb, size
-    return rgb.transpose(method), size[::-1] if orientation >= 5 else size
+        orientation = loaded.image.getexif().get(_ORIENTATION, 1)
+    image = to_rgb(loaded.image)
+    if not isinstance(orientation, int) or orientation not in _UPRIGHT:
+        return replace(loaded, image=image)
+    image, size, box = image.transpose(_UPRIGHT[orientation]), loaded.size, loaded.box
+    if box:
+        width, height = box[2:] if orientation < 5 else (box[3], box[2])
+        left = image.width - width if orientation in (2, 3, 6, 7) else 0
+        top = image.height - height if orientation in (3, 4, 7, 8) else 0
+        box = (left, top, left + width, top + height)
+    return _Picture(image, size if orientation < 5 else size[::-1], box)
 
 
 def _check_pixels(size: tuple[int, int], name: str, settings: ImageSettings) -> None:

@@ -128,7 +128,14 @@ def main() -> None:
     for number, data in enumerate(chosen):
         (seeds / f"{number:03}").write_bytes(data)
     print(f"{len(chosen)} seeds; Pillow {Image.__version__}, Python {sys.version.split()[0]}", flush=True)
-    limits = ["-rss_limit_mb=0", "-malloc_limit_mb=0", "-timeout=120", f"-max_len={LARGEST}", "-len_control=0", "-verbosity=0"]
+    limits = [
+        "-rss_limit_mb=0",
+        "-malloc_limit_mb=0",
+        "-timeout=86400",
+        f"-max_len={LARGEST}",
+        "-len_control=0",
+        "-verbosity=0",
+    ]
     atheris.Setup(
         ["fuzz", f"-runs={arguments.files + len(chosen)}", f"-seed={arguments.seed}", *limits, str(seeds)],
         Tally(arguments.files, keep),

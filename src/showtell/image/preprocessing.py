@@ -62,9 +62,7 @@ class Preprocessing:
         return np.ascontiguousarray(np.moveaxis(values, -1, -3))
 
 
-def to_pixels(
-    image: Image.Image, preprocessing: Preprocessing, box: tuple[float, float, float, float] | None = None
-) -> Array:
+def to_pixels(image: Image.Image, preprocessing: Preprocessing, box: tuple[float, float, float, float] | None = None) -> Array:
     """An RGB image, or the part of it in `box` (left, top, right, bottom), resized for the model: uint8 (size, size, 3)."""
     size = (preprocessing.size, preprocessing.size)
     if image.size != size or box:

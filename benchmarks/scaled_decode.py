@@ -3,7 +3,7 @@
     python benchmarks/scaled_decode.py FLICKR8K [--photos 100] [--model BUNDLE]
 
 Dev photos of Flickr8k are enlarged to 12 megapixels and saved as JPEGs. Each is then decoded and resized for the model twice,
-whole and scaled, in turns; both results are captioned. As a yardstick, so is the whole one with each value changed by -1, 0 or 1
+whole and scaled, in turns; both results are captioned. As a yardstick, so is the whole one with -1, 0 or 1 added to each value
 at random: where that changes the caption, the model and not the scaling is at fault.
 """
 

@@ -17,8 +17,8 @@ from showtell.image.modes import to_rgb
 from showtell.image.preprocessing import Preprocessing, to_pixels
 from showtell.image.source import Array, PhotoSource, from_array, name_of, read_bytes
 
-# A JPEG is decoded scaled as long as both its sides stay at least so many times the model's: below 2 the resize that follows
-# has too little to average, and captions change.
+# A JPEG is decoded scaled as long as both its sides stay at least so many times the model's. With 2, what the resize makes of
+# it differs from that of the whole photo by 2 of 255 at most; with 1, by up to 9.
 REDUCING_GAP = 2
 _ORIENTATION = 0x0112  # EXIF's tag
 _UPRIGHT = {

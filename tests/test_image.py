@@ -1,6 +1,7 @@
 """Any file to RGB to model input."""
 
 import io
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,9 @@ import pytest
 from PIL import Image
 
 from showtell.errors import ImageError, OptionError
-from showtell.image import Preprocessing, read_rgb, to_pixels
+from showtell.image import ImageSettings, Preprocessing, name_of, read_photo, read_rgb, to_pixels
+from showtell.image import formats as image_formats
+from showtell.image.jpeg import passes
 
 RED_LEFT = np.zeros((40, 60, 3), np.uint8)
 RED_LEFT[:, :30, 0] = 255
@@ -96,11 +99,124 @@ def test_errors_name_the_file_and_have_a_code(tmp_path: Path) -> None:
         assert caught.value.code == code
 
 
-def test_decompression_bomb_is_refused_before_it_is_decoded() -> None:
-    bomb = encoded(Image.new("1", (30_000, 20_000)), "PNG")
+def test_sources_beside_paths(tmp_path: Path) -> None:
+    data = encoded(Image.fromarray(RED_LEFT), "PNG")
+    path = tmp_path / "a.png"
+    path.write_bytes(data)
+    with path.open("rb") as file:
+        assert name_of(file) == str(path)
+        assert near(read_rgb(file), RED_LEFT, tolerance=0)
+    with pytest.raises(ImageError, match="closed"):
+        read_rgb(file)
+    with path.open(encoding="latin-1") as text, pytest.raises(ImageError, match="mode 'rb'"):
+        read_rgb(text)  # type: ignore[arg-type]
+    for source in (io.BytesIO(data), bytearray(data), memoryview(data)):
+        assert near(read_rgb(source), RED_LEFT, tolerance=0)
+    for nonsense in (None, 3, {}):
+        with pytest.raises(ImageError, match="cannot be read as a photo"):
+            read_rgb(nonsense)  # type: ignore[arg-type]
+    image = Image.fromarray(RED_LEFT)
+    assert read_rgb(image) is not image  # whoever changes the one must not change the other
+    for absent in ("", tmp_path / "null\0", path / "below"):
+        with pytest.raises(ImageError) as caught:
+            read_rgb(absent)
+        assert caught.value.code == "not-found"
+
+
+def test_pillow_images_of_every_mode() -> None:
+    image = Image.fromarray(RED_LEFT)
+    grey = np.asarray(image.convert("L").convert("RGB"))
+    for mode in ("RGBX", "RGBA", "CMYK", "YCbCr", "HSV"):
+        assert near(read_rgb(image.convert(mode)), RED_LEFT, tolerance=3), mode
+    assert near(read_rgb(image.convert("RGBA").convert("RGBa")), RED_LEFT, tolerance=0)
+    for mode in ("L", "LA", "I", "F"):
+        assert near(read_rgb(image.convert(mode)), grey, tolerance=1), mode
+    assert near(read_rgb(image.convert("LA").convert("La")), grey, tolerance=0)
+    assert near(read_rgb(image.quantize(4).convert("PA")), RED_LEFT, tolerance=3)
+    wide = np.array([[-50.0, 0.0, np.nan, 150.0]], np.float32)  # no range that images use: stretched
+    assert np.asarray(read_rgb(Image.fromarray(wide)))[0, :, 0].tolist() == [0, 64, 0, 255]
+
+
+def test_array_ranges() -> None:
+    deep = np.array([[0, 128, 32768, 65535]], np.uint16)
+    assert np.asarray(read_rgb(deep))[0, :, 0].tolist() == [0, 0, 128, 255]
+    assert np.asarray(read_rgb(np.array([[False, True]])))[0, :, 0].tolist() == [0, 255]
+    assert read_rgb(RED_LEFT[..., :1]).size == (60, 40)
+    with pytest.raises(ImageError, match="transpose"):
+        read_rgb(np.zeros((3, 40, 60), np.uint8))
     with pytest.raises(ImageError) as caught:
-        read_rgb(bomb, "bomb.png")
+        read_rgb(np.zeros((0, 4), np.uint8))
+    assert caught.value.code == "empty"
+
+
+def test_limits_are_settings_and_come_in_order(tmp_path: Path) -> None:
+    data = encoded(Image.fromarray(RED_LEFT), "PNG")
+    for settings, code in (
+        (ImageSettings(max_bytes=len(data) - 1), "too-large"),
+        (ImageSettings(max_pixels=60 * 40 - 1), "too-many-pixels"),
+        (ImageSettings(max_bytes=len(data), max_pixels=60 * 40), None),
+    ):
+        (tmp_path / "a.png").write_bytes(data)
+        for source in (data, io.BytesIO(data), tmp_path / "a.png"):
+            if code is None:
+                assert read_rgb(source, "a.png", settings).size == (60, 40)
+                continue
+            with pytest.raises(ImageError, match="a.png") as caught:
+                read_rgb(source, "a.png", settings)
+            assert caught.value.code == code
+    with pytest.raises(OptionError, match="max_pixels is 0"):
+        ImageSettings(max_pixels=0)
+    error = pickle.loads(pickle.dumps(ImageError("empty", "a.png: the file is empty")))
+    assert (error.code, str(error)) == ("empty", "a.png: the file is empty")
+
+
+def test_decompression_bombs_are_refused_before_they_are_decoded() -> None:
+    for bomb in (encoded(Image.new("1", (30_000, 20_000)), "PNG"), encoded(Image.new("P", (9_000, 9_000)), "GIF")):
+        with pytest.raises(ImageError) as caught:
+            read_rgb(bomb, "bomb")
+        assert caught.value.code == "too-many-pixels"
+
+
+def test_scans_of_a_jpeg_count() -> None:
+    image = Image.fromarray(RED_LEFT).resize((640, 480))
+    assert passes(encoded(image, "JPEG")) == 1
+    data = encoded(image, "JPEG", progressive=True)
+    assert passes(data) == 10
+    last = data.rindex(b"\xff\xda")
+    bomb = data[:last] + data[last:-2] * 5000 + b"\xff\xd9"
+    assert passes(bomb) >= 5000
+    with pytest.raises(ImageError, match="passes") as caught:
+        read_rgb(bomb, "bomb")
     assert caught.value.code == "too-many-pixels"
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_large_jpegs_decode_scaled_and_hardly_differ(orientation: int) -> None:
+    """The sizes are no multiples of the scale, so that a part of a pixel is left over at two edges."""
+    pixels = np.random.default_rng(0).integers(0, 256, (12, 16, 3), dtype=np.uint8)
+    image = Image.fromarray(pixels).resize((1027, 773), Image.Resampling.BICUBIC)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(image, "JPEG", quality=95, exif=exif)
+    wants = Preprocessing(size=64)
+    photo = read_photo(data, wants)
+    whole = read_rgb(data)
+    assert (photo.width, photo.height) == whole.size
+    difference = np.abs(photo.pixels.astype(int) - to_pixels(whole, wants))
+    assert 0 < difference.mean() < 0.6
+    assert difference.max() <= 6
+    # Without at least four times the model's size nothing is scaled, and the pixels are the same.
+    assert np.array_equal(read_photo(data, Preprocessing(size=224)).pixels, to_pixels(whole, Preprocessing(size=224)))
+
+
+def test_heic_without_its_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(40)
+    monkeypatch.setitem(image_formats._DECODERS, "HEIF", ("no_such_package", "HeifImageFile"))
+    image_formats._decoder.cache_clear()
+    with pytest.raises(ImageError, match=r"showtell\[heif\]") as caught:
+        read_rgb(data, "phone.heic")
+    assert caught.value.code == "unsupported-format"
+    image_formats._decoder.cache_clear()
 
 
 def test_preprocessing_squashes_orders_and_scales() -> None:

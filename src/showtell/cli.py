@@ -7,9 +7,9 @@ could be done; 130: interrupted. Captions go to standard output, everything else
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sys
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -34,7 +34,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="surrogateescape")  # paths that are not UTF-8 go out as they came in
-    warnings.filterwarnings("ignore", module="PIL")  # what is wrong with a photo is reported once, by its error
+    logging.getLogger("PIL").addHandler(logging.NullHandler())  # what is wrong with a photo is reported once, by its error
     try:
         status = cli.main(standalone_mode=False)
     except click.exceptions.Exit as error:
@@ -112,6 +112,7 @@ def _search_options(command: Any) -> Any:
 @click.option("--overwrite", is_flag=True, help="Replace an --output file that is there.")
 @_batch_size
 @click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Threads that decode photos.")
+@click.option("--lenient", is_flag=True, help="Caption what decodes of photos that are cut short or damaged.")
 @_threads
 @_device
 def caption(
@@ -123,6 +124,7 @@ def caption(
     overwrite: bool,
     batch_size: int,
     workers: int,
+    lenient: bool,
     threads: int,
     device: Any,
     **search: Any,
@@ -132,6 +134,7 @@ def caption(
     One photo prints its caption; several print path, tab, caption. A photo that cannot be read is named on standard error and
     the others go on.
     """
+    from showtell.image import ImageSettings
     from showtell.io.sinks import sentences
     from showtell.io.sources import photo_paths
     from showtell.runtime import load
@@ -139,7 +142,7 @@ def caption(
     photos = photo_paths(paths, sys.stdin.buffer)
     if not photos:
         raise click.UsageError(f"no photos in {', '.join(paths)}")
-    captioner = load(model, threads=threads, device=device)
+    captioner = load(model, threads=threads, device=device, images=ImageSettings(lenient=lenient))
     options = captioner.options(**search)
     failed = 0
     with contextlib.ExitStack() as stack:

@@ -4,6 +4,8 @@ One tree: catch `ShowtellError` for all of them. Each is also the builtin a call
 file or value at fault, what was allowed and what to do about it.
 """
 
+from typing import Literal, Self
+
 
 class ShowtellError(Exception):
     """Base of all errors that showtell raises on purpose."""
@@ -13,12 +15,27 @@ class OptionError(ShowtellError, ValueError):
     """An option has a value that is not allowed, or two options contradict each other."""
 
 
-class ImageError(ShowtellError, OSError):
-    """A photo could not be read. `code` is a stable short name such as `not-found`, `not-an-image` or `truncated`."""
+ImageCode = Literal[
+    "not-found",
+    "empty",
+    "too-large",
+    "not-an-image",
+    "unsupported-format",
+    "too-many-pixels",
+    "truncated",
+    "unreadable",
+]
 
-    def __init__(self, code: str, message: str) -> None:
+
+class ImageError(ShowtellError, OSError):
+    """A photo could not be read; `code` is one of a few stable names, which docs/images.md explains."""
+
+    def __init__(self, code: ImageCode, message: str) -> None:
         super().__init__(message)
         self.code = code
+
+    def __reduce__(self) -> tuple[type[Self], tuple[ImageCode, str]]:
+        return type(self), (self.code, str(self))  # so that it can be sent between processes
 
 
 class DataError(ShowtellError, ValueError):

@@ -31,7 +31,7 @@ from showtell.data import read as read_dataset
 from showtell.decoding import Array
 from showtell.errors import DataError, OutputError
 from showtell.files import sync
-from showtell.image import Preprocessing, read_rgb, to_pixels
+from showtell.image import Preprocessing, read_photo
 from showtell.nn.captioner import CaptionModel
 from showtell.nn.decoders import Decoder
 from showtell.nn.resnet import ResNet, ResNetConfig
@@ -105,7 +105,7 @@ def calibration_inputs(checkpoint: Checkpoint, source: Path, count: int, layout:
     if not names:
         raise DataError(f"{source}: no photos here to calibrate on")
     chosen = [names[place] for place in np.linspace(0, len(names) - 1, min(count, len(names))).astype(int)]
-    return [preprocessing.normalize(to_pixels(read_rgb(photos.read(name), name), preprocessing)) for name in chosen]
+    return [preprocessing.normalize(read_photo(photos.read(name), preprocessing, name).pixels) for name in chosen]
 
 
 def write_graphs(model: CaptionModel, folder: Path, *, half: bool) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Self
 
-from showtell.errors import OptionError
+from showtell.errors import ImageCode, OptionError
 
 Split = Literal["train", "dev", "test"]
 
@@ -36,7 +36,7 @@ class Record:
     width: int | None = None
     height: int | None = None
     model: str | None = None
-    error_code: str | None = None
+    error_code: ImageCode | None = None
     error_message: str | None = None
 
     @property

@@ -14,7 +14,7 @@ from showtell.data import duplicates, suspects
 from showtell.data.dataset import SPLITS, Listing
 from showtell.data.photos import PhotoStore
 from showtell.errors import DataError, ImageError
-from showtell.image import Preprocessing, read_rgb, to_pixels
+from showtell.image import Preprocessing, read_photo
 from showtell.text import tokenize
 from showtell.types import Split
 
@@ -181,7 +181,7 @@ def _collect(listing: Listing, findings: dict[str, list[Item]]) -> dict[str, _Ph
 def _look(photos: PhotoStore, path: str) -> _Seen:
     try:
         data = photos.read(path)
-        pixels = to_pixels(read_rgb(data, path), _PREPROCESSING)
+        pixels = read_photo(data, _PREPROCESSING, path).pixels
     except ImageError as error:
         return _Seen(error)
     with Image.open(io.BytesIO(data)) as header:  # it has been read: this is one of the formats that are let in

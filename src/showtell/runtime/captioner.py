@@ -12,7 +12,7 @@ import numpy as np
 from showtell.bundle import Bundle
 from showtell.decoding import Array, Hypothesis, search
 from showtell.errors import ImageError, OptionError
-from showtell.image import PhotoSource, name_of, read_rgb, to_pixels
+from showtell.image import ImageSettings, PhotoSource, name_of, read_photo
 from showtell.runtime.models import Device, OnnxEncoder, OnnxStepModel
 from showtell.text import detokenize
 from showtell.types import Caption, DecodeOptions, Record
@@ -35,14 +35,17 @@ class _Photo:
 class Captioner:
     """A loaded bundle.
 
-    Call it with a path, encoded bytes, a PIL image or an array for a `Caption`, or with a list of such for a list. `records`
-    streams any number of photos and reports broken ones instead of raising.
+    Call it with a path, encoded bytes, an open file, a PIL image or an array for a `Caption`, or with a list of such for a
+    list. `records` streams any number of photos and reports broken ones instead of raising. `images` limits what is read.
     """
 
-    def __init__(self, bundle: Bundle, *, threads: int = 0, device: Device = "cpu") -> None:
+    def __init__(
+        self, bundle: Bundle, *, threads: int = 0, device: Device = "cpu", images: ImageSettings | None = None
+    ) -> None:
         if threads < 0:
             raise OptionError(f"threads is {threads}; it must be 0 (as many as there are cores) or more")
         self.bundle = bundle
+        self.images = images or ImageSettings()
         self.encoder = OnnxEncoder(bundle, threads, device)
         self.decoder = OnnxStepModel(bundle, threads, device)
 
@@ -127,16 +130,18 @@ class Captioner:
     def _read(self, source: PhotoSource) -> _Photo:
         name = name_of(source)
         try:
-            image = read_rgb(source, name)
+            photo = read_photo(source, self.bundle.preprocessing, name, self.images)
         except ImageError as error:
             return _Photo(name, None, error=error)
-        return _Photo(name, to_pixels(image, self.bundle.preprocessing), image.width, image.height)
+        return _Photo(name, photo.pixels, photo.width, photo.height)
 
 
-def load(model: str | Path | None = None, *, threads: int = 0, device: Device = "cpu") -> Captioner:
+def load(
+    model: str | Path | None = None, *, threads: int = 0, device: Device = "cpu", images: ImageSettings | None = None
+) -> Captioner:
     """A captioner: the embedded model, or the bundle of that name or folder.
 
-    `threads` is how many the network may use, 0 for as many as there are cores. Raises BundleError where the bundle is
-    missing, altered or of another format.
+    `threads` is how many the network may use, 0 for as many as there are cores; `images` limits what is read. Raises
+    BundleError where the bundle is missing, altered or of another format.
     """
-    return Captioner(Bundle.find(model), threads=threads, device=device)
+    return Captioner(Bundle.find(model), threads=threads, device=device, images=images)

@@ -28,9 +28,9 @@ import torch
 from showtell.data import PhotoStore
 from showtell.errors import CacheError
 from showtell.files import write_json
-from showtell.image import Array, Preprocessing, read_rgb, to_pixels
+from showtell.image import Array, Preprocessing
 from showtell.nn.resnet import ResNet
-from showtell.train.views import Augmentation
+from showtell.train.views import Augmentation, read_view
 
 FORMAT = 1
 Output = Literal["grid", "pooled", "third-stage", "second-stage"]
@@ -125,10 +125,9 @@ def extract(
         progress(finished, len(names))
 
     def read(row: int) -> Array:
-        image = read_rgb(photos.read(names[row]), names[row])
-        if view is not None:
-            image = view.augmentation(image, names[row], view.number)
-        return preprocessing.normalize(to_pixels(image, preprocessing))
+        number = view.number if view else 0
+        augmentation = view.augmentation if view else None
+        return preprocessing.normalize(read_view(photos, names[row], preprocessing, augmentation, number))
 
     for rows, pixels in _batches(todo, read, batch_size):
         batch = torch.from_numpy(pixels).to(device, memory_format=torch.channels_last)

@@ -13,9 +13,9 @@ import numpy as np
 
 from showtell.data import PhotoStore
 from showtell.decoding import Array
-from showtell.image import Preprocessing, read_rgb, to_pixels
+from showtell.image import Preprocessing
 from showtell.train.features import FeatureCache
-from showtell.train.views import Augmentation
+from showtell.train.views import Augmentation, read_view
 
 
 class Inputs(Protocol):
@@ -78,10 +78,7 @@ class PixelInputs:
         return np.moveaxis(self._preprocessing.normalize(pixels), 1, -1)
 
     def _read(self, name: str, view: int) -> Array:
-        image = read_rgb(self._photos.read(name), name)
-        if self._augmentation is not None:
-            image = self._augmentation(image, name, view)
-        return to_pixels(image, self._preprocessing)
+        return read_view(self._photos, name, self._preprocessing, self._augmentation, view)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,9 @@ from typing import Any, Self
 import numpy as np
 from PIL import Image, ImageEnhance
 
+from showtell.data import PhotoStore
+from showtell.image import Array, Preprocessing, read_photo, read_rgb, to_pixels
+
 _STRETCH = 4 / 3  # of a crop's sides against each other, at most; Szegedy et al. allow aspect ratios from 3/4 to 4/3
 _SIDES = re.compile(r"\b(left|right)\b", re.IGNORECASE)
 
@@ -73,3 +76,13 @@ class Augmentation:
             "colour": self.colour,
             "sided": sided,
         }
+
+
+def read_view(
+    photos: PhotoStore, name: str, preprocessing: Preprocessing, augmentation: Augmentation | None, number: int
+) -> Array:
+    """A view of a photo at the model's size: uint8 (size, size, 3). Raises ImageError where the photo cannot be read."""
+    data = photos.read(name)
+    if augmentation is None or number == 0:
+        return read_photo(data, preprocessing, name).pixels
+    return to_pixels(augmentation(read_rgb(data, name), name, number), preprocessing)

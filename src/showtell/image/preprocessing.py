@@ -1,0 +1,70 @@
+"""How an upright RGB photo becomes network input."""
+
+from dataclasses import dataclass
+from typing import Any, Literal, Self
+
+import numpy as np
+from PIL import Image
+
+from showtell.errors import OptionError
+from showtell.image.source import Array
+
+_RESAMPLING = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Preprocessing:
+    """How an RGB photo becomes network input; travels with the weights.
+
+    The input is float32 (3, size, size): channels in `channel_order`, each `(value * scale - mean) / std` with values 0..255.
+    `resize` is "squash": both sides to `size`, whatever the aspect ratio.
+    """
+
+    size: int = 224
+    resize: Literal["squash"] = "squash"
+    resample: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bilinear"
+    channel_order: Literal["rgb", "bgr"] = "rgb"
+    scale: float = 1.0
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise OptionError(f"preprocessing size is {self.size}; it must be at least 1 pixel")
+        for name, value, allowed in (
+            ("resize", self.resize, ("squash",)),
+            ("resample", self.resample, tuple(_RESAMPLING)),
+            ("channel_order", self.channel_order, ("rgb", "bgr")),
+        ):
+            if value not in allowed:
+                raise OptionError(f"preprocessing {name} is {value!r}; allowed are {', '.join(allowed)}")
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Self:
+        """Preprocessing from a bundle's or a cache's JSON object. Raises OptionError for a key it does not know."""
+        unknown = set(values) - set(cls.__slots__)
+        if unknown:
+            raise OptionError(f"unknown preprocessing key {sorted(unknown)[0]!r}")
+        triples: dict[str, Any] = {key: tuple(values[key]) for key in ("mean", "std") if key in values}
+        return cls(**(values | triples))
+
+    def normalize(self, pixels: Array) -> Array:
+        """uint8 RGB (..., size, size, 3) to float32 (..., 3, size, size)."""
+        if self.channel_order == "bgr":
+            pixels = pixels[..., ::-1]
+        std = np.asarray(self.std, np.float32)
+        values = pixels * (np.float32(self.scale) / std) - np.asarray(self.mean, np.float32) / std
+        return np.ascontiguousarray(np.moveaxis(values, -1, -3))
+
+
+def to_pixels(image: Image.Image, preprocessing: Preprocessing, box: tuple[float, float, float, float] | None = None) -> Array:
+    """An RGB image, or the part of it in `box` (left, top, right, bottom), resized for the model: uint8 (size, size, 3)."""
+    size = (preprocessing.size, preprocessing.size)
+    if image.size != size or box:
+        image = image.resize(size, _RESAMPLING[preprocessing.resample], box=box)
+    return np.asarray(image)

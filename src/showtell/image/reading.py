@@ -1,0 +1,215 @@
+"""The gates between a file and its pixels: size, signature, pixels by the header, decoding; upright 8-bit RGB behind them."""
+
+import contextlib
+import io
+import threading
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+from PIL import Image, ImageFile
+
+from showtell.errors import ImageError, OptionError
+from showtell.image.formats import decoder, is_cut
+from showtell.image.jpeg import passes
+from showtell.image.modes import to_rgb
+from showtell.image.preprocessing import Preprocessing, to_pixels
+from showtell.image.source import Array, PhotoSource, from_array, name_of, read_bytes
+
+# A JPEG is decoded scaled as long as both its sides stay at least so many times the model's. With 2, what the resize makes of
+# it differs from that of the whole photo by 2 of 255 at most; with 1, by up to 9.
+REDUCING_GAP = 2
+_ORIENTATION = 0x0112  # EXIF's tag
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_END_OF_JPEG = b"\xff\xd9"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageSettings:
+    """What is read at all.
+
+    `max_bytes` is of the encoded file. `max_pixels` is width times height as the header states them, after the scaling of a
+    large JPEG: the default takes up to 1 GB for a moment. `max_passed_pixels` is of a JPEG before scaling, each of its scans
+    counted: a photo of 200 megapixels, and one of 128 that is progressive, are below the default. `lenient` accepts what
+    decodes of a file that is cut short or damaged; the rest of such a picture is black or grey.
+    """
+
+    max_bytes: int = 256 * 2**20
+    max_pixels: int = 64_000_000
+    max_passed_pixels: int = 1_280_000_000
+    lenient: bool = False
+
+    def __post_init__(self) -> None:
+        for field in ("max_bytes", "max_pixels", "max_passed_pixels"):
+            if getattr(self, field) < 1:
+                raise OptionError(f"{field} is {getattr(self, field)}; it must be at least 1")
+
+
+DEFAULTS = ImageSettings()
+
+
+@dataclass(frozen=True, slots=True)
+class Photo:
+    """A photo as the model wants it: uint8 (size, size, 3), and its own width and height, upright."""
+
+    pixels: Array
+    width: int
+    height: int
+
+
+def read_rgb(source: PhotoSource, name: str | None = None, settings: ImageSettings = DEFAULTS) -> Image.Image:
+    """An upright 8-bit RGB image from a path, encoded bytes, a file object, a PIL image or an array.
+
+    Arrays are (H, W), (H, W, 1), (H, W, 3) or (H, W, 4): bool, uint8 0..255, uint16 0..65535 or float 0..1. A file object
+    is read from where it stands. `name` is what errors call the photo. Raises ImageError.
+    """
+    return _read(source, name or name_of(source), settings, None).image
+
+
+def read_photo(
+    source: PhotoSource, preprocessing: Preprocessing, name: str | None = None, settings: ImageSettings = DEFAULTS
+) -> Photo:
+    """A photo resized for the model; a large JPEG is decoded scaled, which is several times faster. Raises ImageError."""
+    found = _read(source, name or name_of(source), settings, preprocessing.size)
+    return Photo(to_pixels(found.image, preprocessing, found.box), *found.size)
+
+
+@dataclass(frozen=True, slots=True)
+class _Picture:
+    """A decoded image; its size before any scaling; and, where it was scaled, the part of `image` that this size became.
+
+    That part ends within the last row and column of pixels where the size is no multiple of the scale.
+    """
+
+    image: Image.Image
+    size: tuple[int, int]
+    box: tuple[float, float, float, float] | None = None
+
+
+def _read(source: PhotoSource, name: str, settings: ImageSettings, enough: int | None) -> _Picture:
+    """The upright picture in RGB; scaled, it keeps `REDUCING_GAP * enough` pixels on each side."""
+    if isinstance(source, (np.ndarray, Image.Image)):
+        data, format_ = b"", ""
+    else:
+        data, format_ = read_bytes(source, name, settings.max_bytes)
+    try:
+        if isinstance(source, np.ndarray):
+            image = from_array(source, name)
+            _check_pixels(image.size, name, settings)
+            return _Picture(to_rgb(image), image.size)
+        if isinstance(source, Image.Image):
+            _check_pixels(source.size, name, settings)
+            source.load()
+            found = _finish(_Picture(source, source.size))
+            return replace(found, image=source.copy()) if found.image is source else found
+        return _decode(data, format_, name, settings, enough)
+    except ImageError:
+        raise
+    except (MemoryError, Image.DecompressionBombError) as error:
+        raise ImageError("too-many-pixels", f"{name}: too many pixels to decode ({error or 'memory ran out'})") from None
+    except Exception as error:  # on a hostile file Pillow's decoders raise nearly anything: struct.error, KeyError, ...
+        reason = " ".join(str(error).split()) or type(error).__name__
+        if "truncated" in reason.lower() or "eof" in reason.lower() or (data and is_cut(data, format_)):
+            remedy = "" if settings.lenient else ", or accept what decodes of it (lenient)"
+            message = f"{name}: the file is cut short ({reason}); get it again{remedy}"
+            raise ImageError("truncated", message) from None
+        raise ImageError("unreadable", f"{name}: broken {format_ or 'image'} ({reason})") from None
+
+
+def _decode(data: bytes, format_: str, name: str, settings: ImageSettings, enough: int | None) -> _Picture:
+    opened = _open(data, format_, name, settings, enough)
+    with opened.image as image:
+        try:
+            _load(image)
+            return _finish(opened)
+        except Exception as error:  # see _read
+            if not settings.lenient:
+                raise
+            damage = error
+        # Pillow itself accepts damaged files only through a global flag, which other threads would see. It is not needed:
+        # libjpeg fills up a JPEG that has an end marker, and the other decoders leave in the image what they had decoded.
+        if format_ == "JPEG":
+            opened = _open(data + _END_OF_JPEG, format_, name, settings, enough)
+        elif isinstance(image, ImageFile.ImageFile):
+            image.tile = []
+        with opened.image as image:
+            _load(image)
+            found = _finish(opened)
+    if all(low == high for low, high in found.image.getextrema()):  # type: ignore[misc]  # three pairs, as the mode is RGB
+        raise damage  # nothing of it decoded
+    return found
+
+
+def _open(data: bytes, format_: str, name: str, settings: ImageSettings, enough: int | None) -> _Picture:
+    """The image with its header read and its size checked, prepared to decode scaled where it is large enough."""
+    with _silence():
+        image = decoder(format_, name)(io.BytesIO(data))
+    size = image.size
+    box = None
+    if format_ == "JPEG":
+        if (passed := size[0] * size[1] * passes(data)) > settings.max_passed_pixels:
+            message = f"{name}: {size[0]} x {size[1]} pixels in many passes; {passed:,} pixels are more than are decoded"
+            raise ImageError("too-many-pixels", f"{message} ({settings.max_passed_pixels:,}); save it anew, not progressive")
+        least = REDUCING_GAP * (enough or 0)
+        if least and min(size) >= 2 * least and (scaled := image.draft(None, (least, least))):
+            box = scaled[1]
+    _check_pixels(image.size, name, settings)
+    return _Picture(image, size, box)
+
+
+def _load(image: Image.Image) -> None:
+    with _silence() if image.format == "TIFF" else contextlib.nullcontext():  # the only one that warns while it decodes
+        image.load()
+
+
+def _finish(loaded: _Picture) -> _Picture:
+    """The loaded picture in RGB, turned as its EXIF orientation says."""
+    orientation = 1
+    # A malformed EXIF block says nothing about the pixels, which are good; what it raises is as varied as what decoders raise.
+    with _silence(), contextlib.suppress(Exception):
+        orientation = loaded.image.getexif().get(_ORIENTATION, 1)
+    image = to_rgb(loaded.image)
+    if not isinstance(orientation, int) or orientation not in _UPRIGHT:
+        return replace(loaded, image=image)
+    image, size, box = image.transpose(_UPRIGHT[orientation]), loaded.size, loaded.box
+    if box:
+        width, height = box[2:] if orientation < 5 else (box[3], box[2])
+        left = image.width - width if orientation in (2, 3, 6, 7) else 0
+        top = image.height - height if orientation in (3, 4, 7, 8) else 0
+        box = (left, top, left + width, top + height)
+    return _Picture(image, size if orientation < 5 else size[::-1], box)
+
+
+def _check_pixels(size: tuple[int, int], name: str, settings: ImageSettings) -> None:
+    width, height = size
+    if width < 1 or height < 1:
+        raise ImageError("empty", f"{name}: {width} x {height} pixels")
+    if width * height > settings.max_pixels:
+        raise ImageError(
+            "too-many-pixels",
+            f"{name}: {width} x {height} pixels; at most {settings.max_pixels:,} are decoded; shrink it",
+        )
+
+
+_WARNINGS = threading.Lock()
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Pillow's warnings are about what an error or a good picture says better.
+
+    The list of warning filters is one for all threads, hence the lock; it is held while headers are read and not while
+    pixels are decoded.
+    """
+    with _WARNINGS, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

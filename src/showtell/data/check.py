@@ -1,14 +1,11 @@
 """What may be wrong with a data set: its photos, its captions, its splits. `check` finds it, `check_report` shows it."""
 
 import hashlib
-import io
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
-
-from PIL import Image
 
 from showtell.data import duplicates, suspects
 from showtell.data.dataset import SPLITS, Listing
@@ -181,12 +178,10 @@ def _collect(listing: Listing, findings: dict[str, list[Item]]) -> dict[str, _Ph
 def _look(photos: PhotoStore, path: str) -> _Seen:
     try:
         data = photos.read(path)
-        pixels = read_photo(data, _PREPROCESSING, path).pixels
+        photo = read_photo(data, _PREPROCESSING, path)
     except ImageError as error:
         return _Seen(error)
-    with Image.open(io.BytesIO(data)) as header:  # it has been read: this is one of the formats that are let in
-        mode, size = header.mode, header.size
-    return _Seen(None, hashlib.sha256(data).hexdigest(), duplicates.sign(pixels), mode, size)
+    return _Seen(None, hashlib.sha256(data).hexdigest(), duplicates.sign(photo.pixels), photo.mode, (photo.width, photo.height))
 
 
 def _judge_photos(photos: dict[str, _Photo], seen: dict[str, _Seen], findings: dict[str, list[Item]]) -> None:

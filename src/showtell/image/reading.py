@@ -59,11 +59,12 @@ DEFAULTS = ImageSettings()
 
 @dataclass(frozen=True, slots=True)
 class Photo:
-    """A photo as the model wants it: uint8 (size, size, 3), and its own width and height, upright."""
+    """A photo as the model wants it: uint8 (size, size, 3); its own width and height, upright, and Pillow's mode of it."""
 
     pixels: Array
     width: int
     height: int
+    mode: str
 
 
 def read_rgb(source: PhotoSource, name: str | None = None, settings: ImageSettings = DEFAULTS) -> Image.Image:
@@ -80,18 +81,19 @@ def read_photo(
 ) -> Photo:
     """A photo resized for the model; a large JPEG is decoded scaled, which is several times faster. Raises ImageError."""
     found = _read(source, name or name_of(source), settings, preprocessing.size)
-    return Photo(to_pixels(found.image, preprocessing, found.box), *found.size)
+    return Photo(to_pixels(found.image, preprocessing, found.box), *found.size, found.mode)
 
 
 @dataclass(frozen=True, slots=True)
 class _Picture:
-    """A decoded image; its size before any scaling; and, where it was scaled, the part of `image` that this size became.
+    """A decoded image; its size and mode as they came; and, where it was scaled, the part of `image` that this size became.
 
     That part ends within the last row and column of pixels where the size is no multiple of the scale.
     """
 
     image: Image.Image
     size: tuple[int, int]
+    mode: str
     box: tuple[float, float, float, float] | None = None
 
 
@@ -105,11 +107,11 @@ def _read(source: PhotoSource, name: str, settings: ImageSettings, enough: int |
         if isinstance(source, np.ndarray):
             image = from_array(source, name)
             _check_pixels(image.size, name, settings)
-            return _Picture(to_rgb(image), image.size)
+            return _Picture(to_rgb(image), image.size, image.mode)
         if isinstance(source, Image.Image):
             _check_pixels(source.size, name, settings)
             source.load()
-            found = _finish(_Picture(source, source.size))
+            found = _finish(_Picture(source, source.size, source.mode))
             return replace(found, image=source.copy()) if found.image is source else found
         return _decode(data, format_, name, settings, enough)
     except ImageError:
@@ -163,7 +165,7 @@ def _open(data: bytes, format_: str, name: str, settings: ImageSettings, enough:
         if least and min(size) >= 2 * least and (scaled := image.draft(None, (least, least))):
             box = scaled[1]
     _check_pixels(image.size, name, settings)
-    return _Picture(image, size, box)
+    return _Picture(image, size, image.mode, box)
 
 
 def _load(image: Image.Image) -> None:
@@ -186,7 +188,7 @@ def _finish(loaded: _Picture) -> _Picture:
         left = image.width - width if orientation in (2, 3, 6, 7) else 0
         top = image.height - height if orientation in (3, 4, 7, 8) else 0
         box = (left, top, left + width, top + height)
-    return _Picture(image, size if orientation < 5 else size[::-1], box)
+    return replace(loaded, image=image, size=size if orientation < 5 else size[::-1], box=box)
 
 
 def _check_pixels(size: tuple[int, int], name: str, settings: ImageSettings) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 import showtell
-from showtell.data import read_flickr8k
+from showtell.data import read as read_dataset
 from showtell.image import read_photo, read_rgb, to_pixels
 from showtell.image.source import Array
 
@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument("--photos", type=int, default=100)
     parser.add_argument("--model", help="a bundle's folder  [default: the embedded model]")
     arguments = parser.parse_args()
-    dataset = read_flickr8k(arguments.data)
+    dataset = read_dataset(arguments.data)
     captioner = showtell.load(arguments.model)
     samples = dataset.split("dev")
     chosen = [samples[place] for place in np.linspace(0, len(samples) - 1, arguments.photos).astype(int)]

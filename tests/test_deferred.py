@@ -44,7 +44,8 @@ def test_the_gradient_comes_once_and_adds_up_over_parts() -> None:
     layer.weight.grad = None
     for part in rows.detach().split(2):
         recur(layer, part).backward()
-    assert summed is not None and layer.weight.grad is not None
+    assert summed is not None
+    assert layer.weight.grad is not None
     assert torch.allclose(summed, layer.weight.grad, atol=1e-6)
 
 

@@ -240,24 +240,24 @@ def main() -> None:
     print(machine())
     print(f"{len(captions)} photos with all captions, {batches.size} a batch, {arguments.repeats} epochs")
     print(f"gradients of the first two differ by {error:.0e} of the largest")
-    columns = f"{'s an epoch':>10} {'photos/s':>9} {'times faster':>13} {'by batch, median (range)':>26} {'CPU s':>9} {'by CPU time':>12}"
-    print(f"{'':16} {columns} {'mean loss':>10}")
+    columns = f"{'s an epoch':>10} {'photos/s':>9} {'times faster':>13} {'by batch, median (range)':>26}"
+    print(f"{'':16} {columns} {'CPU s':>9} {'by CPU time':>12} {'mean loss':>10}")
     figures = {}
     for name, run in runs.items():
         seconds = sum(run.seconds) / arguments.repeats
         rate, loss, faster = len(captions) / seconds, run.total / run.count, sum(plain) / sum(run.seconds)
         ratios = [theirs / ours for theirs, ours in zip(plain, run.seconds, strict=True)]
         middle, low, high = statistics.median(ratios), min(ratios), max(ratios)
-        worked, by_processor = run.processor / arguments.repeats, runs["plain, float32"].processor / run.processor
+        processor, by_processor = run.processor / arguments.repeats, runs["plain, float32"].processor / run.processor
         spread = f"{middle:.2f} ({low:.2f} to {high:.2f})"
-        times = f"{seconds:10.2f} {rate:9.1f} {faster:13.2f} {spread:>26} {worked:9.2f} {by_processor:12.2f}"
+        times = f"{seconds:10.2f} {rate:9.1f} {faster:13.2f} {spread:>26} {processor:9.2f} {by_processor:12.2f}"
         print(f"{name:16} {times} {loss:10.3f}")
         figures[name] = {
             "seconds_per_epoch": round(seconds, 3),
             "photos_per_second": round(rate, 2),
             "times_faster": round(faster, 3),
             "times_faster_by_batch": {"median": round(middle, 3), "lowest": round(low, 3), "highest": round(high, 3)},
-            "cpu_seconds_per_epoch": round(worked, 3),
+            "cpu_seconds_per_epoch": round(processor, 3),
             "times_faster_by_cpu_time": round(by_processor, 3),
             "mean_loss": round(loss, 4),
         }

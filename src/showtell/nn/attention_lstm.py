@@ -70,11 +70,9 @@ def lstm_cell(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
     return torch.sigmoid(o) * torch.tanh(cell), cell
 
 
-def _advance(words: Tensor, context: Tensor, state: State, gate: Linear, state_gates: Linear) -> State:
-    """One LSTM step from the words' gate inputs (..., 4H), contexts (..., D) and the state (..., H) that asked for them."""
-    context = torch.sigmoid(gate(state.hidden)) * context
-    gates = words + state_gates(torch.cat([state.hidden, context], -1))
-    return State(*lstm_cell(gates, state.cell))
+def _inflow(hidden: Tensor, context: Tensor, gate: Linear, state_gates: Linear) -> Tensor:
+    """What the state (..., H) and the context (..., D) that it asked for add to the LSTM's gate inputs (..., 4H)."""
+    return state_gates(torch.cat([hidden, torch.sigmoid(gate(hidden)) * context], -1))
 
 
 class AttentionLSTM(nn.Module):
@@ -108,7 +106,8 @@ class AttentionLSTM(nn.Module):
     def step(self, tokens: Tensor, prepared: Prepared, state: State) -> tuple[Tensor, State, Tensor]:
         """Reads int64 tokens (B, K): log-probabilities of the next (B, K, V), new state, attention weights (B, K, G)."""
         context, weights = self.attention(state.hidden, prepared)
-        state = _advance(self.word_gates(self.embedding(tokens)), context, state, self.gate, self.state_gates)
+        gates = self.word_gates(self.embedding(tokens)) + _inflow(state.hidden, context, self.gate, self.state_gates)
+        state = State(*lstm_cell(gates, state.cell))
         return torch.log_softmax(self._scores(state.hidden), dim=-1), state, weights
 
     def forward(self, features: Tensor, tokens: Tensor, lengths: Tensor) -> Tensor:
@@ -129,22 +128,27 @@ class AttentionLSTM(nn.Module):
         rank = packed.order.argsort()[cells]  # (B, K): their places in the packed order
         place = rank.flatten().argsort()  # and back: cell of each, in reading order
         row, column = place // K, place % K
-        heights, widths = ((part.cummax(0).values[[size - 1 for size in packed.sizes]] + 1).tolist() for part in (row, column))
-        # index_select throughout: its way back adds whole rows, that of indexing single numbers.
-        prepared = Prepared(*(part.index_select(0, photo_order) for part in prepared))
+        first, *later = packed.sizes
+        heights, widths = ((part.cummax(0).values[[size - 1 for size in later]] + 1).tolist() for part in (row, column))
 
-        all_words = self.word_gates(self.word_dropout(self.embedding(packed.tokens))).split(packed.sizes)
-        hidden, cell = (part.squeeze(1).index_select(0, packed.order // K) for part in state)
+        first_words, *later_words = self.word_gates(self.word_dropout(self.embedding(packed.tokens))).split(packed.sizes)
         gate, state_gates = Deferred(self.gate), Deferred(self.state_gates)
-        outputs = []
-        for n, words, B, W in zip(packed.sizes, all_words, heights, widths, strict=True):
+        # A photo's captions begin from one state, so that their first look is one and the same.
+        context, _ = self.attention(state.hidden, prepared)
+        inflow = _inflow(state.hidden.squeeze(1), context.squeeze(1), gate, state_gates)
+        # index_select throughout: its way back adds whole rows, that of indexing single numbers.
+        inflow, cell = (part.index_select(0, packed.order[:first] // K) for part in (inflow, state.cell.squeeze(1)))
+        hidden, cell = lstm_cell(first_words + inflow, cell)
+        outputs = [hidden]
+        prepared = Prepared(*(part.index_select(0, photo_order) for part in prepared))
+        for n, words, B, W in zip(later, later_words, heights, widths, strict=True):
             if len(prepared.keys) > B:
                 prepared = Prepared(*(part[:B] for part in prepared))
             # Cells of captions that have ended repeat another's state; nobody reads what comes of it.
             asking = hidden.index_select(0, rank[:B, :W].clamp(max=n - 1).flatten()).view(B, W, -1)
             context, _ = self.attention(asking, prepared)
             context = context.flatten(0, 1).index_select(0, row[:n] * W + column[:n])
-            hidden, cell = _advance(words, context, State(hidden[:n], cell[:n]), gate, state_gates)
+            hidden, cell = lstm_cell(words + _inflow(hidden[:n], context, gate, state_gates), cell[:n])
             outputs.append(hidden)
         return self._scores(torch.cat(outputs).index_select(0, packed.back))
 

@@ -128,6 +128,28 @@ def test_teacher_forcing_equals_stepping() -> None:
     assert torch.allclose(scores, torch.stack(steps, 2)[mask], atol=1e-5)
 
 
+def test_gradients_of_teacher_forcing_are_those_of_stepping() -> None:
+    torch.manual_seed(0)
+    decoder = AttentionLSTM(DecoderConfig(vocabulary=30, features=16, hidden=24, attention=8)).eval()
+    features = torch.randn(3, 49, 16, requires_grad=True)
+    tokens = torch.randint(0, 30, (3, 2, 6))
+    lengths = torch.tensor([[6, 2], [0, 4], [5, 5]])
+    mask = torch.arange(6) < lengths.unsqueeze(-1)
+    weights = torch.randn(int(lengths.sum()), 30)  # any loss
+    wanted = [*decoder.parameters(), features]
+
+    prepared, state = decoder.prepare(features)
+    state = type(state)(*(part.expand(-1, 2, -1) for part in state))
+    steps = []
+    for t in range(6):
+        log_probs, state, _ = decoder.step(tokens[:, :, t], prepared, state)
+        steps.append(log_probs)
+    expected = torch.autograd.grad((torch.stack(steps, 2)[mask] * weights).sum(), wanted)
+    found = torch.autograd.grad((torch.log_softmax(decoder(features, tokens, lengths), -1) * weights).sum(), wanted)
+    for one, other in zip(found, expected, strict=True):
+        assert torch.allclose(one, other, atol=1e-5)
+
+
 def test_captions_do_not_see_each_other_or_other_photos() -> None:
     torch.manual_seed(0)
     decoder = AttentionLSTM(DecoderConfig(vocabulary=30, features=16, hidden=24, attention=8)).eval()

@@ -7,6 +7,7 @@ the next word. Words in and out share one embedding matrix (Press and Wolf 2017)
 Shapes: B photos, K captions of each, G grid cells (49), D feature channels (2048), A attention size, H hidden size, V words.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -14,7 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from showtell.nn.deferred import Deferred
 from showtell.nn.packing import Packed
+
+Linear = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +58,7 @@ class Attention(nn.Module):
 
     def forward(self, query: Tensor, prepared: Prepared) -> tuple[Tensor, Tensor]:
         """Context (B, K, D) and attention weights (B, K, G) of queries (B, K, H)."""
-        joint = torch.tanh(prepared.keys.unsqueeze(1) + self.query(query).unsqueeze(2))  # (B, K, G, A)
+        joint = (prepared.keys.unsqueeze(1) + self.query(query).unsqueeze(2)).tanh_()  # (B, K, G, A), the largest by far
         weights = torch.softmax(self.score(joint).squeeze(-1), dim=-1)
         return weights @ prepared.values, weights
 
@@ -64,6 +68,11 @@ def lstm_cell(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
     i, f, g, o = gates.chunk(4, dim=-1)
     cell = torch.sigmoid(f) * cell + torch.sigmoid(i) * torch.tanh(g)
     return torch.sigmoid(o) * torch.tanh(cell), cell
+
+
+def _inflow(hidden: Tensor, context: Tensor, gate: Linear, state_gates: Linear) -> Tensor:
+    """What the state (..., H) and the context (..., D) that it asked for add to the LSTM's gate inputs (..., 4H)."""
+    return state_gates(torch.cat([hidden, torch.sigmoid(gate(hidden)) * context], -1))
 
 
 class AttentionLSTM(nn.Module):
@@ -97,7 +106,8 @@ class AttentionLSTM(nn.Module):
     def step(self, tokens: Tensor, prepared: Prepared, state: State) -> tuple[Tensor, State, Tensor]:
         """Reads int64 tokens (B, K): log-probabilities of the next (B, K, V), new state, attention weights (B, K, G)."""
         context, weights = self.attention(state.hidden, prepared)
-        state = self._advance(self.word_gates(self.embedding(tokens)), context, state)
+        gates = self.word_gates(self.embedding(tokens)) + _inflow(state.hidden, context, self.gate, self.state_gates)
+        state = State(*lstm_cell(gates, state.cell))
         return torch.log_softmax(self._scores(state.hidden), dim=-1), state, weights
 
     def forward(self, features: Tensor, tokens: Tensor, lengths: Tensor) -> Tensor:
@@ -118,29 +128,29 @@ class AttentionLSTM(nn.Module):
         rank = packed.order.argsort()[cells]  # (B, K): their places in the packed order
         place = rank.flatten().argsort()  # and back: cell of each, in reading order
         row, column = place // K, place % K
-        heights, widths = ((part.cummax(0).values[[size - 1 for size in packed.sizes]] + 1).tolist() for part in (row, column))
-        # index_select throughout: its way back adds whole rows, that of indexing single numbers.
-        prepared = Prepared(*(part.index_select(0, photo_order) for part in prepared))
+        first, *later = packed.sizes
+        heights, widths = ((part.cummax(0).values[[size - 1 for size in later]] + 1).tolist() for part in (row, column))
 
-        all_words = self.word_gates(self.word_dropout(self.embedding(packed.tokens))).split(packed.sizes)
-        hidden, cell = (part.squeeze(1).index_select(0, packed.order // K) for part in state)
-        outputs = []
-        for n, words, B, W in zip(packed.sizes, all_words, heights, widths, strict=True):
+        first_words, *later_words = self.word_gates(self.word_dropout(self.embedding(packed.tokens))).split(packed.sizes)
+        gate, state_gates = Deferred(self.gate), Deferred(self.state_gates)
+        # A photo's captions begin from one state, so that their first look is one and the same.
+        context, _ = self.attention(state.hidden, prepared)
+        inflow = _inflow(state.hidden.squeeze(1), context.squeeze(1), gate, state_gates)
+        # index_select throughout: its way back adds whole rows, that of indexing single numbers.
+        inflow, cell = (part.index_select(0, packed.order[:first] // K) for part in (inflow, state.cell.squeeze(1)))
+        hidden, cell = lstm_cell(first_words + inflow, cell)
+        outputs = [hidden]
+        prepared = Prepared(*(part.index_select(0, photo_order) for part in prepared))
+        for n, words, B, W in zip(later, later_words, heights, widths, strict=True):
             if len(prepared.keys) > B:
                 prepared = Prepared(*(part[:B] for part in prepared))
             # Cells of captions that have ended repeat another's state; nobody reads what comes of it.
             asking = hidden.index_select(0, rank[:B, :W].clamp(max=n - 1).flatten()).view(B, W, -1)
             context, _ = self.attention(asking, prepared)
             context = context.flatten(0, 1).index_select(0, row[:n] * W + column[:n])
-            hidden, cell = self._advance(words, context, State(hidden[:n], cell[:n]))
+            hidden, cell = lstm_cell(words + _inflow(hidden[:n], context, gate, state_gates), cell[:n])
             outputs.append(hidden)
         return self._scores(torch.cat(outputs).index_select(0, packed.back))
-
-    def _advance(self, words: Tensor, context: Tensor, state: State) -> State:
-        """One LSTM step from the words' gate inputs (..., 4H), contexts (..., D) and the state (..., H) that asked for them."""
-        context = torch.sigmoid(self.gate(state.hidden)) * context
-        gates = words + self.state_gates(torch.cat([state.hidden, context], -1))
-        return State(*lstm_cell(gates, state.cell))
 
     def _scores(self, hidden: Tensor) -> Tensor:
         """Word scores (..., V) from hidden states (..., H)."""

@@ -7,6 +7,7 @@ import shutil
 import sys
 import tarfile
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies
@@ -490,3 +491,8 @@ def test_names_in_tars_may_be_odd_or_given_twice(tmp_path):
     dataset = read(tmp_path)
     assert [s.image for s in dataset.samples] == ["./a.jpg", "0.tar/1.jpg", "x//../b.jpg", "/c.jpg", "d\\e.jpg", "0.tar/5.jpg"]
     assert all(dataset.photos.read(s.image) == jpeg(DOG) for s in dataset.samples)
+
+
+def test_a_data_set_is_called_as_its_folder(shapes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(shapes)
+    assert read(shapes).name == read(Path()).name == shapes.name

@@ -18,6 +18,7 @@ class Tree:
         if not path.exists():
             raise DataError(f"{path}: no such file or folder; give the folder of a data set or its caption file")
         self.path = path
+        self.name = path.resolve().name  # of the folder or file, where it was named as `.` too
         self.single = not path.is_dir()
         # COCO keeps its captions in a folder beside those of the photos.
         self.root = path if not self.single else path.parent.parent if path.parent.name == "annotations" else path.parent

@@ -38,7 +38,7 @@ def _read(tree: Tree, columns: Columns) -> Listing:
         split = split_of_file(file)
         for entry in coco(tree.root / file, tree.json(file)):
             entries.append(entry if entry.split else entry._replace(split=split))
-    return Listing(tree.path.name, tree.root, entries, tree.photos())
+    return Listing(tree.name, tree.root, entries, tree.photos())
 
 
 LAYOUT = Layout("coco", "COCO's captions_*.json", _detect, _read)

@@ -41,7 +41,7 @@ def _read(tree: Tree, columns: Columns) -> Listing:
             entries.append(Entry(parsing.line(path, number), name, () if name in listed else texts, split))
             listed.add(name)
     entries += [entry for entry in captions.values() if entry.name not in listed]
-    return Listing("Flickr8k", tree.root, entries, tree.photos())
+    return Listing(tree.name, tree.root, entries, tree.photos())
 
 
 def _find(tree: Tree, name: str) -> Path:

@@ -39,7 +39,7 @@ def _read(tree: Tree, columns: Columns) -> Listing:
         "text files lie beside no photo": [file for stem, file in texts.items() if stem not in photos],
         ".txt files stand back behind a .caption": second,
     }
-    return Listing(tree.path.name, tree.root, entries, tree.photos(), skipped)
+    return Listing(tree.name, tree.root, entries, tree.photos(), skipped)
 
 
 def _stem(file: str) -> str:

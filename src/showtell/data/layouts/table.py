@@ -68,7 +68,7 @@ def read_tables(tree: Tree, files: Sequence[str], columns: Columns) -> Listing:
             captions = [text for column in chosen.captions for text in _captions(row, column, place)]
             split = as_split(row.get(chosen.split), f"{place}, column {chosen.split}") if chosen.split else None
             entries.append(Entry(place, _below(name, file, photos), captions, split or file_split))
-    return Listing(tree.path.name, tree.root, entries, photos, {"rows tell of photos that could not be captioned": failed})
+    return Listing(tree.name, tree.root, entries, photos, {"rows tell of photos that could not be captioned": failed})
 
 
 def choose(names: Sequence[str], columns: Columns, path: Path) -> Chosen:

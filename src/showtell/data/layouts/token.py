@@ -20,7 +20,7 @@ def _detect(tree: Tree, columns: Columns) -> bool:
 
 def _read(tree: Tree, columns: Columns) -> Listing:
     entries: list[Entry] = [entry for file in _files(tree) or tree.files for entry in token_lines(tree.root / file)]
-    return Listing(tree.path.name, tree.root, entries, tree.photos())
+    return Listing(tree.name, tree.root, entries, tree.photos())
 
 
 LAYOUT = Layout("token", "a .token file such as results_20130124.token", _detect, _read)

@@ -54,7 +54,7 @@ def _read(tree: Tree, columns: Columns) -> Listing:
             photos.add(name, parts[kind])
             split = as_split(about.get("split"), place) or split_of_file(file)
             entries.append(Entry(place, name, _captions(parts, about, place), split))
-    return Listing(tree.path.name, tree.root, entries, photos, {"samples of the tars have no photo": without})
+    return Listing(tree.name, tree.root, entries, photos, {"samples of the tars have no photo": without})
 
 
 def _samples(tree: Tree, file: str) -> Iterator[tuple[str, dict[str, Place]]]:

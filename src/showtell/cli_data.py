@@ -163,6 +163,6 @@ def fetch(name: str, folder: Path, url: str | None, timeout: float, retries: int
     with Console() as console:
         fetched = fetch_flickr8k(folder, url=url or FLICKR8K_URL, settings=settings, progress=console.progress)
     found = "is there already" if fetched.already else "is there now"
-    click.echo(f"{folder}: {fetched.dataset.name} {found}, {len(fetched.dataset.samples):,} photos", err=True)
+    click.echo(f"{folder}: Flickr8k {found}, {len(fetched.dataset.samples):,} photos", err=True)
     click.echo(f"next: showtell train flickr8k --data {folder} --output RUN_DIR", err=True)
     return 0

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from showtell import bundle
+from showtell.bundle import Bundle
 from showtell.data import PhotoStore, recognise
 from showtell.data import read as read_dataset
 from showtell.decoding import Array
@@ -48,26 +49,33 @@ def export(
     *,
     quantize: Quantize = "none",
     calibration: Sequence[Array] = (),
+    encoder: Bundle | None = None,
     search: DecodeOptions | None = None,
     name: str | None = None,
     licence: str = "",
 ) -> None:
     """Writes the checkpoint's captioner as a bundle to `output`, which must not exist.
 
-    `calibration` holds photos as model input, float32 (3, size, size) each; needed for int8. `search` is what the bundle will
+    `calibration` holds photos as model input, float32 (3, size, size) each; needed for int8. With `encoder`, that
+    bundle's encoder is taken as it is, quantised or not: the one whose features the decoder was trained on. `search` is what the bundle will
     search by unless told otherwise; `licence` is kept in its config for those who get it.
     """
     if output.exists():
         raise OutputError(f"{output}: is there already; give a new folder")
-    if quantize == "int8" and not calibration:
+    if quantize == "int8" and not calibration and not encoder:
         raise OutputError("int8 needs photos to calibrate on; give some, 100 or more that look like those to be captioned")
     model = checkpoint.load_model()
+    if encoder is not None:
+        model.check_encoder_of(encoder)
+        quantize = encoder.config["quantization"]
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as temporary:
         folder = Path(temporary) / "bundle"
         folder.mkdir()
         write_graphs(model, folder, half=quantize == "int8")
-        if quantize == "int8":
+        if encoder is not None:
+            shutil.copyfile(encoder.folder / "encoder.onnx", folder / "encoder.onnx")
+        elif quantize == "int8":
             quantize_encoder(folder / "encoder.onnx", model.encoder.config, calibration)
         model.vocabulary.save(folder / "vocab.json")
         validation = checkpoint.config["recipe"]["validation"]

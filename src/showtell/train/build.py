@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from showtell.bundle import Bundle
 from showtell.data import Dataset
 from showtell.errors import RecipeError
 from showtell.image import Preprocessing
@@ -100,6 +101,9 @@ def photo_inputs(recipe: Recipe, model: CaptionModel, dataset: Dataset, names: S
     augmentation = Augmentation.of(train, seed=recipe.seed, **options)
     encoder, preprocessing, photos = model.encoder, model.preprocessing, dataset.photos
     root = Path(recipe.encoder.cache) if recipe.encoder.cache else None
+    bundle = Bundle.find(recipe.encoder.bundle) if recipe.encoder.bundle else None
+    if bundle:
+        model.check_encoder_of(bundle)
 
     def progress(done: int, total: int) -> None:
         report.progress("features", done, total)
@@ -109,11 +113,22 @@ def photo_inputs(recipe: Recipe, model: CaptionModel, dataset: Dataset, names: S
         for number in range(recipe.views.count):
             view = View(augmentation, number) if number else None
             which = [name for name in names if name in train] if number else list(names)
-            folder = cache_folder(root, encoder, which, output, view)
-            grid = cache_folder(root, encoder, which, "grid", view)
+            folder = cache_folder(root, encoder, which, output, view, bundle)
+            grid = cache_folder(root, encoder, which, "grid", view, bundle)
             report.message(f"features in {folder}")
             caches.append(
-                extract(folder, encoder, preprocessing, photos, which, output=output, view=view, grid=grid, progress=progress)
+                extract(
+                    folder,
+                    encoder,
+                    preprocessing,
+                    photos,
+                    which,
+                    output=output,
+                    view=view,
+                    bundle=bundle,
+                    grid=grid,
+                    progress=progress,
+                )
             )
         return CachedInputs(caches)
 
@@ -152,4 +167,8 @@ def _encoder(recipe: Recipe) -> PretrainedEncoder:
         network = ResNet(ResNetConfig("v1.5", width=recipe.encoder.width)).eval()
         preprocessing = Preprocessing(scale=1 / 255, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
         return PretrainedEncoder(network, preprocessing, "random")
+    if recipe.encoder.weights and (Path(recipe.encoder.weights) / "config.json").is_file():
+        found = checkpoint.find(Path(recipe.encoder.weights))
+        model = found.load_model()
+        return PretrainedEncoder(model.encoder, model.preprocessing, found.config["encoder_weights"])
     return load_pretrained(recipe.encoder.weights or None)

@@ -43,7 +43,11 @@ class VocabularyRecipe(_Section):
 class EncoderRecipe(_Section):
     """Where grid features come from."""
 
-    weights: str = Field("", description='path of pretrained weights, or "random" where that is really meant')
+    weights: str = Field(
+        "",
+        description='path of pretrained weights or of a checkpoint whose encoder to take; "random" where that is really meant',
+    )
+    bundle: str = Field("", description="bundle of this encoder, by name or folder, whose int8 form computes the features")
     width: int = Field(64, ge=1, description="channels of the stem, with random weights; 64 is ResNet-50")
     cache: str = Field("", description="folder of feature caches, one each below it; empty: $XDG_CACHE_HOME/showtell/features")
     cached: bool = Field(
@@ -61,6 +65,8 @@ class EncoderRecipe(_Section):
         idle = self._changed("learning_rate", "stage_decay", "from_epoch")
         if self.trained == "none" and idle:
             raise ValueError(f"encoder.{idle[0]} is for trained stages and there are none; set encoder.trained=layer4")
+        if self.bundle and (self.trained != "none" or not self.cached):
+            raise ValueError("encoder.bundle gives features of a frozen encoder; it needs encoder.trained=none and cached=true")
         return self
 
 

@@ -56,9 +56,9 @@ def export(
 ) -> None:
     """Writes the checkpoint's captioner as a bundle to `output`, which must not exist.
 
-    `calibration` holds photos as model input, float32 (3, size, size) each; needed for int8. With `encoder`, that
-    bundle's encoder is taken as it is, quantised or not: the one whose features the decoder was trained on. `search` is what the bundle will
-    search by unless told otherwise; `licence` is kept in its config for those who get it.
+    `calibration` holds photos as model input, float32 (3, size, size) each; needed for int8. With `encoder`, that bundle's
+    encoder is taken as it is, quantised or not: the one whose features the decoder was trained on. `search` is what the
+    bundle will search by unless told otherwise; `licence` is kept in its config for those who get it.
     """
     if output.exists():
         raise OutputError(f"{output}: is there already; give a new folder")

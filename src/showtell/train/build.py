@@ -15,6 +15,7 @@ from showtell.nn.pretrained import PretrainedEncoder, load_pretrained
 from showtell.nn.resnet import ResNet, ResNetConfig
 from showtell.train import checkpoint
 from showtell.train.display import Reporter
+from showtell.train.distill import Distillation, load_teachers
 from showtell.train.features import STAGES, Output, View, cache_folder, extract
 from showtell.train.finetune import with_new_words
 from showtell.train.inputs import CachedInputs, Inputs, PhasedInputs, PixelInputs
@@ -62,6 +63,9 @@ def choose_objective(recipe: Recipe, epoch: int, model: CaptionModel, captions: 
     """
     cross_entropy = CrossEntropy(recipe.training.label_smoothing)
     if stage_of(recipe, epoch).name == "cross-entropy":
+        if recipe.distill.teachers:
+            teachers = load_teachers(recipe.distill.teachers, model)
+            return Distillation(teachers, recipe.distill.weight, recipe.training.label_smoothing)
         return cross_entropy
     options = recipe.scst
     reward = Reward(captions, model.vocabulary, options.bleu_weight)
@@ -167,8 +171,9 @@ def _encoder(recipe: Recipe) -> PretrainedEncoder:
         network = ResNet(ResNetConfig("v1.5", width=recipe.encoder.width)).eval()
         preprocessing = Preprocessing(scale=1 / 255, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
         return PretrainedEncoder(network, preprocessing, "random")
-    if recipe.encoder.weights and (Path(recipe.encoder.weights) / "config.json").is_file():
-        found = checkpoint.find(Path(recipe.encoder.weights))
+    path = Path(recipe.encoder.weights)
+    if recipe.encoder.weights and ((path / "config.json").is_file() or (path / "checkpoints").is_dir()):
+        found = checkpoint.find(path)
         model = found.load_model()
         return PretrainedEncoder(model.encoder, model.preprocessing, found.config["encoder_weights"])
     return load_pretrained(recipe.encoder.weights or None)

@@ -180,6 +180,13 @@ class ScstRecipe(_Section):
         return self
 
 
+class DistillRecipe(_Section):
+    """Learning from trained models during cross-entropy; see train.distill."""
+
+    teachers: list[str] = Field([], description="runs or checkpoints of the same encoder and vocabulary whose decoders teach")
+    weight: float = Field(0.5, gt=0, le=1, description="share of the targets that is theirs; the rest is the captions' words")
+
+
 class FinetuneRecipe(_Section):
     """What becomes of words and old photos where a run goes on from `init`; see train.finetune."""
 
@@ -217,6 +224,7 @@ class Recipe(_Section):
     decoder: DecoderRecipe = DecoderRecipe()
     training: TrainingRecipe = TrainingRecipe()
     scst: ScstRecipe = ScstRecipe()
+    distill: DistillRecipe = DistillRecipe()
     finetune: FinetuneRecipe = FinetuneRecipe()
     validation: ValidationRecipe = ValidationRecipe()
 

@@ -18,6 +18,7 @@ from showtell.errors import BundleError, ImageError, OptionError, OutputError
 from showtell.export import calibration_inputs, export
 from showtell.image import read_rgb, to_pixels
 from showtell.nn.captioner import TorchStepModel
+from showtell.runtime.pipeline import Sizes
 from showtell.train import checkpoint
 from showtell.vocab import SEARCH_TOKENS
 
@@ -137,9 +138,10 @@ def test_records_are_streamed(float_bundle: Path, shapes: Path) -> None:
             taken += 1
             yield photo
 
-    records = showtell.load(float_bundle).records(endless(), batch_size=4)
+    records = showtell.load(float_bundle, threads=2).records(endless(), batch_size=4)
     assert [next(records).status for _ in range(5)] == ["ok"] * 5
-    assert taken <= 16
+    assert taken <= 4 * Sizes(batch=4, searched=8, threads=2, workers=2).in_flight
+    records.close()
 
 
 def test_altered_and_foreign_bundles_are_refused(float_bundle: Path, tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ class OnnxStepModel:
 
 def _session(bundle: Bundle, file: str, threads: int, device: Device) -> Any:
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads  # 0: as many as there are cores
+    options.intra_op_num_threads = threads
     options.log_severity_level = 3
     available = onnxruntime.get_available_providers()
     providers = {"cpu": ["CPUExecutionProvider"], "cuda": ["CUDAExecutionProvider", "CPUExecutionProvider"]}.get(device)

@@ -354,7 +354,7 @@ def export(
     if calibration and quantize == "int8":
         photos = calibration_inputs(found, calibration, calibration_photos, layout)
     options = DecodeOptions(**found.config["recipe"]["validation"]).updated(**search)
-    run(found, output, quantize=quantize, calibration=photos, search=options, name=name, licence=licence)
+    run(found, output, quantize=quantize, calibration=photos, options=options, name=name, licence=licence)
     size = sum(file.stat().st_size for file in output.iterdir())
     click.echo(f"{output}: {size / 1e6:.1f} MB, from {found.path}", err=True)
     click.echo(f"next: showtell caption PHOTO --model {output}", err=True)

@@ -198,7 +198,9 @@ def _best_extensions(sums: Array, log_probs: Array, count: int) -> tuple[Array, 
     extensions lie in the `count` blocks of tokens whose best is best, so only those are looked at one by one.
     """
     photos, hypotheses, vocabulary = log_probs.shape
-    blocks = log_probs.reshape(photos, hypotheses, _BLOCK, vocabulary // _BLOCK)  # token t is in block t % (vocabulary // _BLOCK)
+    blocks = log_probs.reshape(
+        photos, hypotheses, _BLOCK, vocabulary // _BLOCK
+    )  # token t is in block t % (vocabulary // _BLOCK)
     _, chosen = _top((sums[..., None] + blocks.max(2)).reshape(photos, -1), count)
     chosen.sort(1)
     parents, block = np.divmod(chosen, blocks.shape[-1])

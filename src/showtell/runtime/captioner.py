@@ -49,7 +49,7 @@ class Captioner:
     Call it with a path, encoded bytes, an open file, a PIL image or an array for a `Caption`, or with a list of such for a
     list. `records` streams any number of photos and reports broken ones instead of raising. `images` limits what is read.
     `threads` is how many processors the networks keep busy, 0 for as many as the machine or the container has. All methods may
-    be called by several threads at once; one call of `features` or `search` keeps one processor busy, or a few on large machines.
+    be called by several threads at once; a call of `features` or `search` keeps one processor busy, or a few on large machines.
     """
 
     def __init__(
@@ -61,8 +61,8 @@ class Captioner:
         self._batches = min(threads, MOST_BATCHES)
         self.bundle = bundle
         self.images = images or ImageSettings()
-        self.encoder = OnnxEncoder(bundle, threads // self._batches, device)
-        self.decoder = OnnxStepModel(bundle, threads // self._batches, device)
+        self.encoder = OnnxEncoder(bundle.folder, threads // self._batches, device)
+        self.decoder = OnnxStepModel(bundle.folder, threads // self._batches, device)
 
     @overload
     def __call__(self, photo: PhotoSource, **options: Any) -> Caption: ...

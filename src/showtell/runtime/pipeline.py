@@ -58,14 +58,18 @@ def stream(
     readers = ThreadPoolExecutor(sizes.workers, "showtell-read")
     models = ThreadPoolExecutor(sizes.threads, "showtell-model")
 
+    def encode_read(reading: Sequence[Future[Read]]) -> Encoded:
+        return encode([photo.result() for photo in reading])
+
+    def search_encoded(batches: Sequence[Future[Encoded]]) -> Sequence[Result]:
+        return search([batch.result() for batch in batches])
+
     def begin_search(count: int) -> None:
-        batches = [encoding.popleft() for _ in range(count)]
-        searching.append((count, models.submit(lambda: search([batch.result() for batch in batches]))))
+        searching.append((count, models.submit(search_encoded, [encoding.popleft() for _ in range(count)])))
 
     try:
         while batch := list(itertools.islice(source, batch_size)):
-            reading = [readers.submit(read, photo) for photo in batch]
-            encoding.append(models.submit(lambda reading=reading: encode([photo.result() for photo in reading])))
+            encoding.append(models.submit(encode_read, [readers.submit(read, photo) for photo in batch]))
             in_flight += 1
             # Tasks begin in order. With some more to encode before it, a search finds its batches encoded and need not wait.
             if len(encoding) >= sizes.searched + sizes.threads:
@@ -74,7 +78,6 @@ def stream(
                 count, results = searching.popleft()
                 yield from results.result()
                 in_flight -= count
-            del batch, reading
         share = min(sizes.searched, math.ceil(len(encoding) / sizes.threads))  # all threads have something to do to the end
         while encoding:
             begin_search(min(share, len(encoding)))

@@ -20,6 +20,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 TOKENS = 12
 Caption = Callable[[list[Path]], None]
@@ -58,21 +59,28 @@ def keras(threads: int) -> Caption:
     return caption
 
 
+def pixels(paths: list[Path], size: int) -> Any:
+    """The photos as a torch tensor float32 (B, 3, size, size), resized and normalised as such models want it."""
+    import numpy as np
+    import torch
+    from PIL import Image
+
+    photos = [Image.open(path).convert("RGB").resize((size, size), Image.Resampling.BICUBIC) for path in paths]
+    values = np.stack([np.asarray(photo, np.float32) for photo in photos]) / 127.5 - 1
+    return torch.from_numpy(np.ascontiguousarray(values.transpose(0, 3, 1, 2)))
+
+
 def blip(threads: int) -> Caption:
     """BLIP base by its published configuration."""
     import torch
-    from PIL import Image
-    from transformers import BlipConfig, BlipForConditionalGeneration, BlipImageProcessor
+    from transformers import BlipConfig, BlipForConditionalGeneration
 
     torch.set_num_threads(threads)
     model = BlipForConditionalGeneration(BlipConfig()).eval()
-    processor = BlipImageProcessor()
 
     def caption(paths: list[Path]) -> None:
-        images = [Image.open(path).convert("RGB") for path in paths]
         with torch.inference_mode():
-            pixels = processor(images, return_tensors="pt").pixel_values
-            model.generate(pixels, num_beams=1, do_sample=False, min_new_tokens=TOKENS, max_new_tokens=TOKENS)
+            model.generate(pixels(paths, 384), num_beams=1, do_sample=False, min_new_tokens=TOKENS, max_new_tokens=TOKENS)
 
     return caption
 
@@ -80,21 +88,19 @@ def blip(threads: int) -> Caption:
 def vit_gpt2(threads: int) -> Caption:
     """ViT-B/16 and GPT-2 small."""
     import torch
-    from PIL import Image
-    from transformers import GPT2Config, VisionEncoderDecoderConfig, VisionEncoderDecoderModel, ViTConfig, ViTImageProcessor
+    from transformers import GPT2Config, VisionEncoderDecoderConfig, VisionEncoderDecoderModel, ViTConfig
 
     torch.set_num_threads(threads)
     config = VisionEncoderDecoderConfig.from_encoder_decoder_configs(ViTConfig(), GPT2Config())
     config.decoder_start_token_id = config.pad_token_id = 50256
     model = VisionEncoderDecoderModel(config).eval()
-    processor = ViTImageProcessor()
 
     def caption(paths: list[Path]) -> None:
-        images = [Image.open(path).convert("RGB") for path in paths]
         with torch.inference_mode():
-            pixels = processor(images, return_tensors="pt").pixel_values
             lengths = {"min_new_tokens": TOKENS, "max_new_tokens": TOKENS}
-            model.generate(pixels, num_beams=1, do_sample=False, decoder_start_token_id=50256, pad_token_id=50256, **lengths)
+            model.generate(
+                pixels(paths, 224), num_beams=1, do_sample=False, decoder_start_token_id=50256, pad_token_id=50256, **lengths
+            )
 
     return caption
 

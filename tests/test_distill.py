@@ -8,8 +8,8 @@ import torch
 from torch.nn import functional as F
 
 from showtell.bundle import Bundle
-from showtell.errors import BundleError, RecipeError
-from showtell.export import export
+from showtell.errors import BundleError, OutputError, RecipeError
+from showtell.export import calibration_inputs, export
 from showtell.nn.attention_lstm import AttentionLSTM, DecoderConfig
 from showtell.nn.captioner import CaptionModel
 from showtell.runtime import load
@@ -61,7 +61,7 @@ def test_it_is_exported_with_the_encoder_that_it_learnt_from(
     run: Path, int8_bundle: Path, shapes: Path, tmp_path: Path
 ) -> None:
     best = checkpoint.best(run)
-    export(best, tmp_path / "bundle", encoder=Bundle.read(int8_bundle))
+    export(best, tmp_path / "bundle", encoder=Bundle.read(int8_bundle), calibration=calibration_inputs(best, shapes, 8))
     ours, theirs = Bundle.read(tmp_path / "bundle"), Bundle.read(int8_bundle)
     assert ours.config["files"]["encoder.onnx"] == theirs.config["files"]["encoder.onnx"]
     assert ours.config["quantization"] == "int8"
@@ -79,6 +79,8 @@ def test_a_bundle_of_another_encoder_is_refused(learnt: Path, int8_bundle: Path,
         train(Recipe.load("debug", sets), shapes, tmp_path / "run", resume=False, report=Silent())
     with pytest.raises(BundleError, match="its encoder or preprocessing differs"):
         export(checkpoint.best(learnt), tmp_path / "bundle", encoder=Bundle.find(None))
+    with pytest.raises(OutputError, match="int8 needs photos to calibrate on"):
+        export(checkpoint.best(learnt), tmp_path / "bundle", encoder=Bundle.read(int8_bundle))
     with pytest.raises(RecipeError, match=r"encoder\.bundle gives features of a frozen encoder"):
         Recipe.load("debug", [f"encoder.bundle={int8_bundle}", "encoder.trained=layer4"])
 

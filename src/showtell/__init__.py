@@ -6,7 +6,6 @@
 'a brown dog is running through the snow'
 """
 
-from importlib.metadata import version as _version
 from typing import TYPE_CHECKING, Any
 
 from showtell.errors import ShowtellError
@@ -16,11 +15,15 @@ if TYPE_CHECKING:
     from showtell.runtime import Captioner, load
 
 __all__ = ["Caption", "Captioner", "DecodeOptions", "Record", "ShowtellError", "load"]
-__version__ = _version("showtell")
+__version__: str
 
 
 def __getattr__(name: str) -> Any:
-    # onnxruntime takes a while to import, and `showtell --help` can do without.
+    # These take a while to import: `showtell --help` can do without onnxruntime, and captioning without the package's metadata.
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("showtell")
     if name in ("Captioner", "load"):
         from showtell import runtime
 

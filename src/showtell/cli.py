@@ -65,7 +65,7 @@ cli.add_command(data_commands)
 _path = click.Path(path_type=Path)
 _model = click.option("--model", metavar="DIR_OR_NAME", help="A bundle's folder or name.  [default: the embedded model]")
 _threads = click.option(
-    "--threads", type=click.IntRange(0), default=0, show_default="all cores", help="CPU threads of the model."
+    "--threads", type=click.IntRange(0), default=0, show_default="all cores", help="Processors that the model keeps busy."
 )
 _device = click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 _batch_size = click.option("--batch-size", type=click.IntRange(1), default=8, show_default=True, help="Photos at a time.")
@@ -111,7 +111,7 @@ def _search_options(command: Any) -> Any:
 )
 @click.option("--overwrite", is_flag=True, help="Replace an --output file that is there.")
 @_batch_size
-@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Threads that decode photos.")
+@click.option("--workers", type=click.IntRange(1), show_default="as --threads", help="Threads that decode photos.")
 @click.option("--lenient", is_flag=True, help="Caption what decodes of photos that are cut short or damaged.")
 @_threads
 @_device
@@ -123,7 +123,7 @@ def caption(
     outputs: tuple[Path, ...],
     overwrite: bool,
     batch_size: int,
-    workers: int,
+    workers: int | None,
     lenient: bool,
     threads: int,
     device: Any,
@@ -356,10 +356,10 @@ def export(
     found = find(checkpoint)
     taken = Bundle.find(encoder) if encoder else None
     photos = []
-    if calibration and quantize == "int8" and not taken:
+    if calibration and (quantize == "int8" or taken):
         photos = calibration_inputs(found, calibration, calibration_photos, layout)
     options = DecodeOptions(**found.config["recipe"]["validation"]).updated(**search)
-    run(found, output, quantize=quantize, calibration=photos, encoder=taken, search=options, name=name, licence=licence)
+    run(found, output, quantize=quantize, calibration=photos, encoder=taken, options=options, name=name, licence=licence)
     size = sum(file.stat().st_size for file in output.iterdir())
     click.echo(f"{output}: {size / 1e6:.1f} MB, from {found.path}", err=True)
     click.echo(f"next: showtell caption PHOTO --model {output}", err=True)

@@ -15,6 +15,8 @@ from showtell.types import DecodeOptions
 
 Array = NDArray[Any]
 
+_BLOCK = 32  # tokens; about the square root of a vocabulary, so that there are as many blocks as tokens in one
+
 
 class Step(NamedTuple):
     """What a model says after reading one token for each hypothesis."""
@@ -104,9 +106,9 @@ def _roll(model: StepModel, features: Array, ids: SearchTokens, options: DecodeO
     where = np.arange(photos)  # which photo each row of the batch is
     for length in range(options.max_length + 1):
         step = model.step(last, state)
-        log_probs = _allowed(step.log_probs, words, ids, options)
+        log_probs = _allowed(step.log_probs, words, ids, options)[..., : step.log_probs.shape[-1]]
         last = _draw(log_probs, options, rng) if options.sample else log_probs.argmax(-1)
-        gained = np.take_along_axis(log_probs, last[..., None], -1)[..., 0]
+        gained = np.take_along_axis(log_probs, last[..., None], -1)[..., 0].astype(np.float64)
         possible = np.isfinite(gained)  # not so where every word is forbidden
         ending = possible & (last == ids.end)
         # What cannot go on, or has no room left, stays unfinished.
@@ -128,7 +130,7 @@ def _roll(model: StepModel, features: Array, ids: SearchTokens, options: DecodeO
 
 def _draw(log_probs: Array, options: DecodeOptions, rng: np.random.Generator) -> Array:
     """One token id for each hypothesis, by temperature and nucleus sampling (Holtzman et al. 2020): (B, K)."""
-    scaled = log_probs / options.temperature
+    scaled = log_probs.astype(np.float64) / options.temperature
     scaled = scaled - scaled.max(-1, keepdims=True)
     if options.top_p < 1:
         order = np.argsort(-scaled, -1, kind="stable")
@@ -155,11 +157,8 @@ def _beam(model: StepModel, features: Array, ids: SearchTokens, options: DecodeO
     where = np.arange(photos)
     for length in range(1, options.max_length + 2):
         step = model.step(last, state)
-        totals = sums[..., None] + _allowed(step.log_probs, words, ids, options)
-        vocabulary = totals.shape[-1]
         # Twice the beam: even if half of them end, enough are left to go on.
-        flat, order = _top(totals.reshape(len(where), -1), 2 * beam)
-        parents, tokens = order // vocabulary, order % vocabulary
+        flat, parents, tokens = _best_extensions(sums, _allowed(step.log_probs, words, ids, options), 2 * beam)
         ending = tokens == ids.end
         for row, place in np.argwhere(ending[:, :beam] & np.isfinite(flat[:, :beam])):
             hypothesis = Hypothesis(tuple(words[row, parents[row, place]].tolist()), float(flat[row, place]), True)
@@ -192,6 +191,26 @@ def _done(finished: Sequence[Hypothesis], best_sum: float, length: int, options:
     return bool(best_sum / length**options.length_penalty <= ranks[options.beam_size - 1])
 
 
+def _best_extensions(sums: Array, log_probs: Array, count: int) -> tuple[Array, Array, Array]:
+    """The `count` best one-token extensions of each photo's hypotheses: their sums, hypotheses and tokens, (B, count) each.
+
+    `sums` float64 (B, K) are the hypotheses' own, `log_probs` float32 (B, K, V padded by `_allowed`) the tokens'. The best
+    extensions lie in the `count` blocks of tokens whose best is best, so only those are looked at one by one.
+    """
+    photos, hypotheses, vocabulary = log_probs.shape
+    blocks = log_probs.reshape(
+        photos, hypotheses, _BLOCK, vocabulary // _BLOCK
+    )  # token t is in block t % (vocabulary // _BLOCK)
+    _, chosen = _top((sums[..., None] + blocks.max(2)).reshape(photos, -1), count)
+    chosen.sort(1)
+    parents, block = np.divmod(chosen, blocks.shape[-1])
+    rows = np.arange(photos)[:, None]
+    values = sums[rows, parents, None] + blocks[rows, parents, :, block]  # (B, blocks chosen, _BLOCK)
+    best, places = _top(values.reshape(photos, -1), count)
+    among, within = np.divmod(places, _BLOCK)
+    return best, parents[rows, among], within * blocks.shape[-1] + block[rows, among]
+
+
 def _top(values: Array, count: int) -> tuple[Array, Array]:
     """The `count` highest values of each row, highest first (ties: lower index first), and their indices."""
     count = min(count, values.shape[1])
@@ -203,15 +222,18 @@ def _top(values: Array, count: int) -> tuple[Array, Array]:
 
 
 def _allowed(log_probs: Array, words: Array, ids: SearchTokens, options: DecodeOptions) -> Array:
-    """A float64 copy with minus infinity for tokens that are never emitted, and for those that would repeat an n-gram."""
-    allowed = log_probs.astype(np.float64)
+    """A copy with minus infinity for tokens that are never emitted, and for those that would repeat an n-gram.
+
+    Tokens are padded to a multiple of `_BLOCK`, with minus infinity.
+    """
+    *shape, vocabulary = log_probs.shape
+    allowed = np.full((*shape, -(-vocabulary // _BLOCK) * _BLOCK), -np.inf, np.float32)
+    allowed[..., :vocabulary] = log_probs
     allowed[..., list(ids.never)] = -np.inf
     size = options.no_repeat_ngram
     if size and words.shape[-1] >= size:
-        for row, k in np.ndindex(words.shape[:2]):
-            caption = words[row, k].tolist()
-            context = caption[len(caption) - size + 1 :]
-            for start in range(len(caption) - size + 1):
-                if caption[start : start + size - 1] == context:
-                    allowed[row, k, caption[start + size - 1]] = -np.inf
+        ngrams = np.lib.stride_tricks.sliding_window_view(words, size, axis=-1)  # (B, K, words - size + 1, size)
+        context = words[..., None, words.shape[-1] - size + 1 :]
+        row, k, place = np.nonzero((ngrams[..., :-1] == context).all(-1))
+        allowed[row, k, ngrams[row, k, place, -1]] = -np.inf
     return allowed

@@ -1,8 +1,8 @@
-"""From a checkpoint to a bundle: three ONNX graphs, the encoder quantised to int8 where asked for.
+"""From a checkpoint to a bundle: three ONNX graphs, quantised to int8 where asked for.
 
 Quantisation is static, in QDQ form: int8 weights with one scale a channel, uint8 activations with one scale a tensor, taken
-from the ranges seen on calibration photos (Jacob et al. 2018). The decoder's matrices are stored in half precision and
-widened when a session loads them, which costs no accuracy that can be measured.
+from the ranges seen on calibration photos (Jacob et al. 2018). What is left of the decoder is stored in half precision and
+widened when a session loads it, which costs no accuracy that can be measured.
 """
 
 import contextlib
@@ -13,14 +13,13 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import onnx
 import torch
-from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -29,18 +28,22 @@ from showtell import bundle
 from showtell.bundle import Bundle
 from showtell.data import PhotoStore, recognise
 from showtell.data import read as read_dataset
-from showtell.decoding import Array
+from showtell.decoding import Array, Step, search
 from showtell.errors import DataError, OutputError
 from showtell.files import sync
+from showtell.graphs import fold_constants, quantize_products, store_half
 from showtell.image import Preprocessing, read_photo
 from showtell.nn.captioner import CaptionModel
 from showtell.nn.decoders import Decoder
 from showtell.nn.resnet import ResNet, ResNetConfig
+from showtell.runtime.models import OnnxEncoder, OnnxState, OnnxStepModel
 from showtell.train.checkpoint import Checkpoint
 from showtell.types import DecodeOptions
+from showtell.vocab import SEARCH_TOKENS
 
 OPSET = 18
 Quantize = Literal["none", "int8"]
+DECODER_PHOTOS = 32  # of those to calibrate on, for the decoder: a thousand steps are enough for its ranges
 
 
 def export(
@@ -50,41 +53,43 @@ def export(
     quantize: Quantize = "none",
     calibration: Sequence[Array] = (),
     encoder: Bundle | None = None,
-    search: DecodeOptions | None = None,
+    options: DecodeOptions | None = None,
     name: str | None = None,
     licence: str = "",
 ) -> None:
     """Writes the checkpoint's captioner as a bundle to `output`, which must not exist.
 
     `calibration` holds photos as model input, float32 (3, size, size) each; needed for int8. With `encoder`, that bundle's
-    encoder is taken as it is, quantised or not: the one whose features the decoder was trained on. `search` is what the
-    bundle will search by unless told otherwise; `licence` is kept in its config for those who get it.
+    encoder is taken as it is, the one whose features the decoder was trained on, and the decoder is quantised as that bundle
+    is. `options` is what the bundle will search by unless told otherwise; `licence` is kept in its config for those who get it.
     """
     if output.exists():
         raise OutputError(f"{output}: is there already; give a new folder")
-    if quantize == "int8" and not calibration and not encoder:
-        raise OutputError("int8 needs photos to calibrate on; give some, 100 or more that look like those to be captioned")
     model = checkpoint.load_model()
     if encoder is not None:
         model.check_encoder_of(encoder)
         quantize = encoder.config["quantization"]
+    if quantize == "int8" and not calibration:
+        raise OutputError("int8 needs photos to calibrate on; give some, 100 or more that look like those to be captioned")
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as temporary:
         folder = Path(temporary) / "bundle"
         folder.mkdir()
-        write_graphs(model, folder, half=quantize == "int8")
+        write_graphs(model, folder)
+        options = options or DecodeOptions(**checkpoint.config["recipe"]["validation"])
         if encoder is not None:
             shutil.copyfile(encoder.folder / "encoder.onnx", folder / "encoder.onnx")
         elif quantize == "int8":
             quantize_encoder(folder / "encoder.onnx", model.encoder.config, calibration)
+        if quantize == "int8":
+            quantize_decoder(folder, options, calibration)
         model.vocabulary.save(folder / "vocab.json")
-        validation = checkpoint.config["recipe"]["validation"]
         bundle.write_config(
             folder,
             name=name or output.name,
             architecture={"encoder": asdict(model.encoder.config), "decoder": asdict(model.decoder.config)},
             preprocessing=model.preprocessing,
-            search=search or DecodeOptions(**validation),
+            search=options,
             about={
                 "licence": licence,
                 "quantization": quantize,
@@ -116,8 +121,8 @@ def calibration_inputs(checkpoint: Checkpoint, source: Path, count: int, layout:
     return [preprocessing.normalize(read_photo(photos.read(name), preprocessing, name).pixels) for name in chosen]
 
 
-def write_graphs(model: CaptionModel, folder: Path, *, half: bool) -> None:
-    """encoder.onnx, prepare.onnx and step.onnx in float32; with `half`, the decoder's matrices are stored in float16."""
+def write_graphs(model: CaptionModel, folder: Path) -> None:
+    """encoder.onnx, prepare.onnx and step.onnx in float32."""
     size = model.preprocessing.size
     encoder = fold_batch_norm(model.encoder)
     pixels = torch.zeros(2, 3, size, size)
@@ -140,9 +145,8 @@ def write_graphs(model: CaptionModel, folder: Path, *, half: bool) -> None:
     outputs = ["log_probs", *(["attention"] if attention is not None else []), *(f"next_{name}" for name in state_names)]
     step = _Step(model.decoder, type(prepared), type(state)).eval()
     _write(step, (tokens, *prepared, *state), folder / "step.onnx", ["tokens", *prepared_names, *state_names], outputs, axes)
-    if half:
-        for name in ("prepare.onnx", "step.onnx"):
-            store_half(folder / name)
+    for name in ("prepare.onnx", "step.onnx"):
+        fold_constants(folder / name)
 
 
 class _Prepare(nn.Module):
@@ -184,15 +188,34 @@ def fold_batch_norm(encoder: ResNet) -> ResNet:
     return folded
 
 
-def quantize_encoder(path: Path, config: ResNetConfig, calibration: Sequence[Array]) -> None:
-    """Replaces the float32 encoder graph at `path` by its int8 form.
+@dataclass(frozen=True, slots=True)
+class EncoderInt8:
+    """How the encoder is quantised. `benchmarks/quantization.py` measures the choices; the defaults are what ships.
 
-    The stem and the first stage stay in float32: they hold 1% of the weights and cause a third of the error.
+    `percentile` of the values of each activation are inside its range; 100 is plain extremes. `float_first` keeps the stem and
+    the first stage in float32: they hold 1% of the weights and cause a third of the error. `float_last` does so with the last
+    block. `reduce_range` gives weights 7 bits, which cannot overflow on processors without VNNI.
     """
+
+    percentile: float = 99.999
+    per_channel: bool = True
+    signed_activations: bool = False
+    reduce_range: bool = False
+    float_first: bool = True
+    float_last: bool = False
+
+
+def quantize_encoder(path: Path, config: ResNetConfig, calibration: Sequence[Array], how: EncoderInt8 | None = None) -> None:
+    """Replaces the float32 encoder graph at `path` by its int8 form."""
+    how = how or EncoderInt8()
     nodes = onnx.load(path).graph.node
     convolutions = [place for place, node in enumerate(nodes) if node.op_type == "Conv"]
     kept = 1 + 3 * config.blocks[0] + 1  # the stem, the first stage's blocks and its shortcut
-    exact = [node.name for node in nodes[: convolutions[kept]]]
+    exact = [node.name for node in nodes[: convolutions[kept]]] if how.float_first else []
+    if how.float_last:
+        exact += [node.name for node in nodes[convolutions[-3] :]]
+    method = CalibrationMethod.MinMax if how.percentile == 100 else CalibrationMethod.Percentile
+    extra = {} if how.percentile == 100 else {"CalibPercentile": how.percentile}
     with tempfile.TemporaryDirectory() as temporary:
         quantized = Path(temporary) / "int8.onnx"
         previous = logging.root.level
@@ -204,12 +227,13 @@ def quantize_encoder(path: Path, config: ResNetConfig, calibration: Sequence[Arr
                     quantized,
                     _Reader(calibration),
                     quant_format=QuantFormat.QDQ,
-                    per_channel=True,
-                    activation_type=QuantType.QUInt8,
+                    per_channel=how.per_channel,
+                    reduce_range=how.reduce_range,
+                    activation_type=QuantType.QInt8 if how.signed_activations else QuantType.QUInt8,
                     weight_type=QuantType.QInt8,
                     nodes_to_exclude=exact,
-                    calibrate_method=CalibrationMethod.Percentile,
-                    extra_options={"CalibPercentile": 99.999},  # by the features' error on dev photos; 100 and 99.99 are worse
+                    calibrate_method=method,
+                    extra_options=extra,
                 )
         finally:
             logging.root.setLevel(previous)
@@ -227,21 +251,30 @@ class _Reader(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has n
         return None if batch is None else {"pixels": batch}
 
 
-def store_half(path: Path) -> None:
-    """Stores a graph's large float32 constants as float16, each widened again by a Cast that is folded when a session loads."""
-    graph_model = onnx.load(path)
-    graph = graph_model.graph
-    casts = []
-    for constant in graph.initializer:
-        if constant.data_type != TensorProto.FLOAT or np.prod(constant.dims) < 1024:
-            continue
-        name = constant.name
-        half = numpy_helper.from_array(numpy_helper.to_array(constant).astype(np.float16), f"{name}.half")
-        constant.CopyFrom(half)
-        casts.append(helper.make_node("Cast", [half.name], [name], to=TensorProto.FLOAT))
-    for number, cast in enumerate(casts):
-        graph.node.insert(number, cast)
-    onnx.save(graph_model, path)
+def quantize_decoder(folder: Path, search_options: DecodeOptions, calibration: Sequence[Array]) -> None:
+    """Replaces step.onnx in `folder` by its int8 form, and stores what is left of it and prepare.onnx in half precision.
+
+    Ranges are those of the steps that `search_options` leads to on the photos of `calibration`.
+    """
+    encoder, steps = OnnxEncoder(folder, 1, "cpu"), _Steps(folder)
+    for start in range(0, min(len(calibration), DECODER_PHOTOS), 8):
+        features = encoder(np.stack(calibration[start : min(start + 8, DECODER_PHOTOS)]))
+        search(steps, features, SEARCH_TOKENS, search_options)
+    quantize_products(folder / "step.onnx", steps.inputs)
+    for name in ("prepare.onnx", "step.onnx"):
+        store_half(folder / name)
+
+
+class _Steps(OnnxStepModel):
+    """A decoder that keeps what each of its steps was given."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, 1, "cpu")
+        self.inputs: list[dict[str, Array]] = []
+
+    def step(self, tokens: Array, state: OnnxState) -> Step:
+        self.inputs.append({"tokens": tokens, **state.prepared, **state.recurrent})
+        return super().step(tokens, state)
 
 
 def _write(

@@ -55,11 +55,13 @@ class Preprocessing:
 
     def normalize(self, pixels: Array) -> Array:
         """uint8 RGB (..., size, size, 3) to float32 (..., 3, size, size)."""
-        if self.channel_order == "bgr":
-            pixels = pixels[..., ::-1]
-        std = np.asarray(self.std, np.float32)
-        values = pixels * (np.float32(self.scale) / std) - np.asarray(self.mean, np.float32) / std
-        return np.ascontiguousarray(np.moveaxis(values, -1, -3))
+        channels = pixels[..., ::-1] if self.channel_order == "bgr" else pixels
+        planes = np.empty((*pixels.shape[:-3], 3, *pixels.shape[-3:-1]), np.float32)
+        for number, (mean, std) in enumerate(zip(self.mean, self.std, strict=True)):  # a third of the time of all at once
+            plane = planes[..., number, :, :]
+            np.multiply(channels[..., number], np.float32(self.scale) / np.float32(std), out=plane)
+            plane -= np.float32(mean) / np.float32(std)
+        return planes
 
 
 def to_pixels(image: Image.Image, preprocessing: Preprocessing, box: tuple[float, float, float, float] | None = None) -> Array:

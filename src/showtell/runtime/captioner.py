@@ -1,9 +1,7 @@
 """The captioner that people use: photos in, captions out, in batches, one bad photo never ending the rest."""
 
-import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, overload
 
@@ -13,12 +11,17 @@ from showtell.bundle import Bundle
 from showtell.decoding import Array, Hypothesis, search
 from showtell.errors import ImageError, OptionError
 from showtell.image import ImageSettings, PhotoSource, name_of, read_photo
+from showtell.runtime.cpu import available_cpus
 from showtell.runtime.models import Device, OnnxEncoder, OnnxStepModel
+from showtell.runtime.pipeline import Sizes, stream
 from showtell.text import detokenize
 from showtell.types import Caption, DecodeOptions, Record
 from showtell.vocab import SEARCH_TOKENS
 
-BATCH_SIZE = 8  # the int8 encoder is no faster per photo with more on two cores
+BATCH_SIZE = 8  # the int8 encoder is no faster per photo with more
+# Photos and hypotheses that one search follows: more make its products no faster and its memory larger.
+SEARCHED_PHOTOS, SEARCHED_HYPOTHESES = 32, 160
+MOST_BATCHES = 8  # encoded at once, about 100 MB each; further threads help with one batch
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +35,21 @@ class _Photo:
     error: ImageError | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """Photos without their pixels, and grid features float32 (those that were read, 49, 2048), None where none was."""
+
+    photos: Sequence[_Photo]
+    features: Array | None
+
+
 class Captioner:
     """A loaded bundle.
 
     Call it with a path, encoded bytes, an open file, a PIL image or an array for a `Caption`, or with a list of such for a
     list. `records` streams any number of photos and reports broken ones instead of raising. `images` limits what is read.
+    `threads` is how many processors the networks keep busy, 0 for as many as the machine or the container has. All methods may
+    be called by several threads at once; a call of `features` or `search` keeps one processor busy, or a few on large machines.
     """
 
     def __init__(
@@ -44,10 +57,12 @@ class Captioner:
     ) -> None:
         if threads < 0:
             raise OptionError(f"threads is {threads}; it must be 0 (as many as there are cores) or more")
+        threads = threads or available_cpus()
+        self._batches = min(threads, MOST_BATCHES)
         self.bundle = bundle
         self.images = images or ImageSettings()
-        self.encoder = OnnxEncoder(bundle, threads, device)
-        self.decoder = OnnxStepModel(bundle, threads, device)
+        self.encoder = OnnxEncoder(bundle.folder, threads // self._batches, device)
+        self.decoder = OnnxStepModel(bundle.folder, threads // self._batches, device)
 
     @overload
     def __call__(self, photo: PhotoSource, **options: Any) -> Caption: ...
@@ -63,7 +78,7 @@ class Captioner:
         """
         many = isinstance(photo, (list, tuple))
         captions = []
-        for item, record in self._run(photo if many else [photo], self.options(**options), BATCH_SIZE, workers=1):
+        for item, record in self._run(photo if many else [photo], self.options(**options), BATCH_SIZE, None):
             if item.error is not None:
                 raise item.error
             best, *others = record.captions
@@ -80,13 +95,14 @@ class Captioner:
         options: DecodeOptions | None = None,
         *,
         batch_size: int = BATCH_SIZE,
-        workers: int = 1,
+        workers: int | None = None,
     ) -> Iterator[Record]:
         """One record a photo, in order; a photo that cannot be read gives a record with its error.
 
-        `workers` threads decode photos ahead of the model; at most a few batches are in memory, however many photos come.
+        `workers` threads decode photos ahead of the networks, as many as those use unless told otherwise. At most a few batches
+        are in memory, however many photos come.
         """
-        if batch_size < 1 or workers < 1:
+        if batch_size < 1 or (workers is not None and workers < 1):
             raise OptionError(f"batch_size is {batch_size} and workers {workers}; both must be at least 1")
         for _, record in self._run(photos, options or self.bundle.search, batch_size, workers):
             yield record
@@ -105,26 +121,28 @@ class Captioner:
         return Caption(detokenize(tokens), hypothesis.score, tokens)
 
     def _run(
-        self, photos: Iterable[PhotoSource], options: DecodeOptions, batch_size: int, workers: int
+        self, photos: Iterable[PhotoSource], options: DecodeOptions, batch_size: int, workers: int | None
     ) -> Iterator[tuple[_Photo, Record]]:
-        with ThreadPoolExecutor(workers) as pool:
-            source = iter(photos)
-            ahead = [pool.submit(self._read, photo) for photo in itertools.islice(source, 2 * batch_size)]
-            while ahead:
-                batch = [future.result() for future in ahead[:batch_size]]
-                ahead = ahead[batch_size:]
-                ahead += [pool.submit(self._read, photo) for photo in itertools.islice(source, batch_size)]
-                yield from zip(batch, self._caption_batch(batch, options), strict=True)
+        width = options.num_captions if options.sample else options.beam_size
+        searched = max(1, min(SEARCHED_PHOTOS, SEARCHED_HYPOTHESES // width) // batch_size)
+        sizes = Sizes(batch_size, searched, threads=self._batches, workers=workers or self._batches)
+        return stream(photos, self._read, self._encode, lambda batches: self._caption_batches(batches, options), sizes)
 
-    def _caption_batch(self, batch: Sequence[_Photo], options: DecodeOptions) -> list[Record]:
+    def _encode(self, photos: Sequence[_Photo]) -> _Batch:
+        pixels = [photo.pixels for photo in photos if photo.pixels is not None]
+        features = self.features(np.stack(pixels)) if pixels else None
+        return _Batch([replace(photo, pixels=None) for photo in photos], features)
+
+    def _caption_batches(self, batches: Sequence[_Batch], options: DecodeOptions) -> list[tuple[_Photo, Record]]:
         model = self.bundle.name
-        pixels = [photo.pixels for photo in batch if photo.pixels is not None]
-        captions = iter(self.search(self.features(np.stack(pixels)), options) if pixels else ())
+        features = [batch.features for batch in batches if batch.features is not None]
+        captions = iter(self.search(np.concatenate(features), options) if features else ())
         return [
-            Record(photo.name, "ok", next(captions), photo.width, photo.height, model)
+            (photo, Record(photo.name, "ok", next(captions), photo.width, photo.height, model))
             if photo.error is None
-            else Record(photo.name, "error", model=model, error_code=photo.error.code, error_message=str(photo.error))
-            for photo in batch
+            else (photo, Record(photo.name, "error", model=model, error_code=photo.error.code, error_message=str(photo.error)))
+            for batch in batches
+            for photo in batch.photos
         ]
 
     def _read(self, source: PhotoSource) -> _Photo:
@@ -141,7 +159,7 @@ def load(
 ) -> Captioner:
     """A captioner: the embedded model, or the bundle of that name or folder.
 
-    `threads` is how many the network may use, 0 for as many as there are cores; `images` limits what is read. Raises
-    BundleError where the bundle is missing, altered or of another format.
+    `threads` is how many processors the networks may use, 0 for as many as the machine or the container has; `images` limits
+    what is read. Raises BundleError where the bundle is missing, altered or of another format.
     """
     return Captioner(Bundle.find(model), threads=threads, device=device, images=images)

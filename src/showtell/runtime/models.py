@@ -1,12 +1,12 @@
 """A bundle's three graphs as onnxruntime sessions: the encoder, and the decoder behind the search's protocol."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import onnxruntime
 
-from showtell.bundle import Bundle
 from showtell.decoding import Array, Step
 from showtell.errors import BundleError, OptionError
 
@@ -16,8 +16,8 @@ Device = Literal["cpu", "cuda"]
 class OnnxEncoder:
     """Model input to grid features."""
 
-    def __init__(self, bundle: Bundle, threads: int, device: Device) -> None:
-        self._session = _session(bundle, "encoder.onnx", threads, device)
+    def __init__(self, folder: Path, threads: int, device: Device) -> None:
+        self._session = _session(folder / "encoder.onnx", threads, device)
 
     def __call__(self, pixels: Array) -> Array:
         """float32 (B, 3, 224, 224) to float32 (B, 49, 2048)."""
@@ -36,9 +36,9 @@ class OnnxState:
 class OnnxStepModel:
     """prepare.onnx and step.onnx as a `decoding.StepModel`."""
 
-    def __init__(self, bundle: Bundle, threads: int, device: Device) -> None:
-        self._prepare = _session(bundle, "prepare.onnx", threads, device)
-        self._step = _session(bundle, "step.onnx", threads, device)
+    def __init__(self, folder: Path, threads: int, device: Device) -> None:
+        self._prepare = _session(folder / "prepare.onnx", threads, device)
+        self._step = _session(folder / "step.onnx", threads, device)
         outputs = [output.name for output in self._step.get_outputs()]
         # The graphs say themselves which of prepare's outputs come back changed from each step.
         self._recurrent = [name.removeprefix("next_") for name in outputs if name.startswith("next_")]
@@ -70,9 +70,9 @@ class OnnxStepModel:
         return OnnxState(prepared, {name: part[rows, hypotheses] for name, part in state.recurrent.items()})
 
 
-def _session(bundle: Bundle, file: str, threads: int, device: Device) -> Any:
+def _session(path: Path, threads: int, device: Device) -> Any:
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads  # 0: as many as there are cores
+    options.intra_op_num_threads = threads
     options.log_severity_level = 3
     available = onnxruntime.get_available_providers()
     providers = {"cpu": ["CPUExecutionProvider"], "cuda": ["CUDAExecutionProvider", "CPUExecutionProvider"]}.get(device)
@@ -81,6 +81,6 @@ def _session(bundle: Bundle, file: str, threads: int, device: Device) -> Any:
     if providers[0] not in available:
         raise OptionError(f"device {device!r} needs onnxruntime-gpu instead of onnxruntime; here are {', '.join(available)}")
     try:
-        return onnxruntime.InferenceSession(bundle.folder / file, options, providers=providers)
+        return onnxruntime.InferenceSession(path, options, providers=providers)
     except Exception as error:  # onnxruntime's errors have no common class that it names
-        raise BundleError(f"{bundle.folder / file}: onnxruntime cannot run it: {error}") from None
+        raise BundleError(f"{path}: onnxruntime cannot run it: {error}") from None

@@ -9,9 +9,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from showtell.text import seed
-from showtell.text.ptb import tokenize
 
 __all__ = ["RULES", "TextRule", "as_sentence", "detokenize", "tokenize"]
+
+
+def tokenize(caption: str) -> list[str]:
+    """The words of a caption as the field's metrics count them: see `text.ptb`."""
+    from showtell.text import ptb  # its rules take a while to compile, and captioning needs none of them
+
+    return ptb.tokenize(caption)
 
 
 @dataclass(frozen=True, slots=True)

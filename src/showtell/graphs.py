@@ -1,0 +1,178 @@
+"""Rewriting ONNX graphs for speed and size: constants folded, products in int8, other constants in half precision.
+
+A decoder's products are quantised statically: int8 weights with one scale a column, uint8 activations with one scale a tensor,
+from ranges seen on photos (Jacob et al. 2018). So what becomes of a photo does not depend on the others in its batch, as it
+would with scales found on the way.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnx import TensorProto, helper, numpy_helper
+
+from showtell.decoding import Array
+
+# Weights use 7 bits. Processors without VNNI add products in pairs in 16 bits, which 8 bits of weights by 8 of activations can
+# overflow (255 * 127 * 2 > 32767); so all processors compute the same, and it costs no accuracy that can be measured.
+_TOP = 63
+# Range of an activation: all but so much of its values at either end, in percent. A few gated features are 30 times the others.
+_OUTLIERS = 0.01
+_LARGE = 1024  # constants of fewer numbers are left alone
+
+
+def fold_constants(path: Path) -> None:
+    """Computes what depends on constants alone, such as transposed weights, once and for all, for any processor."""
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.optimized_model_filepath = str(path)
+    options.log_severity_level = 3
+    model = onnx.load(path)
+    kept = ["MatMulAddFusion"]  # what it makes of a product is no MatMul any more
+    onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"], disabled_optimizers=kept
+    )
+    folded = onnx.load(path)
+    # onnxruntime lists every operator set that it knows, and an older one would refuse those that it does not.
+    del folded.opset_import[:]
+    folded.opset_import.extend(model.opset_import)
+    onnx.save(folded, path)
+
+
+def quantize_products(path: Path, inputs: Sequence[Mapping[str, Array]]) -> None:
+    """Replaces the products with large constant matrices by int8 ones; `inputs` are of the graph, from typical photos.
+
+    A product with joined activations becomes one for each, since their ranges may be far apart.
+    """
+    model = onnx.load(path)
+    _split_joined_products(model.graph)
+    graph = model.graph
+    constants = {constant.name: constant for constant in graph.initializer}
+    products = [node for node in graph.node if node.op_type == "MatMul" and _is_large(constants.get(node.input[1]))]
+    ranges = _ranges(model, {node.input[0] for node in products}, inputs)
+    quantized: set[str] = set()
+    nodes = []
+    for node in graph.node:
+        if node in products:
+            activation, weight = node.input
+            if activation not in quantized:
+                quantized.add(activation)
+                nodes += _quantize_activation(graph, activation, *ranges[activation])
+            if weight in constants:
+                nodes.append(_quantize_weight(graph, constants.pop(weight)))
+            node.input[0], node.input[1] = f"{activation}.dequantized", f"{weight}.dequantized"
+        nodes.append(node)
+    del graph.node[:]
+    graph.node.extend(nodes)
+    onnx.checker.check_model(model)
+    onnx.save(model, path)
+
+
+def store_half(path: Path) -> None:
+    """Stores a graph's large float32 constants as float16, each widened again by a Cast that is folded when a session loads."""
+    model = onnx.load(path)
+    graph = model.graph
+    scales = {name for node in graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear") for name in node.input[1:]}
+    casts = []
+    for constant in graph.initializer:
+        if constant.data_type != TensorProto.FLOAT or constant.name in scales or not _is_large(constant):
+            continue
+        name = constant.name
+        half = numpy_helper.from_array(numpy_helper.to_array(constant).astype(np.float16), f"{name}.half")
+        constant.CopyFrom(half)
+        casts.append(helper.make_node("Cast", [half.name], [name], to=TensorProto.FLOAT))
+    for number, cast in enumerate(casts):
+        graph.node.insert(number, cast)
+    onnx.save(model, path)
+
+
+def _is_large(constant: onnx.TensorProto | None) -> bool:
+    return constant is not None and int(np.prod(constant.dims)) >= _LARGE
+
+
+def _split_joined_products(graph: onnx.GraphProto) -> None:
+    """[a, b] W becomes a W1 + b W2, where W's rows are told apart by constants that were joined in halves of known length."""
+    constants = {constant.name: constant for constant in graph.initializer}
+    makers = {node.output[0]: node for node in graph.node}
+    widths = {value.name: value.type.tensor_type.shape.dim[-1].dim_value for value in _known_shapes(graph)}
+    for place, node in reversed(list(enumerate(graph.node))):
+        joined = makers.get(node.input[0]) if node.op_type == "MatMul" and node.input[1] in constants else None
+        if joined is None or joined.op_type != "Concat" or not all(widths.get(name) for name in joined.input):
+            continue
+        rows = numpy_helper.to_array(constants[node.input[1]])
+        ends = np.cumsum([widths[name] for name in joined.input])
+        if ends[-1] != len(rows):
+            continue  # joined along another axis
+        graph.initializer.remove(constants.pop(node.input[1]))
+        parts = []
+        for number, (name, part) in enumerate(zip(joined.input, np.split(rows, ends[:-1]), strict=True)):
+            graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(part), f"{node.input[1]}.{number}"))
+            product = [name, f"{node.input[1]}.{number}"]
+            parts.append(helper.make_node("MatMul", product, [f"{node.output[0]}.{number}"], name=f"{node.name}.{number}"))
+        total = helper.make_node("Sum", [part.output[0] for part in parts], list(node.output), name=f"{node.name}.sum")
+        del graph.node[place]
+        for part in (total, *reversed(parts)):
+            graph.node.insert(place, part)
+    read = {name for node in graph.node for name in node.input} | {output.name for output in graph.output}
+    for node in [node for node in graph.node if not read & set(node.output)]:
+        graph.node.remove(node)
+
+
+def _known_shapes(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
+    return [
+        value
+        for value in (*graph.input, *graph.output, *graph.value_info)
+        if value.type.tensor_type.HasField("shape") and value.type.tensor_type.shape.dim
+    ]
+
+
+def _ranges(model: onnx.ModelProto, names: set[str], inputs: Sequence[Mapping[str, Array]]) -> dict[str, tuple[float, float]]:
+    """Lowest and highest value of each of the tensors, outliers aside; zero is always between them."""
+    watched = onnx.ModelProto()
+    watched.CopyFrom(model)
+    given = {value.name for value in model.graph.input}
+    computed = sorted(names - given)
+    present = {value.name for value in watched.graph.output}
+    watched.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in computed if name not in present)
+    session = onnxruntime.InferenceSession(watched.SerializeToString(), providers=["CPUExecutionProvider"])
+    values: dict[str, list[Array]] = {name: [] for name in names}
+    for one in inputs:
+        found = dict(zip(computed, session.run(computed, dict(one)) if computed else [], strict=True))
+        for name in names:
+            values[name].append((found[name] if name in found else one[name]).ravel())
+    ranges = {}
+    for name, parts in values.items():
+        low, high = np.percentile(np.concatenate(parts), (_OUTLIERS, 100 - _OUTLIERS))
+        ranges[name] = min(float(low), 0.0), max(float(high), 0.0)
+    return ranges
+
+
+def _quantize_activation(graph: onnx.GraphProto, name: str, low: float, high: float) -> list[onnx.NodeProto]:
+    scale = np.float32(max(high - low, 1e-6) / 255)
+    zero = np.uint8(np.clip(round(-low / float(scale)), 0, 255))
+    graph.initializer.extend(
+        [numpy_helper.from_array(np.array(scale), f"{name}.scale"), numpy_helper.from_array(np.array(zero), f"{name}.zero")]
+    )
+    how = [f"{name}.scale", f"{name}.zero"]
+    return [
+        helper.make_node("QuantizeLinear", [name, *how], [f"{name}.quantized"], name=f"{name}.quantize"),
+        helper.make_node("DequantizeLinear", [f"{name}.quantized", *how], [f"{name}.dequantized"], name=f"{name}.dequantize"),
+    ]
+
+
+def _quantize_weight(graph: onnx.GraphProto, constant: onnx.TensorProto) -> onnx.NodeProto:
+    name = constant.name
+    values = numpy_helper.to_array(constant)  # (in, out)
+    scales = (np.maximum(np.abs(values).max(0), 1e-9) / _TOP).astype(np.float32)
+    graph.initializer.remove(constant)
+    graph.initializer.extend(
+        [
+            numpy_helper.from_array(np.round(values / scales).astype(np.int8), f"{name}.int8"),
+            numpy_helper.from_array(scales, f"{name}.scale"),
+            numpy_helper.from_array(np.zeros(len(scales), np.int8), f"{name}.zero"),
+        ]
+    )
+    inputs = [f"{name}.int8", f"{name}.scale", f"{name}.zero"]
+    return helper.make_node("DequantizeLinear", inputs, [f"{name}.dequantized"], name=f"{name}.dequantize", axis=1)

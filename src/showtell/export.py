@@ -97,7 +97,7 @@ def export(
                 "encoder_weights": checkpoint.config["encoder_weights"],
                 "recipe": checkpoint.config["recipe"],
                 "epoch": checkpoint.epoch,
-                "dev_scores_float32": checkpoint.scores,
+                "dev_scores": checkpoint.scores,
             },
         )
         for file in folder.iterdir():

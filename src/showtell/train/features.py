@@ -32,6 +32,7 @@ from showtell.errors import CacheError
 from showtell.files import write_json
 from showtell.image import Array, Preprocessing
 from showtell.nn.resnet import ResNet
+from showtell.runtime.cpu import available_cpus
 from showtell.runtime.models import OnnxEncoder
 from showtell.train.views import Augmentation, read_view
 
@@ -127,7 +128,7 @@ def extract(
     if output == "pooled" and grid is not None and not done.all():
         _pool(grid, manifest, array, done)
     todo = np.flatnonzero(done == 0)
-    compute = OnnxEncoder(bundle, 0, "cpu") if bundle else _in_torch(encoder, output)
+    compute = OnnxEncoder(bundle.folder, available_cpus(), "cpu") if bundle else _in_torch(encoder, output)
     finished = len(names) - len(todo)
     if progress:
         progress(finished, len(names))

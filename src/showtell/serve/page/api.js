@@ -1,0 +1,97 @@
+// One photo to the service and its record back, waiting its turn and waiting for a busy server.
+
+const AT_ONCE = 3; // photos on their way; more would only wait in the server's queue instead of here
+const TRIES = 30; // of one photo while the server is busy
+const LONGEST = 30; // seconds between two tries at most
+
+/** What became of a photo; `again` where another try may help, `login` where a token is missing or wrong. */
+export class Failure extends Error {
+  constructor(message, { code = "", again = false, login = false } = {}) {
+    super(message);
+    Object.assign(this, { code, again, login });
+  }
+}
+
+let token = "";
+export function useToken(value) {
+  token = value;
+}
+
+/**
+ * The record of a photo. `report` hears what is going on: "Waiting", "Captioning", "The server is busy ...".
+ * Throws Failure, or the signal's AbortError.
+ */
+export async function caption(file, signal, report) {
+  report("Waiting for its turn");
+  await turns.enter();
+  try {
+    for (let tries = 1; ; tries++) {
+      signal.throwIfAborted();
+      report("Captioning …");
+      const answer = await send(file, signal);
+      if (answer.ok) return await recordIn(answer);
+      const busy = answer.status === 503 || answer.status === 429;
+      if (!busy || tries === TRIES) throw await failureIn(answer);
+      const seconds = Math.min(Number(answer.headers.get("Retry-After")) || 2, LONGEST);
+      report(`The server is busy. Trying again in ${seconds} s`);
+      await pause(seconds + Math.random(), signal); // not all pages at the same moment
+    }
+  } finally {
+    turns.leave();
+  }
+}
+
+async function send(file, signal) {
+  const body = new FormData();
+  body.append("image", file, file.name);
+  const headers = token ? { Authorization: `Bearer ${token}` } : {};
+  try {
+    return await fetch("v1/captions?num_captions=3&attention=true", { method: "POST", body, headers, signal });
+  } catch (error) {
+    if (signal.aborted) throw error;
+    // A photo that was deleted or a folder fails in the same way as a server that is gone.
+    const readable = await file.slice(0, 1).arrayBuffer().then(() => true, () => false);
+    if (!readable) throw new Failure("The browser cannot read this file. Is it a folder, or was it moved?");
+    throw new Failure("The server cannot be reached.", { again: true });
+  }
+}
+
+async function recordIn(answer) {
+  const { results: [record], model } = await answer.json();
+  if (record.error) throw new Failure(record.error.message, record.error);
+  return { model, ...record };
+}
+
+async function failureIn(answer) {
+  const body = await answer.json().catch(() => ({})); // a proxy's error page is not JSON
+  const { code, message } = body.error ?? {};
+  return new Failure(message ?? `The server answered ${answer.status} ${answer.statusText}`.trim(), {
+    code,
+    again: answer.status === 401 || answer.status >= 500 || answer.status === 429 || answer.status === 408,
+    login: answer.status === 401,
+  });
+}
+
+const turns = {
+  free: AT_ONCE,
+  waiting: [],
+  async enter() {
+    if (this.free > 0) this.free--;
+    else await new Promise((resolve) => this.waiting.push(resolve));
+  },
+  leave() {
+    const next = this.waiting.shift(); // the turn goes straight to it, so that nobody slips in between
+    if (next) next();
+    else this.free++;
+  },
+};
+
+function pause(seconds, signal) {
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(resolve, 1000 * seconds);
+    signal.addEventListener("abort", () => {
+      clearTimeout(timer);
+      reject(signal.reason);
+    }, { once: true });
+  });
+}

@@ -4,11 +4,22 @@ const AT_ONCE = 3; // photos on their way; more would only wait in the server's 
 const TRIES = 30; // of one photo while the server is busy
 const LONGEST = 30; // seconds between two tries at most
 
-/** What became of a photo; `again` where another try may help, `login` where a token is missing or wrong. */
+// What the image error codes (docs/images.md) mean to somebody who only has the photo.
+const MEANINGS = {
+  empty: "The file is empty.",
+  "too-large": "The file is too large for this server. A smaller copy will do: the model looks at 224 by 224 pixels.",
+  "not-an-image": "This file is not a photo.",
+  "unsupported-format": "This server does not read photos of this kind. Save it as JPEG or PNG.",
+  "too-many-pixels": "The photo has too many pixels for this server. A smaller copy will do.",
+  truncated: "The file is cut short: a part of it is missing. Get it again from where it came.",
+  unreadable: "The photo is damaged and cannot be read.",
+};
+
+/** Why a photo has no caption: for people `message`, for files `code` and `detail`. `again` where another try may help, `login` where a token is missing or wrong. */
 export class Failure extends Error {
-  constructor(message, { code = "", again = false, login = false } = {}) {
-    super(message);
-    Object.assign(this, { code, again, login });
+  constructor(detail, { code = "failed", again = false, login = false } = {}) {
+    super(MEANINGS[code] ?? detail);
+    Object.assign(this, { code, detail, again, login });
   }
 }
 
@@ -64,7 +75,7 @@ async function recordIn(answer) {
 
 async function failureIn(answer) {
   const body = await answer.json().catch(() => ({})); // a proxy's error page is not JSON
-  const { code, message } = body.error ?? {};
+  const { code = `http-${answer.status}`, message } = body.error ?? {};
   return new Failure(message ?? `The server answered ${answer.status} ${answer.statusText}`.trim(), {
     code,
     again: answer.status === 401 || answer.status >= 500 || answer.status === 429 || answer.status === 408,

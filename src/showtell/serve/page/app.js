@@ -37,6 +37,7 @@ function count() {
   const finished = cards.filter(({ state }) => state !== "waiting").length;
   at("results").hidden = cards.length === 0;
   at("drop").classList.toggle("brief", cards.length > 0);
+  at("progress").hidden = finished === cards.length;
   at("progress").max = cards.length || 1;
   at("progress").value = finished;
   at("count").textContent = `${finished} of ${cards.length} done`;

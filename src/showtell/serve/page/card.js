@@ -45,11 +45,11 @@ export class Card extends EventTarget {
       this.#enter("done");
     } catch (error) {
       if (error.name === "AbortError") return;
-      if (!(error instanceof Failure)) console.error(error);
-      this.#failure = error;
-      this.#say(error.message);
+      // Anything else than a Failure is an answer that broke off or is none of the service's.
+      this.#failure = error instanceof Failure ? error : new Failure(`The answer is not readable: ${error.message}`, { again: true });
+      this.#say(this.#failure.message);
       this.#enter("failed");
-      if (error.login) this.dispatchEvent(new Event("login"));
+      if (this.#failure.login) this.dispatchEvent(new Event("login"));
     } finally {
       this.#sending = null;
     }
@@ -80,8 +80,8 @@ export class Card extends EventTarget {
       const chosen = this.#record.captions.find(({ text }) => sentence(text) === this.#text); // none where it was rewritten
       return { ...this.#record, path, caption: this.#text, score: chosen?.score };
     }
-    const error = { code: this.#failure?.code || "unfinished", message: this.#failure?.message || "not captioned yet" };
-    return { path, status: "error", error };
+    const { code, detail } = this.state === "failed" ? this.#failure : { code: "unfinished", detail: "not captioned yet" };
+    return { path, status: "error", error: { code, message: detail } };
   }
 
   #part(selector) {

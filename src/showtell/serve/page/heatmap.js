@@ -1,30 +1,33 @@
 // Where the model looked for a word: its 7 x 7 attention weights as colours over the photo.
 //
 // The model sees every photo squashed to a square. The canvas is that square; stretching it over the photo (page.css) undoes the
-// squashing, so that the grid covers the photo evenly whatever its shape.
+// squashing, so that the grid covers the photo evenly whatever its shape. showtell/runtime/explain.py draws the same on paper.
 
 const GRID = 7;
-// Weight, as a part of the largest: red, green, blue, opacity. Dark where the model did not look, clear where it did.
+const BLUR = 0.55; // fields; the standard deviation by which a field melts into its neighbours
+// Weight as a part of the largest, then red, green, blue and opacity: dark where the model did not look, clear where it did.
 const RAMP = [
-  [0, [22, 11, 57, 0.74]],
-  [0.35, [120, 28, 109, 0.6]],
-  [0.7, [237, 105, 37, 0.42]],
-  [1, [252, 210, 80, 0.3]],
+  [0, [26, 14, 60, 0.68]],
+  [0.4, [122, 32, 110, 0.52]],
+  [0.75, [238, 106, 40, 0.4]],
+  [1, [253, 212, 84, 0.34]],
 ];
 
-/** Draws `map`, 7 rows of 7 weights, smoothly on the canvas; without a map, clears it. */
+/** Draws `map`, 7 rows of 7 weights, smoothly on the square canvas; without a map, clears it. */
 export function draw(canvas, map) {
   const pen = canvas.getContext("2d");
-  pen.clearRect(0, 0, canvas.width, canvas.height);
+  const size = canvas.width;
+  pen.clearRect(0, 0, size, size);
   if (!map) return;
-  const pixels = new ImageData(canvas.width, canvas.height);
-  const highest = Math.max(...map.flat());
-  for (let y = 0; y < canvas.height; y++) {
-    for (let x = 0; x < canvas.width; x++) {
-      const weight = sample(map, ((x + 0.5) / canvas.width) * GRID - 0.5, ((y + 0.5) / canvas.height) * GRID - 0.5);
-      pixels.data.set(colour(Math.min(weight / highest, 1)), 4 * (y * canvas.width + x));
-    }
+  const blur = kernel(size);
+  const weights = new Float32Array(size * size);
+  for (let y = 0; y < size; y++) {
+    const row = map[0].map((_, column) => dot(blur[y], map.map((weights) => weights[column])));
+    for (let x = 0; x < size; x++) weights[y * size + x] = dot(blur[x], row);
   }
+  const largest = weights.reduce((a, b) => Math.max(a, b));
+  const pixels = new ImageData(size, size);
+  weights.forEach((weight, index) => pixels.data.set(colour(weight / largest), 4 * index));
   pen.putImageData(pixels, 0, 0);
 }
 
@@ -38,21 +41,21 @@ export function describe(map) {
   return `looked most at the ${[row, column].filter(Boolean).join(" ") || "middle"}`;
 }
 
-/** The weight between four fields; smoothstep, so that fields melt into each other without creases. */
-function sample(map, x, y) {
-  const inside = (value) => Math.min(Math.max(value, 0), GRID - 1);
-  const [x0, y0] = [Math.floor(inside(x)), Math.floor(inside(y))];
-  const [x1, y1] = [inside(x0 + 1), inside(y0 + 1)];
-  const [u, v] = [smooth(inside(x) - x0), smooth(inside(y) - y0)];
-  return (1 - v) * ((1 - u) * map[y0][x0] + u * map[y0][x1]) + v * ((1 - u) * map[y1][x0] + u * map[y1][x1]);
+/** How much each of the fields counts at each of `size` places along one side: a Gaussian that sums to 1, (size, 7). */
+function kernel(size) {
+  return Array.from({ length: size }, (_, place) => {
+    const centre = ((place + 0.5) / size) * GRID - 0.5;
+    const parts = Array.from({ length: GRID }, (_, field) => Math.exp(-(((field - centre) / BLUR) ** 2) / 2));
+    const sum = parts.reduce((a, b) => a + b);
+    return parts.map((part) => part / sum);
+  });
 }
 
-const smooth = (t) => t * t * (3 - 2 * t);
+const dot = (a, b) => a.reduce((sum, value, index) => sum + value * b[index], 0);
 
 function colour(value) {
   const next = Math.max(1, RAMP.findIndex(([stop]) => value <= stop));
   const [[low, from], [high, to]] = [RAMP[next - 1], RAMP[next]];
-  const t = (value - low) / (high - low);
-  const [red, green, blue, alpha] = from.map((part, i) => part + t * (to[i] - part));
+  const [red, green, blue, alpha] = from.map((part, index) => part + ((value - low) / (high - low)) * (to[index] - part));
   return [red, green, blue, 255 * alpha];
 }

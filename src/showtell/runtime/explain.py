@@ -23,16 +23,16 @@ BLUR = 0.55  # fields of the grid; the standard deviation by which a field melts
 # Weight as a part of the largest, then red, green, blue and opacity: dark where the model did not look, clear where it did.
 RAMP = np.array(
     [
-        [0.00, 26, 14, 60, 0.68],
-        [0.40, 122, 32, 110, 0.52],
-        [0.75, 238, 106, 40, 0.40],
-        [1.00, 253, 212, 84, 0.34],
+        [0.00, 16, 10, 40, 0.82],
+        [0.35, 70, 24, 90, 0.62],
+        [0.70, 240, 130, 60, 0.20],
+        [1.00, 255, 230, 140, 0.04],
     ]
 )
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".pdf": "PDF"}
 
 TILE = 360  # pixels of a tile's longer side
-MARGIN, GAP, LABEL, HEADING = 40, 20, 44, 96  # pixels
+MARGIN, GAP, LABEL, HEADING = 40, 20, 54, 96  # pixels
 SHAPE = 1.6  # width by height that a caption's tiles come near to
 INK, SOFT, PAPER = (31, 26, 46), (92, 85, 108), (255, 255, 255)
 

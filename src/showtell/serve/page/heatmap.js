@@ -7,10 +7,10 @@ const GRID = 7;
 const BLUR = 0.55; // fields; the standard deviation by which a field melts into its neighbours
 // Weight as a part of the largest, then red, green, blue and opacity: dark where the model did not look, clear where it did.
 const RAMP = [
-  [0, [26, 14, 60, 0.68]],
-  [0.4, [122, 32, 110, 0.52]],
-  [0.75, [238, 106, 40, 0.4]],
-  [1, [253, 212, 84, 0.34]],
+  [0, [16, 10, 40, 0.82]],
+  [0.35, [70, 24, 90, 0.62]],
+  [0.7, [240, 130, 60, 0.2]],
+  [1, [255, 230, 140, 0.04]],
 ];
 
 /** Draws `map`, 7 rows of 7 weights, smoothly on the square canvas; without a map, clears it. */

@@ -18,6 +18,7 @@ import click
 
 from showtell.cli_data import data as data_commands
 from showtell.cli_data import layout as _layout
+from showtell.cli_serve import serve
 from showtell.console import Console
 from showtell.errors import MissingExtraError, OutputError, ShowtellError
 from showtell.types import DecodeOptions
@@ -61,6 +62,7 @@ def cli() -> None:
 
 
 cli.add_command(data_commands)
+cli.add_command(serve)
 
 _path = click.Path(path_type=Path)
 _model = click.option("--model", metavar="DIR_OR_NAME", help="A bundle's folder or name.  [default: the embedded model]")

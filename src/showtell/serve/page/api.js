@@ -1,6 +1,7 @@
 // One photo to the service and its record back, waiting its turn and waiting for a busy server.
 
 const AT_ONCE = 3; // photos on their way; more would only wait in the server's queue instead of here
+const BUSY = [429, 503]; // answers after which another try is wanted
 const TRIES = 30; // of one photo while the server is busy
 const LONGEST = 30; // seconds between two tries at most
 
@@ -23,6 +24,7 @@ export class Failure extends Error {
   }
 }
 
+let attends = true;
 let token = "";
 export function useToken(value) {
   token = value;
@@ -39,25 +41,29 @@ export async function caption(file, signal, report) {
     for (let tries = 1; ; tries++) {
       signal.throwIfAborted();
       report("Captioning …");
-      const answer = await send(file, signal);
+      const maps = attends;
+      const answer = await send(file, maps, signal);
       if (answer.ok) return await recordIn(answer);
-      const busy = answer.status === 503 || answer.status === 429;
-      if (!busy || tries === TRIES) throw await failureIn(answer);
-      const seconds = Math.min(Number(answer.headers.get("Retry-After")) || 2, LONGEST);
-      report(`The server is busy. Trying again in ${seconds} s`);
-      await pause(seconds + Math.random(), signal); // not all pages at the same moment
+      const failure = await failureIn(answer);
+      if (maps && failure.code === "invalid-option") attends = false; // this model has no attention: ask for captions alone
+      else if (!BUSY.includes(answer.status) || tries === TRIES) throw failure;
+      else {
+        const seconds = Math.min(Number(answer.headers.get("Retry-After")) || 2, LONGEST);
+        report(`The server is busy. Trying again in ${seconds} s`);
+        await pause(seconds + Math.random(), signal); // not all pages at the same moment
+      }
     }
   } finally {
     turns.leave();
   }
 }
 
-async function send(file, signal) {
+async function send(file, maps, signal) {
   const body = new FormData();
   body.append("image", file, file.name);
   const headers = token ? { Authorization: `Bearer ${token}` } : {};
   try {
-    return await fetch("v1/captions?num_captions=3&attention=true", { method: "POST", body, headers, signal });
+    return await fetch(`v1/captions?num_captions=3&attention=${maps}`, { method: "POST", body, headers, signal });
   } catch (error) {
     if (signal.aborted) throw error;
     // A photo that was deleted or a folder fails in the same way as a server that is gone.
@@ -78,7 +84,7 @@ async function failureIn(answer) {
   const { code = `http-${answer.status}`, message } = body.error ?? {};
   return new Failure(message ?? `The server answered ${answer.status} ${answer.statusText}`.trim(), {
     code,
-    again: answer.status === 401 || answer.status >= 500 || answer.status === 429 || answer.status === 408,
+    again: answer.status >= 500 || [401, 408, 429].includes(answer.status),
     login: answer.status === 401,
   });
 }

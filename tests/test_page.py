@@ -3,6 +3,7 @@
 What only depends on how the server answers (busy, asking for a token, odd captions) is tested with answers made up here.
 """
 
+import base64
 import csv
 import io
 import json
@@ -24,6 +25,7 @@ from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 from playwright.sync_api import Browser, Page, Response, Route, expect, sync_playwright
 
+from showtell.runtime.explain import heat
 from showtell.text import as_sentence
 
 PHOTOS = Path(__file__).parent.parent / "examples" / "photos"
@@ -157,10 +159,8 @@ def picture(format_: str = "PNG", size: tuple[int, int] = (400, 300)) -> bytes:
 
 def pixels(page: Page, card: int = 0) -> np.ndarray[Any, Any]:
     """What is drawn over a photo: (height, width, 4)."""
-    flat, width = page.locator(".card canvas").nth(card).evaluate(
-        "canvas => [Array.from(canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data), canvas.width]"
-    )
-    return np.array(flat).reshape(-1, width, 4)
+    data = page.locator(".card canvas").nth(card).evaluate("canvas => canvas.toDataURL()")
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(data.partition(",")[2]))).convert("RGBA"), np.int64)
 
 
 def covers(page: Page) -> bool:
@@ -222,19 +222,23 @@ def test_colours_lie_where_the_weight_is(open_page: Callable[..., Page]) -> None
     add(page, ("wide.png", picture(size=(800, 200))))
     finished(page, 1)
     page.locator(".word").first.hover()
-    opacity = pixels(page)[..., 3]
+    drawn = pixels(page)
+    opacity = drawn[..., 3]
     side = len(opacity)
     field = side // 7
     assert opacity[field // 2, -field // 2] < 60
     assert opacity[0, -1] < 60  # up to the very corner
     assert opacity[side // 2, side // 2] > 180
     assert opacity[-field // 2, -field // 2] > 180
+    # The same colours as in `showtell explain`: over black, each is as bright as it is opaque.
+    printed = np.asarray(heat(Image.new("RGB", (side, side)), np.array(record(largest=6)["attention"][0])))
+    assert np.abs(drawn[..., :3] * opacity[..., None] / 255 - printed).max() < 4
     expect(page.locator(".word").first).to_have_attribute("aria-description", "looked most at the top right")
     assert covers(page)
 
 
 def test_captions_are_chosen_edited_and_copied(open_page: Callable[..., Page]) -> None:
-    page = open_page(answer_with(record("a dog 's <b> & \"ball\"")), permissions=["clipboard-read", "clipboard-write"])
+    page = open_page(answer_with(record('a dog \'s <b> & "ball"')), permissions=["clipboard-read", "clipboard-write"])
     add(page, ("a & b.png", picture()))
     finished(page, 1)
 
@@ -244,8 +248,8 @@ def test_captions_are_chosen_edited_and_copied(open_page: Callable[..., Page]) -
         expect(page.locator(button)).to_have_text("Copied")
         return str(page.evaluate("navigator.clipboard.readText()"))
 
-    expect(page.locator(".words")).to_have_text("A dog's <b> & \"ball\".")  # a piece is put back on its word
-    assert copied(".copy-text") == "A dog 's <b> & \"ball\"."
+    expect(page.locator(".words")).to_have_text('A dog\'s <b> & "ball".')  # a piece is put back on its word
+    assert copied(".copy-text") == 'A dog \'s <b> & "ball".'
     html = copied(".copy-html")
     assert html == '<img src="a%20%26%20b.png" alt="A dog &#39;s &#60;b&#62; &#38; &#34;ball&#34;.">'
     page.locator(".choices label").nth(1).click()

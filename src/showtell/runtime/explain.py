@@ -32,7 +32,7 @@ RAMP = np.array(
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".pdf": "PDF"}
 
 TILE = 360  # pixels of a tile's longer side
-MARGIN, GAP, LABEL, HEADING = 40, 20, 54, 96  # pixels
+MARGIN, GAP, LABEL, TITLE, LINE = 40, 20, 54, 36, 46  # pixels: around all, between tiles, below one; letters, lines
 SHAPE = 1.6  # width by height that a caption's tiles come near to
 INK, SOFT, PAPER = (31, 26, 46), (92, 85, 108), (255, 255, 255)
 
@@ -81,9 +81,13 @@ def picture_format(path: Path) -> str:
 def sheet(photo: Image.Image, explained: list[Explained], model: str) -> Image.Image:
     """Each caption as a heading, the photo, and the photo once more for each word with its map over it."""
     photo = _fitted(photo)
-    columns = _columns(photo, max(len(part.maps) for part in explained) + 1)
-    blocks = [_block(photo, part, columns, model) for part in explained]
-    page = Image.new("RGB", (blocks[0].width, sum(block.height for block in blocks) + MARGIN - GAP), PAPER)
+    words = ImageFont.load_default(24)
+    widest = max((words.getlength(token) for part in explained for token in part.caption.tokens), default=0)
+    cell = max(photo.width, math.ceil(widest))
+    columns = _columns(cell, photo.height, max(len(part.maps) for part in explained) + 1)
+    width = max(2 * MARGIN + columns * cell + (columns - 1) * GAP, 2 * MARGIN + 3 * TILE)
+    blocks = [_block(photo, part, model, width, cell, columns) for part in explained]
+    page = Image.new("RGB", (width, sum(block.height for block in blocks)), PAPER)
     top = 0
     for block in blocks:
         page.paste(block, (0, top))
@@ -118,36 +122,38 @@ def _fitted(photo: Image.Image) -> Image.Image:
     return photo.resize((width, height), Image.Resampling.LANCZOS)
 
 
-def _columns(photo: Image.Image, tiles: int) -> int:
-    """How many tiles go beside each other so that all of them together have about the wanted shape, and no row is nearly empty."""
-    wide, high = photo.width + GAP, photo.height + LABEL
-    columns = min(tiles, max(3, round(math.sqrt(tiles * SHAPE * high / wide))))
+def _columns(width: int, height: int, tiles: int) -> int:
+    """How many tiles go beside each other, so that together they have about the wanted shape and no row is nearly empty."""
+    columns = min(tiles, max(3, round(math.sqrt(tiles * SHAPE * (height + LABEL) / (width + GAP)))))
     return math.ceil(tiles / math.ceil(tiles / columns))
 
 
-def _block(photo: Image.Image, explained: Explained, columns: int, model: str) -> Image.Image:
+def _block(photo: Image.Image, explained: Explained, model: str, width: int, cell: int, columns: int) -> Image.Image:
     tokens = explained.caption.tokens
     tiles = [(photo, "")] + [(heat(photo, part), token) for token, part in zip(tokens, explained.maps, strict=True)]
-    rows = math.ceil(len(tiles) / columns)
-    width = max(2 * MARGIN + columns * photo.width + (columns - 1) * GAP, 2 * MARGIN + 3 * TILE)
-    block = Image.new("RGB", (width, MARGIN + HEADING + rows * (photo.height + LABEL)), PAPER)
+    title, small, words = (ImageFont.load_default(size) for size in (TITLE, 20, 24))
+    heading = _wrapped(as_sentence(explained.caption.text), title, width - 2 * MARGIN)
+    first = MARGIN + len(heading) * LINE + 52  # pixels above the first row of tiles
+    block = Image.new("RGB", (width, first + math.ceil(len(tiles) / columns) * (photo.height + LABEL) + MARGIN // 2), PAPER)
     pen = ImageDraw.Draw(block)
-    heading, room = as_sentence(explained.caption.text), width - 2 * MARGIN
-    pen.text((MARGIN, MARGIN - 6), heading, INK, _font_that_fits(heading, room))
+    for number, line in enumerate(heading):
+        pen.text((MARGIN, MARGIN - 8 + number * LINE), line, INK, title)
     about = f"{math.exp(explained.caption.score):.0%} likelihood a word (geometric mean), {model}"
-    pen.text((MARGIN, MARGIN + 44), about, SOFT, ImageFont.load_default(20))
+    pen.text((MARGIN, MARGIN + len(heading) * LINE), about, SOFT, small)
     for number, (tile, word) in enumerate(tiles):
-        left = MARGIN + number % columns * (photo.width + GAP)
-        top = MARGIN + HEADING + number // columns * (photo.height + LABEL)
-        block.paste(tile, (left, top))
-        pen.text((left + photo.width / 2, top + photo.height + 6), word, INK, ImageFont.load_default(24), anchor="ma")
+        middle = MARGIN + number % columns * (cell + GAP) + cell // 2
+        top = first + number // columns * (photo.height + LABEL)
+        block.paste(tile, (middle - photo.width // 2, top))
+        pen.text((middle, top + photo.height + 6), word, INK, words, anchor="ma")
     return block
 
 
-def _font_that_fits(text: str, width: int) -> Any:
-    """The default font, as large as a line of `text` allows."""
-    for size in range(36, 15, -1):
-        font = ImageFont.load_default(size)
-        if font.getlength(text) <= width:
-            break
-    return font
+def _wrapped(text: str, font: Any, width: int) -> list[str]:
+    """The lines of a text that is broken between words where it would be wider."""
+    lines: list[str] = []
+    for word in text.split():
+        if lines and font.getlength(f"{lines[-1]} {word}") <= width:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(word)
+    return lines

@@ -123,9 +123,14 @@ def _fitted(photo: Image.Image) -> Image.Image:
 
 
 def _columns(width: int, height: int, tiles: int) -> int:
-    """How many tiles go beside each other, so that together they have about the wanted shape and no row is nearly empty."""
-    columns = min(tiles, max(3, round(math.sqrt(tiles * SHAPE * (height + LABEL) / (width + GAP)))))
-    return math.ceil(tiles / math.ceil(tiles / columns))
+    """How many tiles go beside each other, so that together they have about the wanted shape and few places stay empty."""
+
+    def cost(columns: int) -> float:
+        rows = math.ceil(tiles / columns)
+        shape = columns * (width + GAP) / (rows * (height + LABEL))
+        return abs(math.log(shape / SHAPE)) + (rows * columns - tiles) / tiles
+
+    return min(range(1, tiles + 1), key=cost)
 
 
 def _block(photo: Image.Image, explained: Explained, model: str, width: int, cell: int, columns: int) -> Image.Image:

@@ -133,7 +133,7 @@ export class Card extends EventTarget {
     this.#text = this.#part(".edit").value = text;
     const { captions, tokens, attention } = this.#record;
     const [line, canvas] = [this.#part(".words"), this.#part("canvas")];
-    if (attention && text === sentence(captions[0].text)) {
+    if (attention?.length && text === sentence(captions[0].text)) {
       line.setAttribute("role", "toolbar");
       line.setAttribute("aria-label", "Words of the caption: where the model looked");
       showWords(line, canvas, tokens, attention);

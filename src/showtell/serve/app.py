@@ -173,6 +173,7 @@ def _captions(service: Service) -> APIRouter:
     @router.post(
         "/v1/captions/stream",
         response_class=JsonLines,
+        status_code=200,
         responses={
             200: {
                 "description": "A record a line, in the order sent; an error object as last line where the body broke off.",

@@ -71,7 +71,7 @@ HUGE = png(50_000, 50_000, 8, 2, b"\0" * 1000)
 @pytest.mark.parametrize(
     ("body", "kind", "status", "code"),
     [
-        (b"", "image/png", 400, "empty"),
+        (b"", "image/png", 400, "bad-request"),
         (b"", FORM, 400, "bad-request"),
         (b"", "application/json", 415, "unsupported-content-type"),
         (b"{}", "application/json", 415, "unsupported-content-type"),
@@ -91,6 +91,7 @@ HUGE = png(50_000, 50_000, 8, 2, b"\0" * 1000)
         (multipart(b"\r\n" + photo(5)), FORM, 400, "bad-request"),
         (multipart(part(photo(5)))[:-6], FORM, 400, "bad-request"),
         (b"no multipart", FORM, 400, "bad-request"),
+        (multipart(b'Content-Disposition: form-data; name="image"\r\n\r\n' + photo(5)), FORM, 400, "bad-request"),
         (multipart(b"A" * 100_000), FORM, 400, "bad-request"),
         (multipart(part(photo(5))), "multipart/form-data", 400, "bad-request"),
         (multipart(part(photo(5))), "multipart/form-data; boundary=" + "X" * 300, 400, "bad-request"),

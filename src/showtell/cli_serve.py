@@ -39,6 +39,7 @@ def serve(
     Where the environment has SHOWTELL_TOKEN, requests need it as bearer token. docs/service.md describes the interface.
     """
     try:
+        from showtell.serve.memory import limit_heap
         from showtell.serve.server import run
         from showtell.serve.settings import ServiceSettings, check_exposure
     except ModuleNotFoundError as error:
@@ -56,5 +57,6 @@ def serve(
         token=os.environ.get("SHOWTELL_TOKEN") or None,
     )
     check_exposure(host, settings.token, anonymous=anonymous)
+    limit_heap()
     run(load(model, threads=threads), settings, host, port)
     return 0

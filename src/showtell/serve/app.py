@@ -42,8 +42,8 @@ _BODY: dict[str, Any] = {
         "required": True,
         "content": {
             "multipart/form-data": {"schema": _PHOTOS},
-            "image/*": {"schema": _BINARY},
-            "application/octet-stream": {"schema": _BINARY},
+            "image/*": {"schema": {**_BINARY, "minLength": 1}},
+            "application/octet-stream": {"schema": {**_BINARY, "minLength": 1}},
         },
     }
 }
@@ -54,6 +54,7 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
     413: {"model": schemas.ErrorBody, "description": "Too many bytes, pixels or photos."},
     415: {"model": schemas.ErrorBody, "description": "Neither a photo nor a form with photos."},
     422: {"model": schemas.ErrorBody, "description": "A broken photo, or an option that is not allowed."},
+    500: {"model": schemas.ErrorBody, "description": "A fault of the service."},
     503: {"model": schemas.ErrorBody, "description": "Too much at once; try again.", "headers": _RETRY},
 }
 _UNAUTHORIZED: dict[int | str, dict[str, Any]] = {401: {"model": schemas.ErrorBody, "description": "The token is not right."}}
@@ -172,7 +173,7 @@ def _captions(service: Service) -> APIRouter:
 
     @router.post(
         "/v1/captions/stream",
-        response_class=JsonLines,
+        response_class=Response,  # with JsonLines, OpenAPI would call its errors lines too
         responses={
             200: {
                 "description": "A record a line, in the order sent; an error object as last line where the body broke off.",

@@ -43,7 +43,7 @@ IMAGE_STATUS: Mapping[ImageCode, int] = {
 }
 BODY_READ = "showtell.body_read"  # key of an ASGI scope: its request's body was read to the end
 _DRAIN_BYTES = 4 * 2**20
-_DRAIN_SECONDS = 2.0
+_DRAIN_SECONDS = 1.0
 
 
 class RequestError(ShowtellError):

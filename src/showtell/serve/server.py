@@ -21,9 +21,8 @@ _KEEP_ALIVE = 5  # seconds without a request
 
 def run(model: Model, settings: ServiceSettings, host: str, port: int) -> None:
     """Serves until SIGINT or SIGTERM."""
-    app = create_app(model, settings)
     signal.signal(signal.SIGTERM, lambda *_: None)  # uvicorn raises it anew when it is done; it is no failure
-    _Server(_config(app, settings, host, port), app.state.service).run()
+    Server(model, settings, host, port).run()
 
 
 def _config(app: FastAPI, settings: ServiceSettings, host: str, port: int) -> uvicorn.Config:
@@ -43,19 +42,26 @@ def _config(app: FastAPI, settings: ServiceSettings, host: str, port: int) -> uv
     )
 
 
-class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, service: Service) -> None:
-        super().__init__(config)
-        self._service = service
+class Server(uvicorn.Server):
+    """uvicorn with the service's application; `url` is known once it has `started`."""
+
+    def __init__(self, model: Model, settings: ServiceSettings, host: str, port: int) -> None:
+        app = create_app(model, settings)
+        super().__init__(_config(app, settings, host, port))
+        self.service: Service = app.state.service
+        self.url = ""
 
     async def startup(self, sockets: Any = None) -> None:
+        """Says where it listens."""
         await super().startup(sockets)
         if self.started:
             host, port = self.servers[0].sockets[0].getsockname()[:2]
-            print(f"showtell: http://{f'[{host}]' if ':' in host else host}:{port}", file=sys.stderr, flush=True)
+            self.url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+            print(f"showtell: {self.url}", file=sys.stderr, flush=True)
 
     async def shutdown(self, sockets: Any = None) -> None:
-        self._service.ready = False
+        """Stops taking requests, answers those it took, ends."""
+        self.service.ready = False
         await super().shutdown(sockets)
 
 

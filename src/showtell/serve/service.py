@@ -63,17 +63,17 @@ class Service:
         self.settings = settings
         self.metrics = Metrics()
         self.ready = False
+        self.waiting = 0  # photos accepted and not answered
 
     async def start(self) -> None:
         """Captions a grey picture in a full batch, so that the model's memory is taken now and faults show at once."""
         settings, preprocessing = self.settings, self.model.bundle.preprocessing
         self.budget = ByteBudget(settings.max_held_bytes)
         self.places = asyncio.Semaphore(settings.places)
-        self._taken = 0
         self._reader = Reader(preprocessing, settings)
         self._batcher = Batcher(self._caption_batch, settings.batch_size)
         self._batcher.start()
-        self.metrics.watch(held=lambda: self.budget.held, waiting=lambda: self._taken)
+        self.metrics.watch(held=lambda: self.budget.held, waiting=lambda: self.waiting)
         grey = Ask(np.full((preprocessing.size, preprocessing.size, 3), 128, np.uint8), self.model.bundle.search, False)
         await asyncio.gather(*(self._batcher(grey) for _ in range(settings.batch_size)))
         self.ready = True
@@ -107,14 +107,16 @@ class Service:
         except BaseException:
             upload.release()
             raise
-        self._taken += 1
+        self.waiting += 1
         task = asyncio.create_task(self._record(upload, options, attention))
-        task.add_done_callback(lambda _: self._leave(upload))
+        task.add_done_callback(lambda task: self._leave(task, upload))
         return task
 
-    def _leave(self, upload: Upload) -> None:
+    def _leave(self, task: "asyncio.Task[Record]", upload: Upload) -> None:
+        if not task.cancelled():
+            task.exception()  # may be nobody's by now: without this, asyncio would log it
         upload.release()  # a task that was cancelled before it began has not
-        self._taken -= 1
+        self.waiting -= 1
         self.places.release()
 
     async def _record(self, upload: Upload, options: DecodeOptions, attention: bool) -> Record:

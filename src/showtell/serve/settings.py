@@ -7,8 +7,9 @@ from showtell.errors import OptionError
 from showtell.image import ImageSettings
 
 MB = 2**20
-_SMALL = ImageSettings(max_bytes=16 * MB, max_pixels=2_000_000, max_passed_pixels=40_000_000)
-_LARGE = ImageSettings(max_bytes=16 * MB, max_pixels=9_000_000, max_passed_pixels=120_000_000)
+_SMALL = ImageSettings(max_bytes=16 * MB, max_pixels=1_000_000, max_passed_pixels=20_000_000)
+# A picture of 3840 x 2160 pixels is read. What decoding takes is 17 bytes a pixel at most (lossless WebP), 140 MB.
+_LARGE = ImageSettings(max_bytes=16 * MB, max_pixels=8_400_000, max_passed_pixels=120_000_000)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -172,7 +172,8 @@ class _Raw(_Parts):
 
     def end(self) -> None:
         """There is no more."""
-        self._finish(None)
+        if self._size:  # an empty body is not an empty photo: there is none
+            self._finish(None)
 
 
 class _Multipart(_Parts):
@@ -231,7 +232,9 @@ class _Multipart(_Parts):
         field = parameters.get(b"name", b"").decode("utf-8", "replace")
         if field != FIELD:
             raise RequestError(400, "bad-request", f"form field {field!r} is not known; photos go into {FIELD!r}")
-        self._name = parameters.get(b"filename", b"").decode("utf-8", "replace")
+        if b"filename" not in parameters:
+            raise RequestError(400, "bad-request", f"form field {FIELD!r} is text and not a file: it has no file name")
+        self._name = parameters[b"filename"].decode("utf-8", "replace")
 
     def _on_part_data(self, data: bytes, start: int, end: int) -> None:
         self._add(data[start:end])

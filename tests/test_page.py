@@ -34,6 +34,8 @@ BROKEN = b"\xff\xd8\xff but no more"
 
 Answer = Callable[[Route], None]
 
+expect.set_options(timeout=PATIENCE)
+
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
@@ -117,7 +119,7 @@ def add(page: Page, *photos: tuple[str, bytes] | Path) -> None:
 
 
 def finished(page: Page, count: int) -> None:
-    expect(page.locator("#count")).to_have_text(f"{count} of {count} done", timeout=PATIENCE)
+    expect(page.locator("#count")).to_have_text(f"{count} of {count} done")
 
 
 def record(text: str = "a dog runs", largest: int = 0, **changes: Any) -> dict[str, Any]:

@@ -10,11 +10,8 @@ import json
 import math
 import os
 import shutil
-import socket
 import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -52,28 +49,17 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
     """The address of a service that runs as people start it."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "showtell", "serve", "--port", str(port), "--threads", "1"]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+    command = [sys.executable, "-m", "showtell", "serve", "--port", "0", "--threads", "1"]
+    environment = {name: value for name, value in os.environ.items() if name != "SHOWTELL_TOKEN"}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
         try:
-            _wait_until_ready(process, f"http://127.0.0.1:{port}")
-            yield f"http://127.0.0.1:{port}"
+            assert process.stderr is not None
+            said = process.stderr.readline()  # where it listens, or why it does not
+            assert said.startswith("showtell: http://"), said + process.stderr.read()
+            yield said.removeprefix("showtell: ").strip()
         finally:
             process.terminate()
             process.communicate(timeout=60)
-
-
-def _wait_until_ready(process: subprocess.Popen[bytes], url: str) -> None:
-    for _ in range(600):
-        assert process.poll() is None, process.communicate()[1].decode()
-        try:
-            with urllib.request.urlopen(f"{url}/health/ready", timeout=10):
-                return
-        except OSError:
-            time.sleep(0.1)
-    pytest.fail(f"{url} did not become ready")
 
 
 @pytest.fixture

@@ -16,7 +16,10 @@ const MEANINGS = {
   unreadable: "The photo is damaged and cannot be read.",
 };
 
-/** Why a photo has no caption: for people `message`, for files `code` and `detail`. `again` where another try may help, `login` where a token is missing or wrong. */
+/**
+ * Why a photo has no caption: `message` for people, `code` and `detail` for files. `again` where another try may help, `login`
+ * where a token is missing or wrong.
+ */
 export class Failure extends Error {
   constructor(detail, { code = "failed", again = false, login = false } = {}) {
     super(MEANINGS[code] ?? detail);
@@ -43,7 +46,7 @@ export async function caption(file, signal, report) {
       report("Captioning …");
       const maps = attends;
       const answer = await send(file, maps, signal);
-      if (answer.ok) return await recordIn(answer);
+      if (answer.ok) return (await answer.json()).results[0];
       const failure = await failureIn(answer);
       if (maps && failure.code === "invalid-option") attends = false; // this model has no attention: ask for captions alone
       else if (!BUSY.includes(answer.status) || tries === TRIES) throw failure;
@@ -71,12 +74,6 @@ async function send(file, maps, signal) {
     if (!readable) throw new Failure("The browser cannot read this file. Is it a folder, or was it moved?");
     throw new Failure("The server cannot be reached.", { again: true });
   }
-}
-
-async function recordIn(answer) {
-  const { results: [record], model } = await answer.json();
-  if (record.error) throw new Failure(record.error.message, record.error);
-  return { model, ...record };
 }
 
 async function failureIn(answer) {

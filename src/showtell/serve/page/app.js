@@ -67,6 +67,7 @@ for (const [button, input] of [["choose", "files"], ["camera", "shot"]]) {
 addEventListener("paste", (event) => add(event.clipboardData.files));
 
 addEventListener("dragover", (event) => {
+  if (!event.dataTransfer.types.includes("Files")) return; // words can be dragged into text fields as ever
   event.preventDefault();
   at("drop").classList.add("over");
 });
@@ -74,13 +75,15 @@ addEventListener("dragleave", (event) => {
   if (!event.relatedTarget) at("drop").classList.remove("over"); // left the window, not just an element in it
 });
 addEventListener("drop", (event) => {
+  if (!event.dataTransfer.types.includes("Files")) return;
   event.preventDefault();
   at("drop").classList.remove("over");
   add(event.dataTransfer.files);
 });
 
-at("csv").addEventListener("click", () => save("captions.csv", "text/csv", csv(cards.map((card) => card.record))));
-at("jsonl").addEventListener("click", () => save("captions.jsonl", "application/jsonl", jsonl(cards.map((card) => card.record))));
+const records = () => cards.map((card) => card.record);
+at("csv").addEventListener("click", () => save("captions.csv", "text/csv", csv(records())));
+at("jsonl").addEventListener("click", () => save("captions.jsonl", "application/jsonl", jsonl(records())));
 at("clear").addEventListener("click", () => {
   for (const card of cards) card.remove();
 });

@@ -5,6 +5,7 @@ import { html, sentence } from "./formats.js";
 import { draw } from "./heatmap.js";
 import { showWords } from "./words.js";
 
+const make = (tag, properties) => Object.assign(document.createElement(tag), properties);
 const template = document.getElementById("card");
 let cards = 0;
 
@@ -46,7 +47,8 @@ export class Card extends EventTarget {
     } catch (error) {
       if (error.name === "AbortError") return;
       // Anything else than a Failure is an answer that broke off or is none of the service's.
-      this.#failure = error instanceof Failure ? error : new Failure(`The answer is not readable: ${error.message}`, { again: true });
+      const unreadable = () => new Failure(`The answer is not readable: ${error.message}`, { again: true });
+      this.#failure = error instanceof Failure ? error : unreadable();
       this.#say(this.#failure.message);
       this.#enter("failed");
       if (this.#failure.login) this.dispatchEvent(new Event("login"));
@@ -113,14 +115,13 @@ export class Card extends EventTarget {
     const { captions, width, height } = this.#record;
     this.#part(".unseen").style.aspectRatio = `${width} / ${height}`;
     const group = `caption-${++cards}`;
-    const choices = captions.map(({ text, score }, index) => {
-      const choice = document.createElement("label");
-      const radio = Object.assign(document.createElement("input"), { type: "radio", name: group, checked: index === 0 });
+    const choices = captions.map(({ text, score }) => {
+      const radio = make("input", { type: "radio", name: group });
       radio.addEventListener("change", () => this.#write(sentence(text)));
-      const words = Object.assign(document.createElement("span"), { textContent: sentence(text) });
-      // The score is the mean log-probability of the words.
-      const likelihood = Object.assign(document.createElement("span"), { textContent: `${Math.round(100 * Math.exp(score))}%` });
-      likelihood.className = "likelihood";
+      const words = make("span", { textContent: sentence(text) });
+      const percent = Math.round(100 * Math.exp(score)); // the score is the words' mean log-probability
+      const likelihood = make("span", { className: "likelihood", textContent: `${percent}%` });
+      const choice = make("label", {});
       choice.append(radio, words, likelihood);
       return choice;
     });
@@ -169,7 +170,7 @@ async function copy(button, text) {
 async function copied(text) {
   // The clipboard's own interface is there on https and on the server's very machine, not on http from a phone beside it.
   if (navigator.clipboard) return navigator.clipboard.writeText(text).then(() => true, () => false);
-  const field = Object.assign(document.createElement("textarea"), { value: text, className: "visually-hidden" });
+  const field = make("textarea", { value: text, className: "visually-hidden" });
   const focused = document.activeElement;
   document.body.append(field);
   field.select();

@@ -1,7 +1,7 @@
 // Where the model looked for a word: its 7 x 7 attention weights as colours over the photo.
 //
-// The model sees every photo squashed to a square. The canvas is that square; stretching it over the photo (page.css) undoes the
-// squashing, so that the grid covers the photo evenly whatever its shape. showtell/runtime/explain.py draws the same on paper.
+// The model sees every photo squashed to a square. The canvas is that square; stretching it over the photo (page.css) undoes
+// the squashing, so that the grid covers the photo evenly whatever its shape. showtell/runtime/explain.py draws the same.
 
 const GRID = 7;
 const BLUR = 0.55; // fields; the standard deviation by which a field melts into its neighbours

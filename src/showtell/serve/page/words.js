@@ -7,7 +7,7 @@ import { describe, draw } from "./heatmap.js";
  * arrow keys go from word to word, Enter or a tap keeps a word's colours, Escape drops them.
  */
 export function showWords(line, canvas, tokens, maps) {
-  const words = tokens.map((token, index) => button(index === 0 ? token[0].toUpperCase() + token.slice(1) : token, maps[index]));
+  const words = tokens.map((token, index) => button(index === 0 ? capital(token) : token, maps[index]));
   line.replaceChildren(...words.flatMap((word, index) => (index === 0 || glued(tokens[index]) ? [word] : [" ", word])), ".");
   words[0].tabIndex = 0;
 
@@ -41,11 +41,14 @@ export function showWords(line, canvas, tokens, maps) {
   show({});
 }
 
+const capital = (text) => text[0].toUpperCase() + text.slice(1);
+
 /** Pieces of contractions and possessives belong to the word before them: man, 's. */
 const glued = (token) => token === "n't" || token.startsWith("'");
 
 function button(text, map) {
-  const word = Object.assign(document.createElement("button"), { type: "button", className: "word", textContent: text, tabIndex: -1 });
+  const word = document.createElement("button");
+  Object.assign(word, { type: "button", className: "word", textContent: text, tabIndex: -1 });
   word.setAttribute("aria-description", describe(map));
   return word;
 }

@@ -52,9 +52,10 @@ def offline(photos: list[Path], seconds: float, threads: int, batch_size: int) -
     rate = count / (time.perf_counter() - began)
     from showtell.image import read_photo
 
-    alone = []
-    for path in (photos * 30)[:30]:
-        pixels = read_photo(path, captioner.bundle.preprocessing).pixels[None]
+    alone: list[float] = []
+    end = time.perf_counter() + seconds
+    while len(alone) < 50 and time.perf_counter() < end:
+        pixels = read_photo(photos[len(alone) % len(photos)], captioner.bundle.preprocessing).pixels[None]
         began = time.perf_counter()
         captioner.search(captioner.features(pixels), options)
         alone.append(time.perf_counter() - began)
@@ -142,9 +143,12 @@ async def load(port: int, bodies: list[bytes], clients: int, seconds: float) -> 
     return tally.summary()
 
 
-async def one_at_a_time(port: int, bodies: list[bytes], count: int) -> dict[str, Any]:
+async def one_at_a_time(port: int, bodies: list[bytes], count: int, seconds: float) -> dict[str, Any]:
+    """So many photos, one after the other; fewer where the time is over."""
     tally, client = Tally(), Client(port)
     for number in range(count):
+        if time.perf_counter() > tally.began + seconds:
+            break
         began = time.perf_counter()
         status, _, _ = await client.post(bodies[number % len(bodies)])
         tally.add(status, time.perf_counter() - began)
@@ -318,15 +322,15 @@ def measure(arguments: argparse.Namespace, photos: list[Path], limit: Limit | No
             peaks[name] = memory(server.pid)
 
         before = offline_rate()
-        phase("one photo at a time", one_at_a_time(port, bodies, 50))
+        phase("one photo at a time", one_at_a_time(port, bodies, 50, seconds))
         phase(f"{arguments.clients} clients", load(port, bodies, arguments.clients, seconds))
         after = offline_rate()
         result["offline"] = {"before": before, "after": after}
         phase(f"{10 * arguments.clients} clients", load(port, bodies, 10 * arguments.clients, seconds / 2))
-        phase("right after", one_at_a_time(port, bodies, 10))
+        phase("right after", one_at_a_time(port, bodies, 10, seconds))
         phase("hostile", hostile(port, max(seconds / 3, 5), bodies))
         phase("tiny requests", tiny(port, arguments.tiny))
-        phase("at the end", one_at_a_time(port, bodies, 10))
+        phase("at the end", one_at_a_time(port, bodies, 10, seconds))
         result["memory_mb"] = peaks
         if limit:
             result["cgroup"] = limit.read()

@@ -1,6 +1,7 @@
 """The captioner that people use: photos in, captions out, in batches, one bad photo never ending the rest."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, overload
@@ -78,11 +79,12 @@ class Captioner:
         """
         many = isinstance(photo, (list, tuple))
         captions = []
-        for item, record in self._run(photo if many else [photo], self.options(**options), BATCH_SIZE, None):
-            if item.error is not None:
-                raise item.error
-            best, *others = record.captions
-            captions.append(Caption(best.text, best.score, best.tokens, tuple(others)))
+        with closing(self._run(photo if many else [photo], self.options(**options), BATCH_SIZE, None)) as found:
+            for item, record in found:
+                if item.error is not None:
+                    raise item.error
+                best, *others = record.captions
+                captions.append(Caption(best.text, best.score, best.tokens, tuple(others)))
         return captions if many else captions[0]
 
     def options(self, **changes: Any) -> DecodeOptions:
@@ -104,8 +106,9 @@ class Captioner:
         """
         if batch_size < 1 or (workers is not None and workers < 1):
             raise OptionError(f"batch_size is {batch_size} and workers {workers}; both must be at least 1")
-        for _, record in self._run(photos, options or self.bundle.search, batch_size, workers):
-            yield record
+        with closing(self._run(photos, options or self.bundle.search, batch_size, workers)) as found:
+            for _, record in found:
+                yield record
 
     def features(self, pixels: Array) -> Array:
         """Grid features float32 (B, 49, 2048) of resized photos, uint8 (B, size, size, 3)."""
@@ -122,7 +125,7 @@ class Captioner:
 
     def _run(
         self, photos: Iterable[PhotoSource], options: DecodeOptions, batch_size: int, workers: int | None
-    ) -> Iterator[tuple[_Photo, Record]]:
+    ) -> Generator[tuple[_Photo, Record], None, None]:
         width = options.num_captions if options.sample else options.beam_size
         searched = max(1, min(SEARCHED_PHOTOS, SEARCHED_HYPOTHESES // width) // batch_size)
         sizes = Sizes(batch_size, searched, threads=self._batches, workers=workers or self._batches)

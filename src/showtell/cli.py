@@ -325,6 +325,7 @@ def _evaluate_model(
     help="For int8: photos to measure ranges on, a folder of them or a data set (its train photos).",
 )
 @_layout
+@click.option("--encoder", metavar="BUNDLE", help="Take this bundle's encoder as it is, by the bundle's name or folder.")
 @click.option("--calibration-photos", type=click.IntRange(1), default=96, show_default=True, help="How many of them.")
 @click.option("--name", help="The bundle's name.  [default: its folder's]")
 @click.option("--licence", default="", help="Terms of the weights, kept in the bundle.")
@@ -336,6 +337,7 @@ def export(
     calibration: Path | None,
     layout: str | None,
     calibration_photos: int,
+    encoder: str | None,
     name: str | None,
     licence: str,
     **search: Any,
@@ -344,17 +346,20 @@ def export(
 
     The bundle searches as its recipe's validation did, unless told otherwise here.
     """
+    from showtell.bundle import Bundle
+
     with _needs("train", "exporting"):
         from showtell.export import calibration_inputs
         from showtell.export import export as run
         from showtell.train.checkpoint import find
 
     found = find(checkpoint)
+    taken = Bundle.find(encoder) if encoder else None
     photos = []
-    if calibration and quantize == "int8":
+    if calibration and (quantize == "int8" or taken):
         photos = calibration_inputs(found, calibration, calibration_photos, layout)
     options = DecodeOptions(**found.config["recipe"]["validation"]).updated(**search)
-    run(found, output, quantize=quantize, calibration=photos, options=options, name=name, licence=licence)
+    run(found, output, quantize=quantize, calibration=photos, encoder=taken, options=options, name=name, licence=licence)
     size = sum(file.stat().st_size for file in output.iterdir())
     click.echo(f"{output}: {size / 1e6:.1f} MB, from {found.path}", err=True)
     click.echo(f"next: showtell caption PHOTO --model {output}", err=True)

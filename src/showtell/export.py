@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from showtell import bundle
+from showtell.bundle import Bundle
 from showtell.data import PhotoStore, recognise
 from showtell.data import read as read_dataset
 from showtell.decoding import Array, Step, search
@@ -51,28 +52,36 @@ def export(
     *,
     quantize: Quantize = "none",
     calibration: Sequence[Array] = (),
+    encoder: Bundle | None = None,
     options: DecodeOptions | None = None,
     name: str | None = None,
     licence: str = "",
 ) -> None:
     """Writes the checkpoint's captioner as a bundle to `output`, which must not exist.
 
-    `calibration` holds photos as model input, float32 (3, size, size) each; needed for int8. `options` is what the bundle will
-    search by unless told otherwise; `licence` is kept in its config for those who get it.
+    `calibration` holds photos as model input, float32 (3, size, size) each; needed for int8. With `encoder`, that bundle's
+    encoder is taken as it is, the one whose features the decoder was trained on, and the decoder is quantised as that bundle
+    is. `options` is what the bundle will search by unless told otherwise; `licence` is kept in its config for those who get it.
     """
     if output.exists():
         raise OutputError(f"{output}: is there already; give a new folder")
+    model = checkpoint.load_model()
+    if encoder is not None:
+        model.check_encoder_of(encoder)
+        quantize = encoder.config["quantization"]
     if quantize == "int8" and not calibration:
         raise OutputError("int8 needs photos to calibrate on; give some, 100 or more that look like those to be captioned")
-    model = checkpoint.load_model()
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as temporary:
         folder = Path(temporary) / "bundle"
         folder.mkdir()
         write_graphs(model, folder)
         options = options or DecodeOptions(**checkpoint.config["recipe"]["validation"])
-        if quantize == "int8":
+        if encoder is not None:
+            shutil.copyfile(encoder.folder / "encoder.onnx", folder / "encoder.onnx")
+        elif quantize == "int8":
             quantize_encoder(folder / "encoder.onnx", model.encoder.config, calibration)
+        if quantize == "int8":
             quantize_decoder(folder, options, calibration)
         model.vocabulary.save(folder / "vocab.json")
         bundle.write_config(
@@ -88,7 +97,7 @@ def export(
                 "encoder_weights": checkpoint.config["encoder_weights"],
                 "recipe": checkpoint.config["recipe"],
                 "epoch": checkpoint.epoch,
-                "dev_scores_float32": checkpoint.scores,
+                "dev_scores": checkpoint.scores,
             },
         )
         for file in folder.iterdir():

@@ -1,13 +1,16 @@
 """Encoder and decoder together: the torch model that is trained, saved and exported."""
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import nn
 
+from showtell.bundle import Bundle
 from showtell.decoding import Array, Step
+from showtell.errors import BundleError
 from showtell.image import Preprocessing
 from showtell.nn.decoders import Decoder
 from showtell.nn.resnet import ResNet
@@ -26,6 +29,14 @@ class CaptionModel:
     def networks(self) -> nn.ModuleDict:
         """Both networks as one module, for saving: parameters are named encoder.* and decoder.*"""
         return nn.ModuleDict({"encoder": self.encoder, "decoder": self.decoder})
+
+    def check_encoder_of(self, bundle: Bundle) -> None:
+        """Raises BundleError where the bundle's encoder is no form of this model's: another architecture or preprocessing."""
+        wanted = json.loads(json.dumps(asdict(self.encoder.config)))  # with lists for tuples, as the bundle's config has them
+        if bundle.config["architecture"]["encoder"] != wanted or bundle.preprocessing != self.preprocessing:
+            raise BundleError(
+                f"{bundle.folder}: its encoder or preprocessing differs from the model's; give a bundle of the model"
+            )
 
 
 class TorchState(NamedTuple):

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from showtell.bundle import Bundle
 from showtell.data import Dataset
 from showtell.errors import RecipeError
 from showtell.image import Preprocessing
@@ -14,6 +15,7 @@ from showtell.nn.pretrained import PretrainedEncoder, load_pretrained
 from showtell.nn.resnet import ResNet, ResNetConfig
 from showtell.train import checkpoint
 from showtell.train.display import Reporter
+from showtell.train.distill import Distillation, load_teachers
 from showtell.train.features import STAGES, Output, View, cache_folder, extract
 from showtell.train.finetune import with_new_words
 from showtell.train.inputs import CachedInputs, Inputs, PhasedInputs, PixelInputs
@@ -61,6 +63,9 @@ def choose_objective(recipe: Recipe, epoch: int, model: CaptionModel, captions: 
     """
     cross_entropy = CrossEntropy(recipe.training.label_smoothing)
     if stage_of(recipe, epoch).name == "cross-entropy":
+        if recipe.distill.teachers:
+            teachers = load_teachers(recipe.distill.teachers, model)
+            return Distillation(teachers, recipe.distill.weight, recipe.training.label_smoothing)
         return cross_entropy
     options = recipe.scst
     reward = Reward(captions, model.vocabulary, options.bleu_weight)
@@ -100,6 +105,9 @@ def photo_inputs(recipe: Recipe, model: CaptionModel, dataset: Dataset, names: S
     augmentation = Augmentation.of(train, seed=recipe.seed, **options)
     encoder, preprocessing, photos = model.encoder, model.preprocessing, dataset.photos
     root = Path(recipe.encoder.cache) if recipe.encoder.cache else None
+    bundle = Bundle.find(recipe.encoder.bundle) if recipe.encoder.bundle else None
+    if bundle:
+        model.check_encoder_of(bundle)
 
     def progress(done: int, total: int) -> None:
         report.progress("features", done, total)
@@ -109,11 +117,22 @@ def photo_inputs(recipe: Recipe, model: CaptionModel, dataset: Dataset, names: S
         for number in range(recipe.views.count):
             view = View(augmentation, number) if number else None
             which = [name for name in names if name in train] if number else list(names)
-            folder = cache_folder(root, encoder, which, output, view)
-            grid = cache_folder(root, encoder, which, "grid", view)
+            folder = cache_folder(root, encoder, which, output, view, bundle)
+            grid = cache_folder(root, encoder, which, "grid", view, bundle)
             report.message(f"features in {folder}")
             caches.append(
-                extract(folder, encoder, preprocessing, photos, which, output=output, view=view, grid=grid, progress=progress)
+                extract(
+                    folder,
+                    encoder,
+                    preprocessing,
+                    photos,
+                    which,
+                    output=output,
+                    view=view,
+                    bundle=bundle,
+                    grid=grid,
+                    progress=progress,
+                )
             )
         return CachedInputs(caches)
 
@@ -152,4 +171,9 @@ def _encoder(recipe: Recipe) -> PretrainedEncoder:
         network = ResNet(ResNetConfig("v1.5", width=recipe.encoder.width)).eval()
         preprocessing = Preprocessing(scale=1 / 255, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
         return PretrainedEncoder(network, preprocessing, "random")
+    path = Path(recipe.encoder.weights)
+    if recipe.encoder.weights and ((path / "config.json").is_file() or (path / "checkpoints").is_dir()):
+        found = checkpoint.find(path)
+        model = found.load_model()
+        return PretrainedEncoder(model.encoder, model.preprocessing, found.config["encoder_weights"])
     return load_pretrained(recipe.encoder.weights or None)

@@ -7,7 +7,8 @@
     done.u8         one byte a photo, 1 once its row is on disk
 
 An interrupted extraction goes on where it stopped. A cache of another encoder, other preprocessing, other photos or other
-views of them is refused, never mixed.
+views of them is refused, never mixed. Grid features can also be those of a bundle's int8 encoder, which are a little off the
+float32 ones: a decoder trained on them has seen what it will get.
 """
 
 import hashlib
@@ -25,11 +26,14 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from showtell.bundle import Bundle
 from showtell.data import PhotoStore
 from showtell.errors import CacheError
 from showtell.files import write_json
 from showtell.image import Array, Preprocessing
 from showtell.nn.resnet import ResNet
+from showtell.runtime.cpu import available_cpus
+from showtell.runtime.models import OnnxEncoder
 from showtell.train.views import Augmentation, read_view
 
 FORMAT = 1
@@ -65,12 +69,17 @@ class View:
 
 
 def cache_folder(
-    root: Path | None, encoder: ResNet, names: Sequence[str], output: Output = "grid", view: View | None = None
+    root: Path | None,
+    encoder: ResNet,
+    names: Sequence[str],
+    output: Output = "grid",
+    view: View | None = None,
+    bundle: Bundle | None = None,
 ) -> Path:
     """One folder for each encoder, list of photos, kind of output and view, below `root` or the user's cache."""
     if root is None:
         root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "showtell" / "features"
-    name = f"{encoder.fingerprint()[:12]}-{_digest(names)[:12]}-{output}"
+    name = f"{_fingerprint(encoder, bundle)[:12]}-{_digest(names)[:12]}-{output}"
     if view is not None:
         described = json.dumps(view.augmentation.describe(view.number), sort_keys=True)
         name += f"-view-{view.number}-{_digest([described])[:8]}"
@@ -86,12 +95,14 @@ def extract(
     *,
     output: Output = "grid",
     view: View | None = None,
+    bundle: Bundle | None = None,
     grid: Path | None = None,
     batch_size: int = 16,
     progress: Callable[[int, int], None] | None = None,
 ) -> FeatureCache:
     """Features of the named photos, or of a view of each, from the cache in `folder` as far as it has them.
 
+    With `bundle`, its encoder computes them, of which `encoder` is the form that was trained; "grid" and "pooled" alone.
     Where `grid` is the folder of a finished cache of the same photos' grid features, pooled ones are made from these instead
     of from the photos. `progress(done, total)` is called after each batch. Raises CacheError where `folder` holds a cache of
     something else, ImageError where a photo cannot be read.
@@ -104,7 +115,7 @@ def extract(
         shape = (len(names), side * side if output == "grid" else 1, channels)
     manifest = {
         "format": FORMAT,
-        "encoder": encoder.fingerprint(),
+        "encoder": _fingerprint(encoder, bundle),
         "preprocessing": _plain(asdict(preprocessing)),
         "output": output,
         "shape": list(shape),
@@ -117,9 +128,7 @@ def extract(
     if output == "pooled" and grid is not None and not done.all():
         _pool(grid, manifest, array, done)
     todo = np.flatnonzero(done == 0)
-    network = encoder.eval()
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a form that torch documents and its stubs lack
-    device = next(encoder.parameters()).device
+    compute = OnnxEncoder(bundle.folder, available_cpus(), "cpu") if bundle else _in_torch(encoder, output)
     finished = len(names) - len(todo)
     if progress:
         progress(finished, len(names))
@@ -130,14 +139,9 @@ def extract(
         return preprocessing.normalize(read_view(photos, names[row], preprocessing, augmentation, number))
 
     for rows, pixels in _batches(todo, read, batch_size):
-        batch = torch.from_numpy(pixels).to(device, memory_format=torch.channels_last)
-        with torch.inference_mode():
-            if output in STAGES:
-                # Channels last on disk, as the next stage's convolutions like them.
-                found = network.first_stages(batch, STAGES[output]).permute(0, 2, 3, 1)
-            else:
-                found = network(batch) if output == "grid" else network(batch).mean(1, keepdim=True)
-            features = found.float().cpu().numpy()
+        features = compute(pixels)
+        if output == "pooled":
+            features = features.mean(1, keepdims=True)
         if not np.isfinite(features).all() or np.abs(features).max() > np.finfo(np.float16).max:
             raise CacheError(
                 f"features of {names[rows[0]]} or its neighbours do not fit float16: are the encoder's weights whole?"
@@ -150,6 +154,28 @@ def extract(
         if progress:
             progress(finished, len(names))
     return FeatureCache(tuple(names), np.memmap(folder / "features.f16", "<f2", "r", shape=shape))
+
+
+def _in_torch(encoder: ResNet, output: Output) -> Callable[[Array], Array]:
+    """Model input float32 (B, 3, size, size) to grid features or a stage's outputs, float32."""
+    network = encoder.eval()
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a form that torch documents and its stubs lack
+    device = next(encoder.parameters()).device
+
+    def compute(pixels: Array) -> Array:
+        batch = torch.from_numpy(pixels).to(device, memory_format=torch.channels_last)
+        with torch.inference_mode():
+            # A stage's outputs are channels last on disk, as the next stage's convolutions like them.
+            found = network.first_stages(batch, STAGES[output]).permute(0, 2, 3, 1) if output in STAGES else network(batch)
+            features: Array = found.float().cpu().numpy()
+            return features
+
+    return compute
+
+
+def _fingerprint(encoder: ResNet, bundle: Bundle | None) -> str:
+    """What tells the features of one encoder from those of another."""
+    return str(bundle.config["files"]["encoder.onnx"]) if bundle else encoder.fingerprint()
 
 
 def _batches(todo: Array, read: Callable[[int], Array], batch_size: int) -> Iterator[tuple[Array, Array]]:

@@ -43,7 +43,11 @@ class VocabularyRecipe(_Section):
 class EncoderRecipe(_Section):
     """Where grid features come from."""
 
-    weights: str = Field("", description='path of pretrained weights, or "random" where that is really meant')
+    weights: str = Field(
+        "",
+        description='path of pretrained weights or of a checkpoint whose encoder to take; "random" where that is really meant',
+    )
+    bundle: str = Field("", description="bundle of this encoder, by name or folder, whose int8 form computes the features")
     width: int = Field(64, ge=1, description="channels of the stem, with random weights; 64 is ResNet-50")
     cache: str = Field("", description="folder of feature caches, one each below it; empty: $XDG_CACHE_HOME/showtell/features")
     cached: bool = Field(
@@ -61,6 +65,8 @@ class EncoderRecipe(_Section):
         idle = self._changed("learning_rate", "stage_decay", "from_epoch")
         if self.trained == "none" and idle:
             raise ValueError(f"encoder.{idle[0]} is for trained stages and there are none; set encoder.trained=layer4")
+        if self.bundle and (self.trained != "none" or not self.cached):
+            raise ValueError("encoder.bundle gives features of a frozen encoder; it needs encoder.trained=none and cached=true")
         return self
 
 
@@ -174,6 +180,13 @@ class ScstRecipe(_Section):
         return self
 
 
+class DistillRecipe(_Section):
+    """Learning from trained models during cross-entropy; see train.distill."""
+
+    teachers: list[str] = Field([], description="runs or checkpoints of the same encoder and vocabulary whose decoders teach")
+    weight: float = Field(0.5, gt=0, le=1, description="share of the targets that is theirs; the rest is the captions' words")
+
+
 class FinetuneRecipe(_Section):
     """What becomes of words and old photos where a run goes on from `init`; see train.finetune."""
 
@@ -211,6 +224,7 @@ class Recipe(_Section):
     decoder: DecoderRecipe = DecoderRecipe()
     training: TrainingRecipe = TrainingRecipe()
     scst: ScstRecipe = ScstRecipe()
+    distill: DistillRecipe = DistillRecipe()
     finetune: FinetuneRecipe = FinetuneRecipe()
     validation: ValidationRecipe = ValidationRecipe()
 

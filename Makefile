@@ -15,7 +15,7 @@ $(RUNTIME)/.done: pyproject.toml
 $(DEV)/.done: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(DEV)
 	$(DEV)/bin/pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
-	$(DEV)/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[train]' --group dev
+	$(DEV)/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[train,serve]' --group dev
 	touch $@
 
 caption: $(RUNTIME)/.done

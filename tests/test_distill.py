@@ -65,6 +65,8 @@ def test_it_is_exported_with_the_encoder_that_it_learnt_from(
     ours, theirs = Bundle.read(tmp_path / "bundle"), Bundle.read(int8_bundle)
     assert ours.config["files"]["encoder.onnx"] == theirs.config["files"]["encoder.onnx"]
     assert ours.config["quantization"] == "int8"
+    assert ours.config["recipe"]["encoder"]["bundle"] == int8_bundle.name  # its own name, not where it lay
+    assert ours.config["recipe"]["distill"]["teachers"] == ["run"]
     assert (tmp_path / "bundle" / "step.onnx").stat().st_size < 1.1 * (int8_bundle / "step.onnx").stat().st_size
     captioner = load(tmp_path / "bundle")
     right = [

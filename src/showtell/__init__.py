@@ -6,6 +6,7 @@
 'a brown dog is running through the snow'
 """
 
+import os as _os
 from typing import TYPE_CHECKING, Any
 
 from showtell.errors import ShowtellError
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Caption", "Captioner", "DecodeOptions", "Record", "ShowtellError", "load"]
 __version__: str
+
+# From 1.29 on, onnxruntime's Linux builds write an identifier of the machine into ~/.cache and report what they run to their
+# maker. showtell works offline and leaves nothing behind; onnxruntime reads this when it is imported.
+_os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 
 def __getattr__(name: str) -> Any:

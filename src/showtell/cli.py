@@ -18,6 +18,7 @@ import click
 
 from showtell.cli_data import data as data_commands
 from showtell.cli_data import layout as _layout
+from showtell.cli_serve import serve
 from showtell.console import Console
 from showtell.errors import MissingExtraError, OutputError, ShowtellError
 from showtell.types import DecodeOptions
@@ -61,6 +62,7 @@ def cli() -> None:
 
 
 cli.add_command(data_commands)
+cli.add_command(serve)
 
 _path = click.Path(path_type=Path)
 _model = click.option("--model", metavar="DIR_OR_NAME", help="A bundle's folder or name.  [default: the embedded model]")
@@ -312,6 +314,42 @@ def _evaluate_model(
         dataset.photos,
         len(run.failed),
     )
+
+
+@cli.command()
+@click.argument("photo", type=_path, metavar="PHOTO")
+@click.option("--output", required=True, type=_path, metavar="PICTURE", help="A new .png, .jpg, .webp or .pdf file.")
+@click.option("--overwrite", is_flag=True, help="Replace PICTURE if it is there.")
+@_model
+@_search_options
+@click.option("--lenient", is_flag=True, help="Take what decodes of a photo that is cut short or damaged.")
+@_threads
+@_device
+def explain(
+    photo: Path,
+    output: Path,
+    overwrite: bool,
+    model: str | None,
+    lenient: bool,
+    threads: int,
+    device: Any,
+    **search: Any,
+) -> int:
+    """Draw where the model looked: the photo once for each word of its caption.
+
+    With --num-captions the further captions follow below, each with its own words.
+    """
+    from showtell.image import ImageSettings
+    from showtell.runtime import explain as explaining
+    from showtell.runtime import load
+
+    explaining.picture_format(output)  # a wrong suffix is said before the work
+    if output.exists() and not overwrite:
+        raise OutputError(f"{output}: is there already; give another file or --overwrite")
+    captioner = load(model, threads=threads, device=device, images=ImageSettings(lenient=lenient))
+    picture = explaining.explain(captioner, photo, captioner.options(**search))
+    explaining.save(picture, output)
+    return DONE
 
 
 @cli.command()

@@ -38,6 +38,7 @@ from showtell.nn.decoders import Decoder
 from showtell.nn.resnet import ResNet, ResNetConfig
 from showtell.runtime.models import OnnxEncoder, OnnxState, OnnxStepModel
 from showtell.train.checkpoint import Checkpoint
+from showtell.train.recipe import without_folders
 from showtell.types import DecodeOptions
 from showtell.vocab import SEARCH_TOKENS
 
@@ -95,7 +96,7 @@ def export(
                 "quantization": quantize,
                 "data": checkpoint.config["data"],
                 "encoder_weights": checkpoint.config["encoder_weights"],
-                "recipe": checkpoint.config["recipe"],
+                "recipe": without_folders(checkpoint.config["recipe"]),
                 "epoch": checkpoint.epoch,
                 "dev_scores": checkpoint.scores,
             },

@@ -7,6 +7,7 @@ from typing import Any, Literal, Self
 from showtell.errors import ImageCode, OptionError
 
 Split = Literal["train", "dev", "test"]
+AttentionMap = tuple[tuple[float, ...], ...]  # 7 rows of 7, top to bottom
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,10 @@ class Caption:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What became of one photo: the same object in files, on standard output and in Python."""
+    """What became of one photo: the same object in files, on standard output and in Python.
+
+    `attention`, where it was asked for, has one map for each token of the best caption.
+    """
 
     path: str
     status: Literal["ok", "error"]
@@ -38,6 +42,7 @@ class Record:
     model: str | None = None
     error_code: ImageCode | None = None
     error_message: str | None = None
+    attention: tuple[AttentionMap, ...] | None = None
 
     @property
     def caption(self) -> str | None:
@@ -55,6 +60,9 @@ class Record:
             result["width"], result["height"] = self.width, self.height
         if self.model is not None:
             result["model"] = self.model
+        if self.attention is not None:
+            result["tokens"] = list(self.captions[0].tokens)
+            result["attention"] = [[[round(weight, 4) for weight in row] for row in part] for part in self.attention]
         if self.error_code is not None:
             result["error"] = {"code": self.error_code, "message": self.error_message}
         return result

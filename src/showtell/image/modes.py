@@ -7,6 +7,8 @@ from PIL import Image
 
 from showtell.image.source import Array, scale_16_bit
 
+_BAND_ROWS = 64
+
 
 def to_rgb(image: Image.Image) -> Image.Image:
     """The loaded image in mode RGB, or itself where it is that already."""
@@ -64,6 +66,9 @@ def _scale_grey(values: Array, mode: str) -> Array:
         low = 0.0
     else:
         top = max(high - low, float(np.finfo(np.float32).tiny))
-    scaled: Array = (np.where(finite, values, low).astype(np.float64) - low) * (255 / top)
-    rounded: Array = scaled.clip(0, 255).round().astype(np.uint8)
-    return rounded
+    grey = np.empty(values.shape, np.uint8)
+    for start in range(0, len(values), _BAND_ROWS):  # in float64 a whole picture would be several times as large as it is
+        band = slice(start, start + _BAND_ROWS)
+        scaled = (np.where(finite[band], values[band], low).astype(np.float64) - low) * (255 / top)
+        grey[band] = scaled.clip(0, 255).round()
+    return grey

@@ -12,6 +12,7 @@ from showtell.bundle import Bundle
 from showtell.decoding import Array, Hypothesis, search
 from showtell.errors import ImageError, OptionError
 from showtell.image import ImageSettings, PhotoSource, name_of, read_photo
+from showtell.runtime.attention import attention_maps
 from showtell.runtime.cpu import available_cpus
 from showtell.runtime.models import Device, OnnxEncoder, OnnxStepModel
 from showtell.runtime.pipeline import Sizes, stream
@@ -118,6 +119,14 @@ class Captioner:
         """The captions of each photo, best first, from grid features (B, 49, 2048)."""
         found = search(self.decoder, features, SEARCH_TOKENS, options)
         return [tuple(self._caption(hypothesis) for hypothesis in hypotheses) for hypotheses in found]
+
+    def attention(self, features: Array, captions: Sequence[Caption]) -> list[Array]:
+        """Where the model looked for each token of one caption of each photo: float32 (tokens, 7, 7), each map summing to 1.
+
+        features (B, 49, 2048), as the captions were found from. Raises OptionError where the model does not attend.
+        """
+        ids = [self.bundle.vocabulary.encode(caption.tokens) for caption in captions]
+        return attention_maps(self.decoder, features, ids, SEARCH_TOKENS.begin)
 
     def _caption(self, hypothesis: Hypothesis) -> Caption:
         tokens = self.bundle.vocabulary.decode(hypothesis.tokens)

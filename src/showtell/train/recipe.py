@@ -22,6 +22,9 @@ FOLDER = Path(__file__).parent / "recipes"
 # Where a run keeps things, what it prints and how often it saves do not change its numbers: it may be resumed with others.
 IMMATERIAL = {"about", "encoder.cache", "training.checkpoint_minutes", "training.patience"}
 
+# Keys that hold paths of the machine that trains.
+PATHS = {"init", "encoder.weights", "encoder.bundle", "encoder.cache", "finetune.old_data", "distill.teachers"}
+
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -272,6 +275,18 @@ class Recipe(_Section):
         """Keys whose values differ from those of `other`, a recipe's `model_dump()`, in a way that changes a run's numbers."""
         ours, theirs = dict(_flat(self.model_dump())), dict(_flat(other))
         return [key for key in ours | theirs if key not in IMMATERIAL and ours.get(key) != theirs.get(key)]
+
+
+def without_folders(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A recipe's `model_dump()` fit to be given away: of each path only the last name."""
+    kept: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            value = without_folders(value, f"{prefix}{name}.")
+        elif f"{prefix}{name}" in PATHS:
+            value = Path(value).name if isinstance(value, str) else [Path(each).name for each in value]
+        kept[name] = value
+    return kept
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,266 @@
+"""The HTTP interface (docs/service.md), a thin layer over `service.Service`."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import APIRouter, FastAPI, Query, Request
+from fastapi.middleware.cors import CORSMiddleware
+from fastapi.responses import FileResponse, JSONResponse, Response
+from fastapi.staticfiles import StaticFiles
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.requests import ClientDisconnect
+
+from showtell import __version__
+from showtell.serve import schemas
+from showtell.serve.errors import IMAGE_STATUS, add_handlers, error_body
+from showtell.serve.schemas import CaptionQuery
+from showtell.serve.security import Guard, bearer
+from showtell.serve.service import Model, Service
+from showtell.serve.settings import ServiceSettings
+from showtell.serve.stream import MEDIA_TYPE, JsonLines, record_lines, until_disconnected
+from showtell.serve.upload import FIELD, Upload, UploadLimits, uploads
+from showtell.types import Record
+from showtell.vocab import SPECIAL
+
+PAGE = Path(__file__).parent / "page"
+
+Wanted = Annotated[CaptionQuery, Query()]
+
+_BINARY = {"type": "string", "format": "binary"}
+_PHOTOS = {
+    "type": "object",
+    "properties": {FIELD: {"type": "array", "items": _BINARY, "minItems": 1}},
+    "required": [FIELD],
+    "additionalProperties": False,
+}
+_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {"schema": _PHOTOS},
+            "image/*": {"schema": {**_BINARY, "minLength": 1}},
+            "application/octet-stream": {"schema": {**_BINARY, "minLength": 1}},
+        },
+    }
+}
+_RETRY = {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}}}
+_ERRORS: dict[int | str, dict[str, Any]] = {
+    400: {"model": schemas.ErrorBody, "description": "No photo, an empty one, or a malformed body."},
+    408: {"model": schemas.ErrorBody, "description": "The upload was too slow."},
+    413: {"model": schemas.ErrorBody, "description": "Too many bytes, pixels or photos."},
+    415: {"model": schemas.ErrorBody, "description": "Neither a photo nor a form with photos."},
+    422: {"model": schemas.ErrorBody, "description": "A broken photo, or an option that is not allowed."},
+    500: {"model": schemas.ErrorBody, "description": "A fault of the service."},
+    503: {"model": schemas.ErrorBody, "description": "Too much at once; try again.", "headers": _RETRY},
+}
+_UNAUTHORIZED: dict[int | str, dict[str, Any]] = {401: {"model": schemas.ErrorBody, "description": "The token is not right."}}
+
+
+def create_app(model: Model, settings: ServiceSettings) -> FastAPI:
+    """The ASGI application that captions with `model`."""
+    service = Service(model, settings)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        await service.start()
+        try:
+            yield
+        finally:
+            await service.close()
+
+    app = FastAPI(
+        title="showtell",
+        summary="Captions for photos",
+        version=__version__,
+        lifespan=lifespan,
+        docs_url=None,  # their pages fetch scripts from other hosts
+        redoc_url=None,
+    )
+    app.state.service = service
+    add_handlers(app)
+    app.include_router(_health(service))
+    guarded = {"dependencies": [bearer(settings.token)], "responses": _UNAUTHORIZED} if settings.token else {}
+    app.include_router(_captions(service), **guarded)  # type: ignore[arg-type]  # one of the two dictionaries is empty
+    app.mount("/static", StaticFiles(directory=PAGE), name="static")
+
+    @app.get("/", include_in_schema=False)
+    async def page() -> Response:
+        return FileResponse(PAGE / "index.html", headers={"Cache-Control": "no-cache"})
+
+    if settings.origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["Authorization", "Content-Type"],
+            expose_headers=["Retry-After"],
+        )
+    app.add_middleware(Guard, metrics=service.metrics)
+    return app
+
+
+def _health(service: Service) -> APIRouter:
+    router = APIRouter(prefix="/health", tags=["health"])
+
+    @router.get("/live", response_model=schemas.Health, operation_id="live")
+    async def live() -> Any:
+        """Whether the process answers at all."""
+        return {"status": "ok"}
+
+    @router.get(
+        "/ready",
+        response_model=schemas.Health,
+        responses={503: {"model": schemas.Health, "description": "It is shutting down."}},
+        operation_id="ready",
+    )
+    async def ready() -> Any:
+        """Whether the model is loaded and requests are taken."""
+        if not service.ready:
+            return JSONResponse({"status": "not taking requests"}, 503)
+        return {"status": "ok"}
+
+    return router
+
+
+def _captions(service: Service) -> APIRouter:
+    router = APIRouter()
+    settings, bundle = service.settings, service.model.bundle
+    limits = UploadLimits(
+        body_bytes=settings.max_body_bytes,
+        photo_bytes=settings.large.max_bytes,
+        photos=settings.max_photos,
+        seconds=settings.upload_timeout,
+    )
+    stream_limits = UploadLimits(
+        body_bytes=settings.max_stream_bytes,
+        photo_bytes=settings.large.max_bytes,
+        photos=settings.max_stream_photos,
+        seconds=settings.upload_timeout,
+    )
+
+    def incoming(request: Request, limits: UploadLimits) -> AsyncGenerator[Upload]:
+        service.check_room()  # before any of the body is read
+        return uploads(request.stream(), request.headers, limits, service.budget)
+
+    @router.post(
+        "/v1/captions",
+        response_model=schemas.CaptionsAnswer,
+        responses=_ERRORS,
+        openapi_extra=_BODY,
+        operation_id="captions",
+        tags=["captions"],
+    )
+    async def captions(request: Request, wanted: Wanted) -> Response:
+        """Caption one or several photos.
+
+        200 where at least one photo could be read; the others then have an error in their records.
+        """
+        options = wanted.options(bundle.search)
+        tasks: list[asyncio.Task[Record]] = []
+        try:
+            async with contextlib.aclosing(incoming(request, limits)) as photos:
+                async for upload in photos:
+                    tasks.append(await service.submit(upload, options, attention=wanted.attention, wait=False))
+            records = await _unless_disconnected(request, asyncio.gather(*tasks))
+        finally:
+            for task in tasks:
+                task.cancel()
+        return _answer(records, bundle.name)
+
+    @router.post(
+        "/v1/captions/stream",
+        response_class=Response,  # with JsonLines, OpenAPI would call its errors lines too
+        responses={
+            200: {
+                "description": "A record a line, in the order sent; an error object as last line where the body broke off.",
+                "content": {MEDIA_TYPE: {"schema": {"type": "string"}}},
+            },
+            **_ERRORS,
+        },
+        openapi_extra=_BODY,
+        operation_id="stream",
+        tags=["captions"],
+    )
+    async def stream(request: Request, wanted: Wanted) -> Response:
+        """Caption many photos; each line of the answer is a record, written as soon as it is known."""
+        photos = incoming(request, stream_limits)
+        return JsonLines(record_lines(request, service, photos, wanted.options(bundle.search), attention=wanted.attention))
+
+    card = _card(service)
+
+    @router.get(
+        "/v1/model",
+        response_model=schemas.ModelCard,
+        response_model_exclude_none=True,
+        operation_id="model",
+        tags=["model"],
+    )
+    async def model() -> Any:
+        """The model that captions, its scores, and what is taken of one request."""
+        return card
+
+    @router.get(
+        "/metrics",
+        response_class=Response,
+        responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+        operation_id="metrics",
+        tags=["health"],
+    )
+    async def metrics() -> Response:
+        """Counters for Prometheus."""
+        return Response(service.metrics.page(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    return router
+
+
+async def _unless_disconnected(request: Request, records: "asyncio.Future[list[Record]]") -> list[Record]:
+    """The records, unless their client goes away first. Raises ClientDisconnect."""
+    gone = asyncio.create_task(until_disconnected(request))
+    try:
+        await asyncio.wait((records, gone), return_when=asyncio.FIRST_COMPLETED)
+        if not records.done():
+            records.cancel()
+            raise ClientDisconnect
+        return records.result()
+    finally:
+        gone.cancel()
+
+
+def _answer(records: list[Record], model: str) -> Response:
+    results = [record.to_json() for record in records]
+    headers = {"Cache-Control": "no-store"}
+    first = records[0]
+    if first.error_code is None or any(record.error_code is None for record in records):
+        return JSONResponse({"results": results, "model": model}, headers=headers)
+    body = error_body(first.error_code, str(first.error_message))
+    if len(records) > 1:
+        body["results"] = results
+    return JSONResponse(body, IMAGE_STATUS[first.error_code], headers)
+
+
+def _card(service: Service) -> dict[str, Any]:
+    settings, bundle = service.settings, service.model.bundle
+    config = bundle.config
+    scores: dict[str, float] = next((value for key, value in config.items() if key.startswith("dev_scores")), {})
+    return {
+        "name": bundle.name,
+        **{key: config.get(key) or None for key in ("licence", "data", "quantization")},
+        "vocabulary": len(bundle.vocabulary) - len(SPECIAL),
+        "scores": scores,
+        "architecture": config["architecture"],
+        "preprocessing": asdict(bundle.preprocessing),
+        "search": asdict(bundle.search),
+        "limits": {
+            "max_photos": settings.max_photos,
+            "max_stream_photos": settings.max_stream_photos,
+            "max_photo_bytes": settings.large.max_bytes,
+            "max_body_bytes": settings.max_body_bytes,
+            "max_stream_bytes": settings.max_stream_bytes,
+            "max_pixels": settings.large.max_pixels,
+        },
+        "version": __version__,
+    }

@@ -1,0 +1,111 @@
+// One photo to the service and its record back, waiting its turn and waiting for a busy server.
+
+const AT_ONCE = 3; // photos on their way; more would only wait in the server's queue instead of here
+const BUSY = [429, 503]; // answers after which another try is wanted
+const TRIES = 30; // of one photo while the server is busy
+const LONGEST = 30; // seconds between two tries at most
+
+// What the image error codes (docs/images.md) mean to somebody who only has the photo.
+const MEANINGS = {
+  empty: "The file is empty.",
+  "too-large": "The file is too large for this server. A smaller copy will do: the model looks at 224 by 224 pixels.",
+  "not-an-image": "This file is not a photo.",
+  "unsupported-format": "This server does not read photos of this kind. Save it as JPEG or PNG.",
+  "too-many-pixels": "The photo has too many pixels for this server. A smaller copy will do.",
+  truncated: "The file is cut short: a part of it is missing. Get it again from where it came.",
+  unreadable: "The photo is damaged and cannot be read.",
+};
+
+/**
+ * Why a photo has no caption: `message` for people, `code` and `detail` for files. `again` where another try may help, `login`
+ * where a token is missing or wrong.
+ */
+export class Failure extends Error {
+  constructor(detail, { code = "failed", again = false, login = false } = {}) {
+    super(MEANINGS[code] ?? detail);
+    Object.assign(this, { code, detail, again, login });
+  }
+}
+
+let attends = true;
+let token = "";
+export function useToken(value) {
+  token = value;
+}
+
+/**
+ * The record of a photo. `report` hears what is going on: "Waiting", "Captioning", "The server is busy ...".
+ * Throws Failure, or the signal's AbortError.
+ */
+export async function caption(file, signal, report) {
+  report("Waiting for its turn");
+  await turns.enter();
+  try {
+    for (let tries = 1; ; tries++) {
+      signal.throwIfAborted();
+      report("Captioning …");
+      const maps = attends;
+      const answer = await send(file, maps, signal);
+      if (answer.ok) return (await answer.json()).results[0];
+      const failure = await failureIn(answer);
+      if (maps && failure.code === "invalid-option") attends = false; // this model has no attention: ask for captions alone
+      else if (!BUSY.includes(answer.status) || tries === TRIES) throw failure;
+      else {
+        const seconds = Math.min(Number(answer.headers.get("Retry-After")) || 2, LONGEST);
+        report(`The server is busy. Trying again in ${seconds} s`);
+        await pause(seconds + Math.random(), signal); // not all pages at the same moment
+      }
+    }
+  } finally {
+    turns.leave();
+  }
+}
+
+async function send(file, maps, signal) {
+  const body = new FormData();
+  body.append("image", file, file.name);
+  const headers = token ? { Authorization: `Bearer ${token}` } : {};
+  try {
+    return await fetch(`v1/captions?num_captions=3&attention=${maps}`, { method: "POST", body, headers, signal });
+  } catch (error) {
+    if (signal.aborted) throw error;
+    // A photo that was deleted or a folder fails in the same way as a server that is gone.
+    const readable = await file.slice(0, 1).arrayBuffer().then(() => true, () => false);
+    if (!readable) throw new Failure("The browser cannot read this file. Is it a folder, or was it moved?");
+    throw new Failure("The server cannot be reached.", { again: true });
+  }
+}
+
+async function failureIn(answer) {
+  const body = await answer.json().catch(() => ({})); // a proxy's error page is not JSON
+  const { code = `http-${answer.status}`, message } = body.error ?? {};
+  return new Failure(message ?? `The server answered ${answer.status} ${answer.statusText}`.trim(), {
+    code,
+    again: answer.status >= 500 || [401, 408, 429].includes(answer.status),
+    login: answer.status === 401,
+  });
+}
+
+const turns = {
+  free: AT_ONCE,
+  waiting: [],
+  async enter() {
+    if (this.free > 0) this.free--;
+    else await new Promise((resolve) => this.waiting.push(resolve));
+  },
+  leave() {
+    const next = this.waiting.shift(); // the turn goes straight to it, so that nobody slips in between
+    if (next) next();
+    else this.free++;
+  },
+};
+
+function pause(seconds, signal) {
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(resolve, 1000 * seconds);
+    signal.addEventListener("abort", () => {
+      clearTimeout(timer);
+      reject(signal.reason);
+    }, { once: true });
+  });
+}

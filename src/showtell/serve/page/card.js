@@ -1,0 +1,181 @@
+// One photo on the page: its picture, what became of it, its captions and what can be done with them.
+
+import { caption, Failure } from "./api.js";
+import { html, sentence } from "./formats.js";
+import { draw } from "./heatmap.js";
+import { showWords } from "./words.js";
+
+const make = (tag, properties) => Object.assign(document.createElement(tag), properties);
+const template = document.getElementById("card");
+let cards = 0;
+
+/**
+ * A photo, from its choice to its removal. `state` is "waiting", "done" or "failed". Events: "change" when it becomes another,
+ * "remove", and "login" when the server asks for a token.
+ */
+export class Card extends EventTarget {
+  #record = null;
+  #failure = null;
+  #sending = null; // the AbortController of a request on its way
+  #text = ""; // the caption as it is copied: one of the record's as a sentence, or what was written here
+
+  constructor(file) {
+    super();
+    this.file = file;
+    this.element = template.content.firstElementChild.cloneNode(true);
+    this.#part(".name").textContent = file.name;
+    this.#part(".remove").setAttribute("aria-label", `Remove ${file.name}`);
+    this.#part(".remove").addEventListener("click", () => this.remove());
+    this.#part(".again").addEventListener("click", () => this.start());
+    this.#part(".edit").addEventListener("input", (event) => (this.#text = event.target.value));
+    this.#part(".change").addEventListener("click", () => this.#edit());
+    this.#part(".copy-text").addEventListener("click", (event) => copy(event.target, this.#text));
+    this.#part(".copy-html").addEventListener("click", (event) => copy(event.target, html(file.name, this.#text)));
+    this.#showPhoto();
+  }
+
+  /** Sends the photo, unless it is on its way. */
+  async start() {
+    if (this.#sending) return;
+    this.#sending = new AbortController();
+    this.#enter("waiting");
+    try {
+      this.#record = await caption(this.file, this.#sending.signal, (what) => this.#say(what));
+      this.#say("");
+      this.#showCaptions();
+      this.#enter("done");
+    } catch (error) {
+      if (error.name === "AbortError") return;
+      // Anything else than a Failure is an answer that broke off or is none of the service's.
+      const unreadable = () => new Failure(`The answer is not readable: ${error.message}`, { again: true });
+      this.#failure = error instanceof Failure ? error : unreadable();
+      this.#say(this.#failure.message);
+      this.#enter("failed");
+      if (this.#failure.login) this.dispatchEvent(new Event("login"));
+    } finally {
+      this.#sending = null;
+    }
+  }
+
+  /** Takes the photo off the page; one on its way is called back. */
+  remove() {
+    this.#sending?.abort();
+    URL.revokeObjectURL(this.#part("img").src);
+    this.dispatchEvent(new Event("remove"));
+    this.element.remove();
+  }
+
+  /** Whether the server wants to see a token before it captions the photo. */
+  get needsToken() {
+    return this.state === "failed" && Boolean(this.#failure.login);
+  }
+
+  /** What became of the photo, in one sentence. */
+  get summary() {
+    return `${this.file.name}: ${this.state === "done" ? this.#text : this.#part(".state").textContent}`;
+  }
+
+  /** The record for a file: the service's, with the caption that was chosen or written here. */
+  get record() {
+    const path = this.file.name;
+    if (this.state === "done") {
+      const chosen = this.#record.captions.find(({ text }) => sentence(text) === this.#text); // none where it was rewritten
+      return { ...this.#record, path, caption: this.#text, score: chosen?.score };
+    }
+    const { code, detail } = this.state === "failed" ? this.#failure : { code: "unfinished", detail: "not captioned yet" };
+    return { path, status: "error", error: { code, message: detail } };
+  }
+
+  #part(selector) {
+    return this.element.querySelector(selector);
+  }
+
+  #enter(state) {
+    this.state = this.element.dataset.state = state;
+    this.element.setAttribute("aria-busy", String(state === "waiting"));
+    this.#part(".result").hidden = state !== "done";
+    this.#part(".again").hidden = !(state === "failed" && this.#failure.again);
+    this.dispatchEvent(new Event("change"));
+  }
+
+  #say(what) {
+    this.#part(".state").textContent = what;
+  }
+
+  #showPhoto() {
+    const image = this.#part("img");
+    image.addEventListener("error", () => {
+      image.hidden = true;
+      this.#part(".unseen").hidden = false;
+    });
+    image.src = URL.createObjectURL(this.file);
+  }
+
+  #showCaptions() {
+    const { captions, width, height } = this.#record;
+    this.#part(".unseen").style.aspectRatio = `${width} / ${height}`;
+    const group = `caption-${++cards}`;
+    const choices = captions.map(({ text, score }) => {
+      const radio = make("input", { type: "radio", name: group });
+      radio.addEventListener("change", () => this.#write(sentence(text)));
+      const words = make("span", { textContent: sentence(text) });
+      const percent = Math.round(100 * Math.exp(score)); // the score is the words' mean log-probability
+      const likelihood = make("span", { className: "likelihood", textContent: `${percent}%` });
+      const choice = make("label", {});
+      choice.append(radio, words, likelihood);
+      return choice;
+    });
+    this.#part(".choices").append(...choices);
+    this.#write(sentence(captions[0].text));
+  }
+
+  /** Takes `text` as the caption. Only the words of the best caption come with maps; other text is shown plainly. */
+  #write(text) {
+    this.#text = this.#part(".edit").value = text;
+    const { captions, tokens, attention } = this.#record;
+    const [line, canvas] = [this.#part(".words"), this.#part("canvas")];
+    if (attention?.length && text === sentence(captions[0].text)) {
+      line.setAttribute("role", "toolbar");
+      line.setAttribute("aria-label", "Words of the caption: where the model looked");
+      showWords(line, canvas, tokens, attention);
+    } else {
+      line.removeAttribute("role");
+      line.removeAttribute("aria-label");
+      line.textContent = text;
+      draw(canvas, null);
+    }
+    this.#part(".choices").querySelectorAll("input").forEach((radio, index) => {
+      radio.checked = sentence(captions[index].text) === text;
+    });
+  }
+
+  #edit() {
+    const [field, line, button] = [this.#part(".edit"), this.#part(".words"), this.#part(".change")];
+    const editing = field.hidden;
+    field.hidden = !editing;
+    line.hidden = editing;
+    button.textContent = editing ? "Done" : "Edit";
+    if (editing) field.focus();
+    else this.#write(field.value.trim());
+  }
+}
+
+/** Copies `text` and says so on the button. */
+async function copy(button, text) {
+  const label = (button.dataset.label ??= button.textContent);
+  button.textContent = (await copied(text)) ? "Copied" : "Cannot copy here";
+  setTimeout(() => (button.textContent = label), 1500);
+}
+
+async function copied(text) {
+  // The clipboard's own interface is there on https and on the server's very machine, not on http from a phone beside it.
+  if (navigator.clipboard) return navigator.clipboard.writeText(text).then(() => true, () => false);
+  const field = make("textarea", { value: text, className: "visually-hidden" });
+  const focused = document.activeElement;
+  document.body.append(field);
+  field.select();
+  const done = document.execCommand("copy");
+  field.remove();
+  focused.focus();
+  return done;
+}

@@ -1,0 +1,18 @@
+// Dark or light: what the system says, unless the button was used.
+
+const button = document.getElementById("theme");
+const system = matchMedia("(prefers-color-scheme: dark)");
+const key = "showtell-theme";
+
+function show() {
+  const chosen = localStorage.getItem(key);
+  if (chosen) document.documentElement.dataset.theme = chosen;
+  button.setAttribute("aria-pressed", String(chosen ? chosen === "dark" : system.matches));
+}
+
+button.addEventListener("click", () => {
+  localStorage.setItem(key, button.getAttribute("aria-pressed") === "true" ? "light" : "dark");
+  show();
+});
+system.addEventListener("change", show);
+show();

@@ -1,0 +1,54 @@
+// A caption's words, each a button: pointed at, focused or tapped, it shows where the model looked when it chose the word.
+
+import { describe, draw } from "./heatmap.js";
+
+/**
+ * Fills `line` with the words of a caption. `tokens` are as the model has them, `maps` one attention map each. One tab stop;
+ * arrow keys go from word to word, Enter or a tap keeps a word's colours, Escape drops them.
+ */
+export function showWords(line, canvas, tokens, maps) {
+  const words = tokens.map((token, index) => button(index === 0 ? capital(token) : token, maps[index]));
+  line.replaceChildren(...words.flatMap((word, index) => (index === 0 || glued(tokens[index]) ? [word] : [" ", word])), ".");
+  words[0].tabIndex = 0;
+
+  const looked = { pointed: null, focused: null, kept: null };
+  const show = (change) => {
+    Object.assign(looked, change);
+    const shown = looked.pointed ?? looked.focused ?? looked.kept;
+    for (const word of words) {
+      word.classList.toggle("shown", word === shown);
+      word.setAttribute("aria-pressed", String(word === looked.kept));
+    }
+    draw(canvas, maps[words.indexOf(shown)]);
+  };
+  for (const word of words) {
+    word.addEventListener("pointerenter", () => show({ pointed: word }));
+    word.addEventListener("pointerleave", () => show({ pointed: null }));
+    word.addEventListener("blur", () => show({ focused: null }));
+    word.addEventListener("focus", () => {
+      for (const other of words) other.tabIndex = other === word ? 0 : -1;
+      show({ focused: word });
+    });
+    word.addEventListener("click", () => show({ kept: looked.kept === word ? null : word }));
+    word.addEventListener("keydown", (event) => {
+      if (event.key === "Escape") show({ kept: null, focused: null });
+      const next = { ArrowRight: +1, ArrowLeft: -1, Home: -Infinity, End: +Infinity }[event.key];
+      if (!next) return;
+      event.preventDefault();
+      words[Math.min(Math.max(words.indexOf(word) + next, 0), words.length - 1)].focus();
+    });
+  }
+  show({});
+}
+
+const capital = (text) => text[0].toUpperCase() + text.slice(1);
+
+/** Pieces of contractions and possessives belong to the word before them: man, 's. */
+const glued = (token) => token === "n't" || token.startsWith("'");
+
+function button(text, map) {
+  const word = document.createElement("button");
+  Object.assign(word, { type: "button", className: "word", textContent: text, tabIndex: -1 });
+  word.setAttribute("aria-description", describe(map));
+  return word;
+}

@@ -1,0 +1,49 @@
+"""Uploads to pixels, off the event loop.
+
+Two threads: small pictures go through one, large ones one at a time through the other, so that at most one large picture is
+in memory and none holds up the small ones. Which is which only the header says, so every picture is tried as a small one first;
+a large one is refused by its header before anything of it is decoded.
+"""
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+
+from showtell.errors import ImageError
+from showtell.image import ImageSettings, Photo, Preprocessing, read_photo
+from showtell.serve.settings import ServiceSettings
+from showtell.serve.upload import Upload
+
+
+class Reader:
+    """Decodes photos within the service's limits."""
+
+    def __init__(self, preprocessing: Preprocessing, settings: ServiceSettings) -> None:
+        self._preprocessing = preprocessing
+        self._settings = settings
+        self._small = ThreadPoolExecutor(1, "small-photos")
+        self._large = ThreadPoolExecutor(1, "large-photos")
+
+    async def read(self, upload: Upload) -> Photo:
+        """The photo as the model wants it; the upload's bytes are let go of in any case. Raises ImageError."""
+        try:
+            if upload.data is None:
+                limit = self._settings.large.max_bytes
+                raise ImageError("too-large", f"{upload.name}: {upload.size:,} bytes; at most {limit:,} are read")
+            try:
+                return await self._decode(self._small, upload, self._settings.small)
+            except ImageError as error:
+                if error.code != "too-many-pixels":
+                    raise
+            return await self._decode(self._large, upload, self._settings.large)
+        finally:
+            upload.release()
+
+    async def _decode(self, pool: ThreadPoolExecutor, upload: Upload, limits: ImageSettings) -> Photo:
+        assert upload.data is not None
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(pool, read_photo, upload.data, self._preprocessing, upload.name, limits)
+
+    def close(self) -> None:
+        """Ends the threads."""
+        self._small.shutdown(cancel_futures=True)
+        self._large.shutdown(cancel_futures=True)

@@ -1,0 +1,110 @@
+"""Serving the application with uvicorn: slow clients cut off, SIGTERM ends after what was accepted is answered."""
+
+import asyncio
+import json
+import signal
+import sys
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from showtell.serve.app import create_app
+from showtell.serve.errors import error_body
+from showtell.serve.service import Model, Service
+from showtell.serve.settings import ServiceSettings
+
+_READ_BYTES = 64 * 1024  # of a connection at a time: asyncio's 256 kB would be much over hundreds of connections
+_KEEP_ALIVE = 5  # seconds without a request
+
+
+def run(model: Model, settings: ServiceSettings, host: str, port: int) -> None:
+    """Serves until SIGINT or SIGTERM."""
+    signal.signal(signal.SIGTERM, lambda *_: None)  # uvicorn raises it anew when it is done; it is no failure
+    Server(model, settings, host, port).run()
+
+
+def _config(app: FastAPI, settings: ServiceSettings, host: str, port: int) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        http=_protocol(settings),
+        ws="none",
+        loop="asyncio",
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,  # nothing here depends on who the client is
+        timeout_keep_alive=_KEEP_ALIVE,
+        timeout_graceful_shutdown=int(settings.deadline) + 1,
+    )
+
+
+class Server(uvicorn.Server):
+    """uvicorn with the service's application; `url` is known once it has `started`."""
+
+    def __init__(self, model: Model, settings: ServiceSettings, host: str, port: int) -> None:
+        app = create_app(model, settings)
+        super().__init__(_config(app, settings, host, port))
+        self.service: Service = app.state.service
+        self.url = ""
+
+    async def startup(self, sockets: Any = None) -> None:
+        """Says where it listens."""
+        await super().startup(sockets)
+        if self.started:
+            host, port = self.servers[0].sockets[0].getsockname()[:2]
+            self.url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+            print(f"showtell: {self.url}", file=sys.stderr, flush=True)
+
+    async def shutdown(self, sockets: Any = None) -> None:
+        """Stops taking requests, answers those it took, ends."""
+        self.service.ready = False
+        await super().shutdown(sockets)
+
+
+def _protocol(settings: ServiceSettings) -> type[H11Protocol]:
+    class Guarded(H11Protocol):
+        """uvicorn's, which waits for ever for a request's head; this one closes the connection instead."""
+
+        _head: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            super().connection_made(transport)
+            transport.max_size = _READ_BYTES  # type: ignore[attr-defined]
+            if len(self.connections) > settings.max_connections:
+                transport.abort()
+            else:
+                self._await_head()
+
+        def handle_events(self) -> None:
+            super().handle_events()
+            if self.cycle is not None and not self.cycle.response_complete:
+                self._forget_head()
+
+        def on_response_complete(self) -> None:
+            self._await_head()
+            super().on_response_complete()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._forget_head()
+            super().connection_lost(exc)
+
+        def send_400_response(self, msg: str) -> None:
+            body = json.dumps(error_body("bad-request", msg)).encode()
+            head = f"HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+            self.transport.write(head.encode() + b"Connection: close\r\n\r\n" + body)
+            self.transport.close()
+
+        def _await_head(self) -> None:
+            self._forget_head()
+            self._head = self.loop.call_later(settings.head_timeout, self.timeout_keep_alive_handler)
+
+        def _forget_head(self) -> None:
+            if self._head is not None:
+                self._head.cancel()
+                self._head = None
+
+    return Guarded

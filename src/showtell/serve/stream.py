@@ -1,0 +1,118 @@
+"""Many photos in one request, a line of JSON for each as it is done, in the order in which they were sent.
+
+Photos are captioned while later ones are still arriving. Reading and answering go on side by side, so that a client which reads
+nothing before it has sent everything is served too.
+"""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from typing import Any
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from showtell.serve.errors import ErrorAnswer, RequestError, error_body
+from showtell.serve.service import Service
+from showtell.serve.upload import Upload
+from showtell.types import DecodeOptions, Record
+
+MEDIA_TYPE = "application/x-ndjson"
+
+
+class JsonLines(Response):
+    """A line for each of `lines`; an error before the first one is the answer itself, with its status."""
+
+    media_type = MEDIA_TYPE
+
+    def __init__(self, lines: AsyncIterator[dict[str, Any]]) -> None:
+        self._lines = lines
+        self.status_code = 200
+        self.background = None
+        self.init_headers({"Cache-Control": "no-store"})
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Sends each line when it comes."""
+        started = False
+        try:
+            async for line in self._lines:
+                if not started:
+                    await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+                    started = True
+                await send({"type": "http.response.body", "body": _encode(line), "more_body": True})
+        except RequestError as error:
+            if not started:
+                await ErrorAnswer(error.status, error.code, str(error), error.headers)(scope, receive, send)
+                return
+            await send({"type": "http.response.body", "body": _encode(error_body(error.code, str(error))), "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def _encode(line: Mapping[str, Any]) -> bytes:
+    return json.dumps(line, ensure_ascii=False).encode() + b"\n"
+
+
+async def record_lines(
+    request: Request, service: Service, incoming: AsyncGenerator[Upload], options: DecodeOptions, *, attention: bool
+) -> AsyncIterator[dict[str, Any]]:
+    """The records of `incoming` as JSON objects. Raises RequestError where the body breaks off what follows.
+
+    At most two batches of one request are worked on at once: other requests get their turn.
+    """
+    ahead = asyncio.Semaphore(2 * service.settings.batch_size)
+    working: set[asyncio.Task[Record]] = set()
+    coming: asyncio.Queue[tuple[str, asyncio.Task[Record]] | RequestError | None] = asyncio.Queue()
+
+    def done(task: asyncio.Task[Record]) -> None:
+        working.discard(task)
+        ahead.release()
+
+    async def feed() -> None:
+        try:
+            async with contextlib.aclosing(incoming):
+                async for upload in incoming:
+                    await ahead.acquire()
+                    task = await service.submit(upload, options, attention=attention, wait=True)
+                    working.add(task)
+                    task.add_done_callback(done)
+                    coming.put_nowait((upload.name, task))
+                    await service.budget.room()
+            coming.put_nowait(None)
+            await until_disconnected(request)
+        except RequestError as error:
+            coming.put_nowait(error)
+            return
+        except ClientDisconnect:
+            coming.put_nowait(None)
+        for task in working:
+            task.cancel()
+
+    feeder = asyncio.create_task(feed())
+    try:
+        while (item := await coming.get()) is not None:
+            if isinstance(item, RequestError):
+                raise item
+            name, task = item
+            await asyncio.wait([task])
+            if task.cancelled():
+                return
+            yield _line(name, task)
+    finally:
+        feeder.cancel()
+        for task in list(working):
+            task.cancel()
+
+
+def _line(name: str, task: asyncio.Task[Record]) -> dict[str, Any]:
+    try:
+        return task.result().to_json()
+    except RequestError as error:
+        return {"path": name, "status": "error", **error_body(error.code, str(error))}
+
+
+async def until_disconnected(request: Request) -> None:
+    """Waits until the client has gone; its body must have been read."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

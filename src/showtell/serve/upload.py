@@ -1,0 +1,246 @@
+"""A request's body to photos: multipart/form-data (RFC 7578) or one raw image, in memory alone.
+
+Limits hold while the body is read: of all its bytes, of each photo, of how many there are, of what all requests hold together,
+and of the time that each photo takes to arrive. Nothing is written to disk. A photo's file name is echoed and never used.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.datastructures import Headers
+
+from showtell.serve.budget import ByteBudget
+from showtell.serve.errors import RequestError
+
+if TYPE_CHECKING:
+    from python_multipart.multipart import MultipartCallbacks
+
+FIELD = "image"
+_NAME_LENGTH = 255  # of a file name that is echoed
+
+
+@dataclass(slots=True)
+class Upload:
+    """One photo as it came. `data` is None where it was larger than is read; `size` counts what came of it.
+
+    Its bytes are on the budget until `release`.
+    """
+
+    name: str
+    data: bytes | None
+    size: int
+    budget: ByteBudget
+
+    def release(self) -> None:
+        """Lets go of the bytes; a second time it does nothing."""
+        if self.data is not None:
+            self.budget.give(len(self.data))
+            self.data = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UploadLimits:
+    """Of one request: bytes in all, bytes of a photo, photos, seconds that a photo may take to arrive."""
+
+    body_bytes: int
+    photo_bytes: int
+    photos: int
+    seconds: float
+
+
+async def uploads(
+    chunks: AsyncIterator[bytes], headers: Headers, limits: UploadLimits, budget: ByteBudget
+) -> AsyncGenerator[Upload]:
+    """The photos of a body, each as soon as it has arrived. Raises RequestError where the body breaks a limit or the format."""
+    _check_length(headers.get("content-length"), limits)
+    parts = _parts(headers.get("content-type"), limits, budget)
+    read = count = 0
+    clock = asyncio.get_running_loop().time
+    due = clock() + limits.seconds
+    try:
+        while True:
+            try:
+                async with asyncio.timeout_at(due):
+                    chunk = await anext(chunks, None)
+            except TimeoutError:
+                message = f"the next photo did not arrive within {limits.seconds:g} seconds"
+                raise RequestError(408, "upload-too-slow", message) from None
+            if chunk is None:
+                parts.end()
+            else:
+                read += len(chunk)
+                if read > limits.body_bytes:
+                    raise _body_too_large(limits)
+                parts.feed(chunk)
+            while parts.done:
+                count += 1
+                if count > limits.photos:
+                    message = f"more than {limits.photos} photos in one request; send them in several"
+                    raise RequestError(413, "too-many-photos", message)
+                yield parts.done.popleft()
+                due = clock() + limits.seconds
+            if chunk is None:
+                break
+    finally:
+        parts.close()
+    if count == 0:
+        raise RequestError(400, "bad-request", f"there is no photo in the body: send the field {FIELD!r}, or the image itself")
+
+
+def _check_length(length: str | None, limits: UploadLimits) -> None:
+    if length is not None and length.isascii() and length.isdigit() and int(length) > limits.body_bytes:
+        raise _body_too_large(limits)
+
+
+def _body_too_large(limits: UploadLimits) -> RequestError:
+    return RequestError(
+        413, "body-too-large", f"the body is larger than {limits.body_bytes:,} bytes; send fewer photos at once"
+    )
+
+
+def _parts(content_type: str | None, limits: UploadLimits, budget: ByteBudget) -> "_Raw | _Multipart":
+    kind, parameters = parse_options_header(content_type)
+    if kind == b"multipart/form-data":
+        boundary = parameters.get(b"boundary")
+        if not boundary:
+            raise RequestError(400, "bad-request", "the content type multipart/form-data has no boundary")
+        return _Multipart(boundary, limits, budget)
+    if kind.startswith(b"image/") or kind in (b"", b"application/octet-stream"):
+        return _Raw(limits, budget)
+    raise RequestError(
+        415,
+        "unsupported-content-type",
+        f"content type {kind.decode('latin-1')!r}; send multipart/form-data with the field {FIELD!r}, or an image's bytes as "
+        "image/* or application/octet-stream",
+    )
+
+
+class _Parts:
+    """Photos of which bytes come piece by piece; those that are whole wait in `done`."""
+
+    def __init__(self, limits: UploadLimits, budget: ByteBudget) -> None:
+        self.done: deque[Upload] = deque()
+        self._limits = limits
+        self._budget = budget
+        self._pieces: list[bytes] = []
+        self._size = 0  # of the photo that is arriving
+        self._held = 0  # of its bytes, those kept
+        self._number = 0
+
+    def close(self) -> None:
+        """Lets go of what nobody took."""
+        self._drop()
+        for upload in self.done:
+            upload.release()
+
+    def _add(self, piece: bytes) -> None:
+        self._size += len(piece)
+        if self._size > self._limits.photo_bytes:
+            self._drop()  # the rest is counted and not kept
+        else:
+            self._budget.take(len(piece))
+            self._held += len(piece)
+            self._pieces.append(piece)
+
+    def _drop(self) -> None:
+        self._pieces.clear()
+        self._budget.give(self._held)
+        self._held = 0
+
+    def _finish(self, name: str | None) -> None:
+        self._number += 1
+        data = b"".join(self._pieces) if self._size <= self._limits.photo_bytes else None
+        self.done.append(Upload((name or f"photo-{self._number}")[:_NAME_LENGTH], data, self._size, self._budget))
+        self._pieces.clear()
+        self._size = self._held = 0
+
+
+class _Raw(_Parts):
+    """A body that is one image."""
+
+    def feed(self, chunk: bytes) -> None:
+        """Takes the next bytes."""
+        self._add(chunk)
+        if self._size > self._limits.photo_bytes:
+            message = f"the photo is larger than {self._limits.photo_bytes:,} bytes, which is what is read of one"
+            raise RequestError(413, "body-too-large", message)
+
+    def end(self) -> None:
+        """There is no more."""
+        if self._size:  # an empty body is not an empty photo: there is none
+            self._finish(None)
+
+
+class _Multipart(_Parts):
+    """A body of parts that are all called `image`."""
+
+    def __init__(self, boundary: bytes, limits: UploadLimits, budget: ByteBudget) -> None:
+        super().__init__(limits, budget)
+        callbacks: MultipartCallbacks = {
+            "on_part_begin": self._on_part_begin,
+            "on_header_field": self._on_header_field,
+            "on_header_value": self._on_header_value,
+            "on_header_end": self._on_header_end,
+            "on_headers_finished": self._on_headers_finished,
+            "on_part_data": self._on_part_data,
+            "on_part_end": self._on_part_end,
+            "on_end": self._on_end,
+        }
+        self._ended = False
+        self._headers: dict[bytes, bytes] = {}
+        self._field = self._value = b""
+        self._name: str | None = None
+        try:
+            self._parser = MultipartParser(boundary, callbacks)
+        except FormParserError as error:
+            raise RequestError(400, "bad-request", f"the multipart boundary is not usable: {error}") from None
+
+    def feed(self, chunk: bytes) -> None:
+        """Takes the next bytes."""
+        if self._ended:  # what follows the last boundary means nothing (RFC 2046, section 5.1.1)
+            return
+        try:
+            self._parser.write(chunk)
+        except FormParserError as error:
+            raise RequestError(400, "bad-request", f"the multipart body is malformed: {error}") from None
+
+    def end(self) -> None:
+        """There is no more."""
+        if not self._ended:
+            raise RequestError(400, "bad-request", "the multipart body ends before its closing boundary")
+
+    def _on_part_begin(self) -> None:
+        self._headers = {}
+
+    def _on_header_field(self, data: bytes, start: int, end: int) -> None:
+        self._field += data[start:end]
+
+    def _on_header_value(self, data: bytes, start: int, end: int) -> None:
+        self._value += data[start:end]
+
+    def _on_header_end(self) -> None:
+        self._headers[self._field.lower()] = self._value
+        self._field = self._value = b""
+
+    def _on_headers_finished(self) -> None:
+        _, parameters = parse_options_header(self._headers.get(b"content-disposition"))
+        field = parameters.get(b"name", b"").decode("utf-8", "replace")
+        if field != FIELD:
+            raise RequestError(400, "bad-request", f"form field {field!r} is not known; photos go into {FIELD!r}")
+        if b"filename" not in parameters:
+            raise RequestError(400, "bad-request", f"form field {FIELD!r} is text and not a file: it has no file name")
+        self._name = parameters[b"filename"].decode("utf-8", "replace")
+
+    def _on_part_data(self, data: bytes, start: int, end: int) -> None:
+        self._add(data[start:end])
+
+    def _on_part_end(self) -> None:
+        self._finish(self._name)
+
+    def _on_end(self) -> None:
+        self._ended = True

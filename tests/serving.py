@@ -1,0 +1,145 @@
+"""A service to test against: the real server in a thread, over a model whose answers are known and which can be held up."""
+
+import contextlib
+import io
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+
+import numpy as np
+from PIL import Image
+
+from showtell.bundle import Bundle
+from showtell.serve.server import Server
+from showtell.serve.settings import ServiceSettings
+from showtell.types import Caption, DecodeOptions
+
+SOON = 20.0  # seconds that a test waits for what should happen at once
+
+
+@cache
+def bundle() -> Bundle:
+    return Bundle.find(None)
+
+
+@dataclass
+class GreyModel:
+    """Captions a photo with its mean grey. While `going` is unset it works on its batch and does not finish."""
+
+    bundle: Bundle = field(default_factory=bundle)
+    batches: list[int] = field(default_factory=list)
+    searched: list[tuple[int, DecodeOptions]] = field(default_factory=list)
+    seen: list[int] = field(default_factory=list)
+    going: threading.Event = field(default_factory=threading.Event)
+    fault: Exception | None = None
+
+    def __post_init__(self) -> None:
+        self.going.set()
+
+    def features(self, pixels: np.ndarray) -> np.ndarray:
+        greys = pixels.reshape(len(pixels), -1).mean(1).round()
+        self.batches.append(len(pixels))
+        self.seen.extend(int(grey) for grey in greys)
+        self.going.wait(SOON)
+        if self.fault is not None:
+            raise self.fault
+        return np.broadcast_to(greys[:, None, None], (len(pixels), 49, 2))
+
+    def search(self, features: np.ndarray, options: DecodeOptions) -> list[tuple[Caption, ...]]:
+        self.searched.append((len(features), options))
+        greys = [int(photo[0, 0]) for photo in features]
+        return [
+            tuple(Caption(f"grey {grey}", -0.5 - n, ("grey", str(grey))) for n in range(options.num_captions)) for grey in greys
+        ]
+
+    def attention(self, features: np.ndarray, captions: Sequence[Caption]) -> list[np.ndarray]:
+        return [np.full((len(caption.tokens), 7, 7), 1 / 49, np.float32) for caption in captions]
+
+
+@dataclass
+class Served:
+    """A running server."""
+
+    server: Server
+    model: GreyModel
+    thread: threading.Thread
+
+    @property
+    def url(self) -> str:
+        return self.server.url
+
+    @property
+    def address(self) -> tuple[str, int]:
+        host, port = self.url.removeprefix("http://").split(":")
+        return host, int(port)
+
+    def connect(self) -> socket.socket:
+        """A connection to write any bytes to."""
+        connection = socket.create_connection(self.address, SOON)
+        connection.settimeout(SOON)
+        return connection
+
+    def idle(self) -> bool:
+        """Whether nothing is held or waiting any more."""
+        service = self.server.service
+        return service.budget.held == 0 and service.waiting == 0
+
+    def stop(self) -> None:
+        self.server.should_exit = True
+        self.model.going.set()
+        self.thread.join(SOON)
+        assert not self.thread.is_alive()
+
+
+@contextlib.contextmanager
+def serving(model: GreyModel | None = None, **settings: object) -> Iterator[Served]:
+    """A server with these settings on any free port."""
+    model = model or GreyModel()
+    server = Server(model, ServiceSettings(**settings), "127.0.0.1", 0)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    until(lambda: server.url != "")
+    model.batches.clear()  # of warming up
+    model.searched.clear()
+    model.seen.clear()
+    served = Served(server, model, thread)
+    try:
+        yield served
+    finally:
+        served.stop()
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Waits for what should come soon."""
+    end = time.monotonic() + SOON
+    while not condition():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.005)
+
+
+def photo(grey: int, size: tuple[int, int] = (40, 30), format_: str = "PNG") -> bytes:
+    """An encoded photo of one grey."""
+    stream = io.BytesIO()
+    Image.new("L", size, grey).save(stream, format_)
+    return stream.getvalue()
+
+
+def request(
+    path: str = "/v1/captions", *, body: bytes = b"", length: int | None = None, kind: str = "image/png", headers: str = ""
+) -> bytes:
+    """A POST as it goes over the wire."""
+    head = f"POST {path} HTTP/1.1\r\nHost: test\r\nContent-Type: {kind}\r\n{headers}"
+    return f"{head}Content-Length: {len(body) if length is None else length}\r\n\r\n".encode() + body
+
+
+def answer(connection: socket.socket) -> tuple[int, bytes]:
+    """Status and everything that came until the server closed the connection."""
+    received = b""
+    with contextlib.suppress(ConnectionResetError):
+        while part := connection.recv(65536):
+            received += part
+    head, _, body = received.partition(b"\r\n\r\n")
+    return int(head.split()[1]) if head else 0, body

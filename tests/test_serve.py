@@ -1,0 +1,341 @@
+"""The service as its clients see it, over HTTP; its limits and hostile clients are in test_serve_limits.py."""
+
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+
+import showtell
+from conftest import draw
+from serving import GreyModel, Served, bundle, photo, serving, until
+from showtell.errors import OptionError
+from showtell.serve.errors import CODES
+from showtell.serve.security import CONTENT_SECURITY_POLICY
+from showtell.serve.settings import ServiceSettings, check_exposure
+from torture import encode
+
+TOKEN = "0123456789abcdef-a-secret"
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[Served]:
+    with serving() as served:
+        yield served
+
+
+@pytest.fixture
+def client(served: Served) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=served.url, timeout=30) as client:
+        yield client
+    until(served.idle)
+
+
+def form(*photos: bytes) -> list[tuple[str, tuple[str, bytes]]]:
+    return [("image", (f"{number}.png", data)) for number, data in enumerate(photos)]
+
+
+def test_photos_are_captioned_in_the_order_sent(client: httpx.Client) -> None:
+    answer = client.post("/v1/captions", files=form(photo(10), photo(200, (80, 20), "JPEG")))
+    assert answer.status_code == 200
+    assert answer.json() == {
+        "results": [
+            {
+                "path": f"{number}.png",
+                "status": "ok",
+                "caption": f"grey {grey}",
+                "score": -0.5,
+                "captions": [{"text": f"grey {grey}", "score": -0.5}],
+                "width": width,
+                "height": height,
+                "model": bundle().name,
+            }
+            for number, (grey, width, height) in enumerate([(10, 40, 30), (200, 80, 20)])
+        ],
+        "model": bundle().name,
+    }
+
+
+@pytest.mark.parametrize("kind", ["image/png", "image/whatever", "application/octet-stream", None])
+def test_a_raw_body_is_one_photo(client: httpx.Client, kind: str | None) -> None:
+    answer = client.post("/v1/captions", content=photo(30), headers={"Content-Type": kind} if kind else {})
+    record = answer.json()["results"][0]
+    assert (record["path"], record["caption"]) == ("photo-1", "grey 30")
+
+
+def test_a_file_name_is_echoed_whatever_it_is(client: httpx.Client) -> None:
+    for name in ("../../etc/passwd", "größe 日本.png", "x" * 200):
+        record = client.post("/v1/captions", files={"image": (name, photo(1))}).json()["results"][0]
+        assert record["path"] == name
+        assert record["status"] == "ok"
+    assert client.post("/v1/captions", files={"image": ("y" * 1000, photo(1))}).json()["results"][0]["path"] == "y" * 255
+
+
+def test_options_reach_the_search(client: httpx.Client, served: Served) -> None:
+    query = {"num_captions": 4, "beam_size": 2, "max_length": 7, "length_penalty": 0.5, "no_repeat_ngram": 3}
+    record = client.post("/v1/captions", params=query, files=form(photo(9))).json()["results"][0]
+    assert len(record["captions"]) == 4
+    options = served.model.searched[-1][1]
+    assert (options.num_captions, options.beam_size, options.max_length) == (4, 4, 7)  # the beam holds all that was asked for
+    assert (options.length_penalty, options.no_repeat_ngram) == (0.5, 3)
+    client.post("/v1/captions", files=form(photo(9)))
+    assert served.model.searched[-1][1] == bundle().search
+
+
+def test_attention_is_there_where_it_was_asked_for(client: httpx.Client) -> None:
+    record = client.post("/v1/captions?attention=true", files=form(photo(9))).json()["results"][0]
+    assert record["tokens"] == ["grey", "9"]
+    assert np.array(record["attention"]).shape == (2, 7, 7)
+    assert "attention" not in client.post("/v1/captions", files=form(photo(9))).json()["results"][0]
+
+
+def test_a_broken_photo_among_good_ones_has_its_error(client: httpx.Client) -> None:
+    answer = client.post("/v1/captions", files=form(b"no photo", photo(5)))
+    assert answer.status_code == 200
+    broken, good = answer.json()["results"]
+    assert (broken["status"], broken["error"]["code"]) == ("error", "not-an-image")
+    assert good["caption"] == "grey 5"
+
+
+def test_broken_photos_alone_are_an_error(client: httpx.Client) -> None:
+    answer = client.post("/v1/captions", files=form(b"no photo", photo(5)[:60]))
+    assert answer.status_code == 415
+    body = answer.json()
+    assert body["error"] == body["results"][0]["error"]
+    assert [record["error"]["code"] for record in body["results"]] == ["not-an-image", "truncated"]
+
+
+def test_concurrent_requests_share_batches() -> None:
+    model = GreyModel()
+    with serving(model, batch_size=8) as served, ThreadPoolExecutor(9) as pool:
+        model.going.clear()
+
+        def ask(grey: int) -> str:
+            query = {"beam_size": 1 + grey % 2}
+            answer = httpx.post(f"{served.url}/v1/captions", params=query, content=photo(grey), timeout=30)
+            return str(answer.json()["results"][0]["caption"])
+
+        first = pool.submit(ask, 100)
+        until(lambda: model.batches == [1])
+        others = [pool.submit(ask, grey) for grey in range(8)]
+        until(lambda: len(served.server.service._batcher._waiting) == 8)
+        model.going.set()
+        assert first.result() == "grey 100"
+        assert [other.result() for other in others] == [f"grey {grey}" for grey in range(8)]
+        assert model.batches == [1, 8]
+        # One encoder batch, and those with equal options searched together.
+        assert sorted((count, options.beam_size) for count, options in model.searched[1:]) == [(4, 1), (4, 2)]
+
+
+def test_stream_has_a_line_for_each_photo_in_order(client: httpx.Client) -> None:
+    photos = [photo(grey) for grey in range(40)]
+    photos[7] = b"no photo"
+    with client.stream("POST", "/v1/captions/stream?attention=1", files=form(*photos)) as answer:
+        assert answer.status_code == 200
+        assert answer.headers["content-type"] == "application/x-ndjson"
+        records = [json.loads(line) for line in answer.iter_lines()]
+    assert [record["path"] for record in records] == [f"{number}.png" for number in range(40)]
+    assert records[7]["error"]["code"] == "not-an-image"
+    assert [record.get("caption") for record in records[8:]] == [f"grey {grey}" for grey in range(8, 40)]
+    assert len(records[0]["attention"]) == 2
+
+
+def test_stream_answers_while_photos_are_still_arriving(served: Served) -> None:
+    said = threading.Event()
+
+    def body() -> Iterator[bytes]:
+        part = b'--X\r\nContent-Disposition: form-data; name="image"; filename="%d.png"\r\n\r\n%b\r\n'
+        yield part % (1, photo(11)) + b"--X\r\n"
+        assert said.wait(20)
+        yield (part % (2, photo(12)))[5:] + b"--X--\r\n"
+
+    host, port = served.address
+    connection = served.connect()
+    head = f"POST /v1/captions/stream HTTP/1.1\r\nHost: {host}:{port}\r\nTransfer-Encoding: chunked\r\n"
+    connection.sendall((head + "Content-Type: multipart/form-data; boundary=X\r\n\r\n").encode())
+    chunks = body()
+    received = b""
+    chunk = next(chunks)
+    connection.sendall(b"%x\r\n%b\r\n" % (len(chunk), chunk))
+    while b"grey 11" not in received:
+        received += connection.recv(65536)
+    assert b"grey 12" not in received
+    said.set()
+    chunk = next(chunks)
+    connection.sendall(b"%x\r\n%b\r\n0\r\n\r\n" % (len(chunk), chunk))
+    while not received.endswith(b"0\r\n\r\n"):
+        received += connection.recv(65536)
+    assert b"grey 12" in received
+    connection.close()
+
+
+def test_stream_ends_with_an_error_where_its_body_breaks_off(client: httpx.Client) -> None:
+    whole = client.build_request("POST", "/v1/captions/stream", files=form(photo(1), photo(2)))
+    body = whole.read()
+    headers = {"Content-Type": whole.headers["content-type"]}
+    answer = client.post("/v1/captions/stream", content=body[:-20], headers=headers)
+    assert answer.status_code == 200
+    lines = [json.loads(line) for line in answer.text.splitlines()]
+    assert [line.get("caption") for line in lines[:-1]] == ["grey 1"]
+    assert lines[-1]["error"]["code"] == "bad-request"
+    answer = client.post("/v1/captions/stream", content=body[:150], headers=headers)  # before the first photo
+    assert answer.status_code == 400
+    assert answer.json()["error"]["code"] == "bad-request"
+
+
+def test_model_card(client: httpx.Client) -> None:
+    card = client.get("/v1/model").json()
+    assert card["name"] == bundle().name
+    assert card["vocabulary"] == len(bundle().vocabulary) - 4
+    assert card["scores"]["CIDEr"] > 50
+    assert card["search"]["beam_size"] == bundle().search.beam_size
+    assert card["limits"]["max_photos"] == ServiceSettings().max_photos
+    assert "recipe" not in card
+
+
+def test_health_and_metrics(client: httpx.Client) -> None:
+    assert client.get("/health/live").json() == {"status": "ok"}
+    assert client.get("/health/ready").json() == {"status": "ok"}
+    client.post("/v1/captions", files=form(photo(5)))
+    client.post("/v1/captions", files=form(b"no photo"))
+    client.get("/nowhere/else")
+    page = client.get("/metrics")
+    assert page.headers["content-type"].startswith("text/plain")
+    lines = dict(line.rsplit(" ", 1) for line in page.text.splitlines() if not line.startswith("#"))
+    assert float(lines['showtell_photos_total{outcome="ok"}']) >= 1
+    assert float(lines['showtell_photos_total{outcome="not-an-image"}']) >= 1
+    assert float(lines['showtell_requests_total{method="POST",route="/v1/captions",status="415"}']) >= 1
+    assert float(lines['showtell_requests_total{method="GET",route="unmatched",status="404"}']) >= 1
+    assert lines["showtell_held_bytes"] == lines["showtell_waiting_photos"] == "0.0"
+    assert "nowhere" not in page.text
+
+
+def test_every_answer_has_the_security_headers(client: httpx.Client) -> None:
+    for answer in (client.get("/"), client.get("/nowhere"), client.post("/v1/captions"), client.get("/health/live")):
+        assert answer.headers["content-security-policy"] == CONTENT_SECURITY_POLICY
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert "server" not in answer.headers
+        assert "access-control-allow-origin" not in answer.headers
+    assert client.get("/").headers["content-type"] == "text/html; charset=utf-8"
+
+
+def test_errors_of_routing_have_the_same_shape(client: httpx.Client) -> None:
+    for method, path, status, code in (
+        ("GET", "/nowhere", 404, "no-such-path"),
+        ("GET", "/docs", 404, "no-such-path"),
+        ("GET", "/static/../server.py", 404, "no-such-path"),
+        ("GET", "/static/%2e%2e/server.py", 404, "no-such-path"),
+        ("GET", "/v1/captions", 405, "method-not-allowed"),
+        ("DELETE", "/v1/model", 405, "method-not-allowed"),
+    ):
+        answer = client.request(method, path)
+        assert answer.status_code == status
+        assert answer.json()["error"]["code"] == code
+        assert code in CODES
+    assert client.get("/v1/captions").headers["allow"] == "POST"
+
+
+@pytest.mark.parametrize(
+    "query", ["num_captions=0", "num_captions=11", "beam_size=x", "attention=maybe", "beam_siz=3", "url=a"]
+)
+def test_options_that_are_not_allowed_are_named(client: httpx.Client, query: str) -> None:
+    answer = client.post(f"/v1/captions?{query}", files=form(photo(5)))
+    assert answer.status_code == 422
+    assert answer.json()["error"]["code"] == "invalid-option"
+    assert query.split("=")[0] in answer.json()["error"]["message"]
+
+
+def test_a_failing_model_is_an_internal_error_and_passes() -> None:
+    model = GreyModel()
+    with serving(model) as served:
+        model.fault = ValueError("a secret of the model")
+        answer = httpx.post(f"{served.url}/v1/captions", content=photo(5))
+        assert answer.status_code == 500
+        assert answer.json()["error"]["code"] == "internal"
+        assert "secret" not in answer.text
+        model.fault = None
+        assert httpx.post(f"{served.url}/v1/captions", content=photo(5)).status_code == 200
+        until(served.idle)
+
+
+def test_token() -> None:
+    with serving(token=TOKEN) as served, httpx.Client(base_url=served.url) as client:
+        for given in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": f"Basic {TOKEN}"}, {"Authorization": TOKEN}):
+            for method, path in (
+                ("POST", "/v1/captions"),
+                ("POST", "/v1/captions/stream"),
+                ("GET", "/v1/model"),
+                ("GET", "/metrics"),
+            ):
+                answer = client.request(method, path, headers=given)
+                assert answer.status_code == 401
+                assert answer.headers["www-authenticate"].startswith("Bearer")
+                assert answer.json()["error"]["code"] == "unauthorized"
+        right = {"Authorization": f"Bearer {TOKEN}"}
+        assert client.post("/v1/captions", content=photo(5), headers=right).status_code == 200
+        assert client.get("/metrics", headers=right).status_code == 200
+        for open_ in ("/", "/health/live", "/health/ready"):
+            assert client.get(open_).status_code == 200
+        assert "401" in client.get("/openapi.json").json()["paths"]["/v1/captions"]["post"]["responses"]
+
+
+def test_cross_origin_requests_only_from_listed_sites() -> None:
+    with serving(origins=("https://example.org",)) as served, httpx.Client(base_url=served.url) as client:
+        answer = client.post("/v1/captions", content=photo(5), headers={"Origin": "https://example.org"})
+        assert answer.headers["access-control-allow-origin"] == "https://example.org"
+        answer = client.post("/v1/captions", content=photo(5), headers={"Origin": "https://example.com"})
+        assert "access-control-allow-origin" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    ("host", "good"),
+    [("127.0.0.1", True), ("::1", True), ("localhost", True), ("0.0.0.0", False), ("::", False), ("example.org", False)],
+)
+def test_other_machines_need_a_token_or_leave(host: str, good: bool) -> None:
+    check_exposure(host, TOKEN, anonymous=False)
+    check_exposure(host, None, anonymous=True)
+    if good:
+        check_exposure(host, None, anonymous=False)
+    else:
+        with pytest.raises(OptionError, match="SHOWTELL_TOKEN"):
+            check_exposure(host, None, anonymous=False)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"places": 0}, {"deadline": 0}, {"token": "short"}, {"token": "ü" * 20}, {"origins": ("*",)}, {"max_held_bytes": 1}],
+)
+def test_settings_that_make_no_sense_are_refused(settings: dict[str, object]) -> None:
+    with pytest.raises(OptionError):
+        ServiceSettings(**settings)
+    assert TOKEN not in repr(ServiceSettings(token=TOKEN))
+
+
+def test_the_command_captions_as_the_captioner_does_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    home = tmp_path / "empty"
+    home.mkdir()
+    environment = {"PATH": "", "HOME": str(home), "TMPDIR": str(home), "PYTHONPATH": ":".join(sys.path)}
+    command = [sys.executable, "-m", "showtell", "serve", "--port", "0", "--batch-size", "2"]
+    with subprocess.Popen(command, cwd=home, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        line = process.stderr.readline()
+        assert line.startswith("showtell: http://127.0.0.1:"), line + process.stderr.read()
+        url = line.split()[1]
+        picture = encode(draw("red", "cross", size=1200), "PNG", compress_level=0)
+        assert len(picture) > 3_000_000
+        answer = httpx.post(f"{url}/v1/captions", params={"attention": True}, files=form(picture), timeout=60)
+        process.terminate()
+        assert process.wait(60) == 0
+        assert process.stderr.read() == ""
+    record = answer.json()["results"][0]
+    caption = showtell.load()(picture)
+    assert record["caption"] == caption.text
+    assert record["score"] == pytest.approx(caption.score, abs=1e-3)
+    assert len(record["attention"]) == len(record["tokens"]) == len(caption.tokens)
+    assert list(home.iterdir()) == []

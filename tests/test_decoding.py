@@ -145,6 +145,7 @@ def test_sampling_follows_the_model() -> None:
     assert all(h.log_prob == pytest.approx(math.log(table[()][h.tokens[0]])) for h in found)
     [nucleus] = run(table, sample=True, seed=3, num_captions=500, top_p=0.75)
     assert {h.tokens for h in nucleus} == {(A,), (B,)}
+    assert run(GARDEN_PATH, table, sample=True, seed=3, num_captions=4000)[1] == found  # whatever photo is beside it
     [cold] = run(table, sample=True, seed=3, num_captions=500, temperature=0.05)
     assert {h.tokens for h in cold} == {(A,)}
 

@@ -134,9 +134,9 @@ def test_any_number_of_threads_says_the_same(int8_bundle: Path, shapes: Path, tm
 
 
 def test_features_and_search_may_be_called_by_many_threads(float_bundle: Path, shapes: Path) -> None:
-    captioner = showtell.load(float_bundle)
+    captioner = showtell.load(float_bundle, threads=3)
     options = captioner.options(beam_size=3)
-    photos = sorted((shapes / "images").glob("*.jpg"))[:24]
+    photos = sorted((shapes / "images").glob("*.jpg"))[:25]
     pixels = [read_photo(path, captioner.bundle.preprocessing).pixels[None] for path in photos]
 
     def caption(one: np.ndarray) -> str:
@@ -144,6 +144,8 @@ def test_features_and_search_may_be_called_by_many_threads(float_bundle: Path, s
 
     with ThreadPoolExecutor(6) as pool:
         assert list(pool.map(caption, pixels)) == [caption(one) for one in pixels]
+    together = captioner.search(captioner.features(np.concatenate(pixels)), options)  # shared out over three threads
+    assert [captions[0].text for captions in together] == [caption(one) for one in pixels]
 
 
 def test_one_bad_photo_never_ends_a_run(float_bundle: Path, shapes: Path, tmp_path: Path) -> None:

@@ -95,8 +95,9 @@ def search(model: StepModel, features: Array, tokens: SearchTokens, options: Dec
 
 def _roll(model: StepModel, features: Array, ids: SearchTokens, options: DecodeOptions) -> list[list[Hypothesis]]:
     """Greedy search, or `num_captions` samples a photo: each hypothesis goes its own way to its end."""
-    rng = np.random.default_rng(options.seed)
     photos, count = len(features), options.num_captions
+    # Each photo draws for itself, so that its captions do not depend on those beside it.
+    rngs = [np.random.default_rng(options.seed) for _ in range(photos)]
     state = model.reorder(model.start(features), np.arange(photos), np.zeros((photos, count), np.int64))
     last = np.full((photos, count), ids.begin)
     words = np.zeros((photos, count, 0), np.int64)
@@ -107,7 +108,7 @@ def _roll(model: StepModel, features: Array, ids: SearchTokens, options: DecodeO
     for length in range(options.max_length + 1):
         step = model.step(last, state)
         log_probs = _allowed(step.log_probs, words, ids, options)[..., : step.log_probs.shape[-1]]
-        last = _draw(log_probs, options, rng) if options.sample else log_probs.argmax(-1)
+        last = _draw(log_probs, options, [rngs[photo] for photo in where]) if options.sample else log_probs.argmax(-1)
         gained = np.take_along_axis(log_probs, last[..., None], -1)[..., 0].astype(np.float64)
         possible = np.isfinite(gained)  # not so where every word is forbidden
         ending = possible & (last == ids.end)
@@ -128,17 +129,19 @@ def _roll(model: StepModel, features: Array, ids: SearchTokens, options: DecodeO
     return found
 
 
-def _draw(log_probs: Array, options: DecodeOptions, rng: np.random.Generator) -> Array:
+def _draw(log_probs: Array, options: DecodeOptions, rngs: Sequence[np.random.Generator]) -> Array:
     """One token id for each hypothesis, by temperature and nucleus sampling (Holtzman et al. 2020): (B, K)."""
     scaled = log_probs.astype(np.float64) / options.temperature
-    scaled = scaled - scaled.max(-1, keepdims=True)
+    with np.errstate(invalid="ignore"):  # infinite less infinite, where every word is forbidden
+        scaled = scaled - scaled.max(-1, keepdims=True)
     if options.top_p < 1:
         order = np.argsort(-scaled, -1, kind="stable")
         probs = np.exp(np.take_along_axis(scaled, order, -1))
         before = np.cumsum(probs, -1) - probs  # mass of the tokens ahead: the first is always kept
         outside = before >= options.top_p * probs.sum(-1, keepdims=True)
         np.put_along_axis(scaled, order, np.where(outside, -np.inf, np.take_along_axis(scaled, order, -1)), -1)
-    drawn: Array = (scaled + rng.gumbel(size=scaled.shape)).argmax(-1)  # the Gumbel-max trick draws from the softmax
+    noise = np.stack([rng.gumbel(size=scaled.shape[1:]) for rng in rngs])
+    drawn: Array = (scaled + noise).argmax(-1)  # the Gumbel-max trick draws from the softmax
     return drawn
 
 

@@ -1,9 +1,12 @@
 """The captioner that people use: photos in, captions out, in batches, one bad photo never ending the rest."""
 
-from collections.abc import Iterable, Iterator, Sequence
+import itertools
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, TypeVar, overload
 
 import numpy as np
 
@@ -18,6 +21,8 @@ from showtell.runtime.pipeline import Sizes, stream
 from showtell.text import detokenize
 from showtell.types import Caption, DecodeOptions, Record
 from showtell.vocab import SEARCH_TOKENS
+
+T = TypeVar("T")
 
 BATCH_SIZE = 8  # the int8 encoder is no faster per photo with more
 # Photos and hypotheses that one search follows: more make its products no faster and its memory larger.
@@ -50,7 +55,7 @@ class Captioner:
     Call it with a path, encoded bytes, an open file, a PIL image or an array for a `Caption`, or with a list of such for a
     list. `records` streams any number of photos and reports broken ones instead of raising. `images` limits what is read.
     `threads` is how many processors the networks keep busy, 0 for as many as the machine or the container has. All methods may
-    be called by several threads at once; a call of `features` or `search` keeps one processor busy, or a few on large machines.
+    be called by several threads at once.
     """
 
     def __init__(
@@ -79,11 +84,12 @@ class Captioner:
         """
         many = isinstance(photo, (list, tuple))
         captions = []
-        for item, record in self._run(photo if many else [photo], self.options(**options), BATCH_SIZE, None):
-            if item.error is not None:
-                raise item.error
-            best, *others = record.captions
-            captions.append(Caption(best.text, best.score, best.tokens, tuple(others)))
+        with closing(self._run(photo if many else [photo], self.options(**options), BATCH_SIZE, None)) as found:
+            for item, record in found:
+                if item.error is not None:
+                    raise item.error
+                best, *others = record.captions
+                captions.append(Caption(best.text, best.score, best.tokens, tuple(others)))
         return captions if many else captions[0]
 
     def options(self, **changes: Any) -> DecodeOptions:
@@ -105,17 +111,17 @@ class Captioner:
         """
         if batch_size < 1 or (workers is not None and workers < 1):
             raise OptionError(f"batch_size is {batch_size} and workers {workers}; both must be at least 1")
-        for _, record in self._run(photos, options or self.bundle.search, batch_size, workers):
-            yield record
+        with closing(self._run(photos, options or self.bundle.search, batch_size, workers)) as found:
+            for _, record in found:
+                yield record
 
     def features(self, pixels: Array) -> Array:
         """Grid features float32 (B, 49, 2048) of resized photos, uint8 (B, size, size, 3)."""
-        return self.encoder(self.bundle.preprocessing.normalize(pixels))
+        return np.concatenate(self._share_out(self._features, pixels))
 
     def search(self, features: Array, options: DecodeOptions) -> list[tuple[Caption, ...]]:
         """The captions of each photo, best first, from grid features (B, 49, 2048)."""
-        found = search(self.decoder, features, SEARCH_TOKENS, options)
-        return [tuple(self._caption(hypothesis) for hypothesis in hypotheses) for hypotheses in found]
+        return list(itertools.chain(*self._share_out(lambda part: self._search(part, options), features)))
 
     def attention(self, features: Array, captions: Sequence[Caption]) -> list[Array]:
         """Where the model looked for each token of one caption of each photo: float32 (tokens, 7, 7), each map summing to 1.
@@ -125,13 +131,28 @@ class Captioner:
         ids = [self.bundle.vocabulary.encode(caption.tokens) for caption in captions]
         return attention_maps(self.decoder, features, ids, SEARCH_TOKENS.begin)
 
+    def _share_out(self, work: Callable[[Array], T], photos: Array) -> list[T]:
+        """What `work` makes of parts of the photos, one for each thread; each network runs on one thread."""
+        parts = np.array_split(photos, max(1, min(self._batches, len(photos))))
+        if len(parts) == 1:
+            return [work(photos)]
+        with ThreadPoolExecutor(len(parts), "showtell-model") as pool:
+            return list(pool.map(work, parts))
+
+    def _features(self, pixels: Array) -> Array:
+        return self.encoder(self.bundle.preprocessing.normalize(pixels))
+
+    def _search(self, features: Array, options: DecodeOptions) -> list[tuple[Caption, ...]]:
+        found = search(self.decoder, features, SEARCH_TOKENS, options)
+        return [tuple(self._caption(hypothesis) for hypothesis in hypotheses) for hypotheses in found]
+
     def _caption(self, hypothesis: Hypothesis) -> Caption:
         tokens = self.bundle.vocabulary.decode(hypothesis.tokens)
         return Caption(detokenize(tokens), hypothesis.score, tokens)
 
     def _run(
         self, photos: Iterable[PhotoSource], options: DecodeOptions, batch_size: int, workers: int | None
-    ) -> Iterator[tuple[_Photo, Record]]:
+    ) -> Generator[tuple[_Photo, Record], None, None]:
         width = options.num_captions if options.sample else options.beam_size
         searched = max(1, min(SEARCHED_PHOTOS, SEARCHED_HYPOTHESES // width) // batch_size)
         sizes = Sizes(batch_size, searched, threads=self._batches, workers=workers or self._batches)
@@ -139,13 +160,13 @@ class Captioner:
 
     def _encode(self, photos: Sequence[_Photo]) -> _Batch:
         pixels = [photo.pixels for photo in photos if photo.pixels is not None]
-        features = self.features(np.stack(pixels)) if pixels else None
+        features = self._features(np.stack(pixels)) if pixels else None
         return _Batch([replace(photo, pixels=None) for photo in photos], features)
 
     def _caption_batches(self, batches: Sequence[_Batch], options: DecodeOptions) -> list[tuple[_Photo, Record]]:
         model = self.bundle.name
         features = [batch.features for batch in batches if batch.features is not None]
-        captions = iter(self.search(np.concatenate(features), options) if features else ())
+        captions = iter(self._search(np.concatenate(features), options) if features else ())
         return [
             (photo, Record(photo.name, "ok", next(captions), photo.width, photo.height, model))
             if photo.error is None

@@ -10,7 +10,7 @@ photos at a time than the encoder, since its products are narrow and its steps h
 import itertools
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
@@ -42,7 +42,7 @@ def stream(
     encode: Callable[[Sequence[Read]], Encoded],
     search: Callable[[Sequence[Encoded]], Sequence[Result]],
     sizes: Sizes,
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """What `search` makes of all photos, in their order.
 
     The source is read in the caller's thread. What a stage raises is raised here, after the results before it. When the

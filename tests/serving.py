@@ -8,7 +8,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from typing import Any
 
+import httpx
 import numpy as np
 from PIL import Image
 
@@ -17,7 +19,7 @@ from showtell.serve.server import Server
 from showtell.serve.settings import ServiceSettings
 from showtell.types import Caption, DecodeOptions
 
-SOON = 20.0  # seconds that a test waits for what should happen at once
+SOON = 60.0  # seconds that a test waits for what should happen at once: machines that run tests are busy
 
 
 @cache
@@ -125,6 +127,11 @@ def photo(grey: int, size: tuple[int, int] = (40, 30), format_: str = "PNG") -> 
     stream = io.BytesIO()
     Image.new("L", size, grey).save(stream, format_)
     return stream.getvalue()
+
+
+def post(url: str, **options: Any) -> httpx.Response:
+    """One POST, over a connection of its own."""
+    return httpx.post(url, timeout=SOON, **options)
 
 
 def request(

@@ -14,7 +14,7 @@ import pytest
 
 import showtell
 from conftest import draw
-from serving import GreyModel, Served, bundle, photo, serving, until
+from serving import SOON, GreyModel, Served, bundle, photo, post, serving, until
 from showtell.errors import OptionError
 from showtell.serve.errors import CODES
 from showtell.serve.security import CONTENT_SECURITY_POLICY
@@ -32,7 +32,7 @@ def served() -> Iterator[Served]:
 
 @pytest.fixture
 def client(served: Served) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=served.url, timeout=30) as client:
+    with httpx.Client(base_url=served.url, timeout=SOON) as client:
         yield client
     until(served.idle)
 
@@ -118,7 +118,7 @@ def test_concurrent_requests_share_batches() -> None:
 
         def ask(grey: int) -> str:
             query = {"beam_size": 1 + grey % 2}
-            answer = httpx.post(f"{served.url}/v1/captions", params=query, content=photo(grey), timeout=30)
+            answer = post(f"{served.url}/v1/captions", params=query, content=photo(grey))
             return str(answer.json()["results"][0]["caption"])
 
         first = pool.submit(ask, 100)
@@ -152,7 +152,7 @@ def test_stream_answers_while_photos_are_still_arriving(served: Served) -> None:
     def body() -> Iterator[bytes]:
         part = b'--X\r\nContent-Disposition: form-data; name="image"; filename="%d.png"\r\n\r\n%b\r\n'
         yield part % (1, photo(11)) + b"--X\r\n"
-        assert said.wait(20)
+        assert said.wait(SOON)
         yield (part % (2, photo(12)))[5:] + b"--X--\r\n"
 
     host, port = served.address
@@ -255,17 +255,19 @@ def test_a_failing_model_is_an_internal_error_and_passes() -> None:
     model = GreyModel()
     with serving(model) as served:
         model.fault = ValueError("a secret of the model")
-        answer = httpx.post(f"{served.url}/v1/captions", content=photo(5))
+        answer = post(f"{served.url}/v1/captions", content=photo(5))
         assert answer.status_code == 500
         assert answer.json()["error"]["code"] == "internal"
         assert "secret" not in answer.text
+        assert answer.headers["content-security-policy"] == CONTENT_SECURITY_POLICY
+        assert 'route="/v1/captions",status="500"} 1.0' in httpx.get(f"{served.url}/metrics", timeout=SOON).text
         model.fault = None
-        assert httpx.post(f"{served.url}/v1/captions", content=photo(5)).status_code == 200
+        assert post(f"{served.url}/v1/captions", content=photo(5)).status_code == 200
         until(served.idle)
 
 
 def test_token() -> None:
-    with serving(token=TOKEN) as served, httpx.Client(base_url=served.url) as client:
+    with serving(token=TOKEN) as served, httpx.Client(base_url=served.url, timeout=SOON) as client:
         for given in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": f"Basic {TOKEN}"}, {"Authorization": TOKEN}):
             for method, path in (
                 ("POST", "/v1/captions"),
@@ -286,7 +288,7 @@ def test_token() -> None:
 
 
 def test_cross_origin_requests_only_from_listed_sites() -> None:
-    with serving(origins=("https://example.org",)) as served, httpx.Client(base_url=served.url) as client:
+    with serving(origins=("https://example.org",)) as served, httpx.Client(base_url=served.url, timeout=SOON) as client:
         answer = client.post("/v1/captions", content=photo(5), headers={"Origin": "https://example.org"})
         assert answer.headers["access-control-allow-origin"] == "https://example.org"
         answer = client.post("/v1/captions", content=photo(5), headers={"Origin": "https://example.com"})
@@ -317,6 +319,19 @@ def test_settings_that_make_no_sense_are_refused(settings: dict[str, object]) ->
     assert TOKEN not in repr(ServiceSettings(token=TOKEN))
 
 
+def test_without_the_extra_the_command_says_what_to_install() -> None:
+    code = """
+import sys
+sys.modules["fastapi"] = None
+sys.argv = ["showtell", "serve"]
+from showtell.cli import main
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 2
+    assert "showtell[serve]" in done.stderr
+
+
 def test_the_command_captions_as_the_captioner_does_and_leaves_nothing_behind(tmp_path: Path) -> None:
     home = tmp_path / "empty"
     home.mkdir()
@@ -329,9 +344,9 @@ def test_the_command_captions_as_the_captioner_does_and_leaves_nothing_behind(tm
         url = line.split()[1]
         picture = encode(draw("red", "cross", size=1200), "PNG", compress_level=0)
         assert len(picture) > 3_000_000
-        answer = httpx.post(f"{url}/v1/captions", params={"attention": True}, files=form(picture), timeout=60)
+        answer = post(f"{url}/v1/captions", params={"attention": True}, files=form(picture))
         process.terminate()
-        assert process.wait(60) == 0
+        assert process.wait(SOON) == 0
         assert process.stderr.read() == ""
     record = answer.json()["results"][0]
     caption = showtell.load()(picture)

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
-from serving import GreyModel, Served, answer, photo, request, serving, until
+from serving import SOON, GreyModel, Served, answer, photo, post, request, serving, until
 from showtell.image import ImageSettings
 from showtell.serve.errors import IMAGE_STATUS
 from torture import png
@@ -26,7 +26,7 @@ def served() -> Iterator[Served]:
     small = ImageSettings(max_bytes=MB, max_pixels=10_000)
     large = ImageSettings(max_bytes=MB, max_pixels=1_000_000)
     limits = {"max_body_bytes": 3 * MB, "max_stream_bytes": 4 * MB, "max_held_bytes": 2 * MB, "max_photos": 3}
-    with serving(small=small, large=large, upload_timeout=0.5, head_timeout=0.5, **limits) as served:
+    with serving(small=small, large=large, upload_timeout=2, head_timeout=2, **limits) as served:
         yield served
 
 
@@ -37,7 +37,7 @@ def nothing_is_left(request: pytest.FixtureRequest) -> Iterator[None]:
     if "served" in request.fixturenames:
         served = request.getfixturevalue("served")
         until(served.idle)
-        assert httpx.post(f"{served.url}/v1/captions", content=photo(77)).json()["results"][0]["caption"] == "grey 77"
+        assert post(f"{served.url}/v1/captions", content=photo(77)).json()["results"][0]["caption"] == "grey 77"
 
 
 def bomb() -> bytes:
@@ -103,17 +103,17 @@ HUGE = png(50_000, 50_000, 8, 2, b"\0" * 1000)
     ids=lambda value: f"{len(value)} bytes" if isinstance(value, bytes) else None,
 )
 def test_bodies_that_are_refused(served: Served, body: bytes, kind: str, status: int, code: str) -> None:
-    found = httpx.post(f"{served.url}/v1/captions", content=body, headers={"Content-Type": kind}, timeout=30)
+    found = post(f"{served.url}/v1/captions", content=body, headers={"Content-Type": kind})
     assert (found.status_code, found.json()["error"]["code"]) == (status, code)
     assert found.json()["error"]["message"]
     if code not in ("too-many-photos", "body-too-large"):  # of which a stream takes more
-        streamed = httpx.post(f"{served.url}/v1/captions/stream", content=body, headers={"Content-Type": kind}, timeout=30)
+        streamed = post(f"{served.url}/v1/captions/stream", content=body, headers={"Content-Type": kind})
         assert json.loads(streamed.text.splitlines()[-1])["error"]["code"] == code
         assert streamed.status_code == (200 if code in IMAGE_STATUS else status)  # a photo's error is its record
 
 
 def test_a_large_photo_is_read_though_not_as_a_small_one(served: Served) -> None:
-    answer = httpx.post(f"{served.url}/v1/captions", content=photo(9, (1000, 1000)))
+    answer = post(f"{served.url}/v1/captions", content=photo(9, (1000, 1000)))
     assert answer.json()["results"][0]["width"] == 1000
 
 
@@ -136,7 +136,7 @@ def test_a_body_of_unknown_length_is_refused_as_soon_as_it_is_too_long(served: S
             yield bytes(MB)
 
     with contextlib.suppress(httpx.WriteError):  # the connection may be closed on what is still being sent
-        assert httpx.post(f"{served.url}/v1/captions", content=body()).status_code == 413
+        assert post(f"{served.url}/v1/captions", content=body()).status_code == 413
     assert sent < 100 * MB  # what the sockets buffer, and no more
 
 
@@ -153,12 +153,12 @@ def test_a_trickle_is_cut_off_too(served: Served) -> None:
         connection.sendall(request(length=1000))
         began = time.monotonic()
         try:
-            while time.monotonic() < began + 20:
+            while time.monotonic() < began + SOON:
                 connection.sendall(b"x")
                 time.sleep(0.02)
         except OSError:
             pass
-        assert time.monotonic() < began + 20
+        assert time.monotonic() < began + SOON
 
 
 @pytest.mark.parametrize("head", [b"", b"POST /v1/captions HT", b"POST /v1/captions HTTP/1.1\r\nHost: test\r\nX-Slow: "])
@@ -187,7 +187,7 @@ def test_many_tiny_requests(served: Served) -> None:
     tiny = photo(3, (1, 1))
 
     def ask(_: int) -> set[int]:
-        with httpx.Client(base_url=served.url, timeout=30) as client:
+        with httpx.Client(base_url=served.url, timeout=SOON) as client:
             return {client.post("/v1/captions", content=tiny).status_code for _ in range(40)}
 
     with ThreadPoolExecutor(4) as pool:
@@ -198,10 +198,10 @@ def test_a_full_queue_answers_at_once_and_serves_again_afterwards() -> None:
     model = GreyModel()
     with serving(model, places=4, batch_size=2) as served, ThreadPoolExecutor(4) as pool:
         model.going.clear()
-        asked = [pool.submit(httpx.post, f"{served.url}/v1/captions", content=photo(grey), timeout=30) for grey in range(4)]
+        asked = [pool.submit(post, f"{served.url}/v1/captions", content=photo(grey)) for grey in range(4)]
         until(lambda: served.server.service.waiting == 4)
         for path in ("/v1/captions", "/v1/captions/stream"):
-            refused = httpx.post(served.url + path, content=photo(9))
+            refused = post(served.url + path, content=photo(9))
             assert refused.status_code == 503
             assert refused.json()["error"]["code"] == "overloaded"
             assert int(refused.headers["retry-after"]) >= 1
@@ -214,16 +214,16 @@ def test_a_full_queue_answers_at_once_and_serves_again_afterwards() -> None:
         model.going.set()
         assert [future.result().json()["results"][0]["caption"] for future in asked] == [f"grey {grey}" for grey in range(4)]
         until(served.idle)
-        assert httpx.post(f"{served.url}/v1/captions", content=photo(9)).status_code == 200
+        assert post(f"{served.url}/v1/captions", content=photo(9)).status_code == 200
 
 
 def test_a_request_with_more_photos_than_places_is_refused_whole() -> None:
     with serving(places=2) as served:
         files = [("image", ("a.png", photo(5))) for _ in range(20)]
-        refused = httpx.post(f"{served.url}/v1/captions", files=files)
+        refused = post(f"{served.url}/v1/captions", files=files)
         assert refused.status_code == 503
         until(served.idle)
-        streamed = httpx.post(f"{served.url}/v1/captions/stream", files=files)  # which waits for places
+        streamed = post(f"{served.url}/v1/captions/stream", files=files)  # which waits for places
         assert len(streamed.text.splitlines()) == 20
         until(served.idle)
 
@@ -233,27 +233,27 @@ def test_bytes_in_memory_are_bounded_over_all_requests() -> None:
     with serving(small=limits, large=limits, max_held_bytes=MB) as served, served.connect() as slow:
         slow.sendall(request(body=bytes(900_000), length=MB))
         until(lambda: served.server.service.budget.held == 900_000)
-        refused = httpx.post(f"{served.url}/v1/captions", content=bytes(200_000))
+        refused = post(f"{served.url}/v1/captions", content=bytes(200_000))
         assert (refused.status_code, refused.json()["error"]["code"]) == (503, "overloaded")
-        assert httpx.post(f"{served.url}/v1/captions", content=photo(4)).status_code == 200
+        assert post(f"{served.url}/v1/captions", content=photo(4)).status_code == 200
         slow.close()
         until(served.idle)
 
 
 def test_deadline_drops_a_photo_before_it_costs_anything() -> None:
     model = GreyModel()
-    with serving(model, deadline=0.4, batch_size=1) as served, ThreadPoolExecutor(2) as pool:
+    with serving(model, deadline=2, batch_size=1) as served, ThreadPoolExecutor(2) as pool:
         model.going.clear()
-        first = pool.submit(httpx.post, f"{served.url}/v1/captions", content=photo(1), timeout=30)
+        first = pool.submit(post, f"{served.url}/v1/captions", content=photo(1))
         until(lambda: model.seen == [1])
-        second = httpx.post(f"{served.url}/v1/captions", content=photo(2), timeout=30)
+        second = post(f"{served.url}/v1/captions", content=photo(2))
         for late in (first.result(), second):
             assert (late.status_code, late.json()["error"]["code"]) == (503, "deadline")
             assert int(late.headers["retry-after"]) >= 1
-        streamed = httpx.post(f"{served.url}/v1/captions/stream", content=photo(3), timeout=30).json()
+        streamed = post(f"{served.url}/v1/captions/stream", content=photo(3)).json()
         assert (streamed["path"], streamed["status"], streamed["error"]["code"]) == ("photo-1", "error", "deadline")
         model.going.set()
-        assert httpx.post(f"{served.url}/v1/captions", content=photo(4)).status_code == 200
+        assert post(f"{served.url}/v1/captions", content=photo(4)).status_code == 200
         assert model.seen == [1, 4]
 
 
@@ -262,7 +262,7 @@ def test_what_a_client_no_longer_wants_is_dropped_before_it_costs_anything(path:
     model = GreyModel()
     with serving(model, batch_size=1) as served, ThreadPoolExecutor(1) as pool:
         model.going.clear()
-        first = pool.submit(httpx.post, f"{served.url}/v1/captions", content=photo(1), timeout=30)
+        first = pool.submit(post, f"{served.url}/v1/captions", content=photo(1))
         until(lambda: model.seen == [1])
         with served.connect() as connection:
             connection.sendall(request(path, body=multipart(part(photo(2)), part(photo(3))), kind=FORM))
@@ -270,7 +270,7 @@ def test_what_a_client_no_longer_wants_is_dropped_before_it_costs_anything(path:
         until(lambda: served.server.service.waiting == 1)
         model.going.set()
         assert first.result().status_code == 200
-        assert httpx.post(f"{served.url}/v1/captions", content=photo(4)).status_code == 200
+        assert post(f"{served.url}/v1/captions", content=photo(4)).status_code == 200
         assert model.seen == [1, 4]
         until(served.idle)
 
@@ -279,7 +279,7 @@ def test_shutdown_finishes_what_was_accepted() -> None:
     model = GreyModel()
     with serving(model) as served, ThreadPoolExecutor(1) as pool:
         model.going.clear()
-        accepted = pool.submit(httpx.post, f"{served.url}/v1/captions", content=photo(1), timeout=30)
+        accepted = pool.submit(post, f"{served.url}/v1/captions", content=photo(1))
         until(lambda: model.seen == [1])
         served.server.should_exit = True
         until(lambda: not served.server.service.ready)
@@ -287,7 +287,7 @@ def test_shutdown_finishes_what_was_accepted() -> None:
             httpx.get(f"{served.url}/health/ready")
         model.going.set()
         assert accepted.result().json()["results"][0]["caption"] == "grey 1"
-        served.thread.join(20)
+        served.thread.join(SOON)
         assert not served.thread.is_alive()
 
 

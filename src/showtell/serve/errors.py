@@ -103,7 +103,7 @@ async def _drain(receive: Receive) -> None:
 
 
 def add_handlers(app: FastAPI) -> None:
-    """Answers every error in the one shape."""
+    """Answers every error in the one shape; faults of the service itself are `security.Guard`'s."""
 
     @app.exception_handler(RequestError)
     async def request_error(request: Request, error: RequestError) -> Response:
@@ -127,7 +127,3 @@ def add_handlers(app: FastAPI) -> None:
     @app.exception_handler(ClientDisconnect)
     async def disconnect(request: Request, error: ClientDisconnect) -> Response:
         return Response(status_code=499)  # nobody reads it; it is for the metrics
-
-    @app.exception_handler(Exception)
-    async def internal(request: Request, error: Exception) -> Response:
-        return ErrorAnswer(500, "internal", "the service failed on this request; its log says why")

@@ -2,6 +2,7 @@
 
 import hashlib
 import hmac
+import logging
 import time
 from typing import Annotated, Any
 
@@ -9,7 +10,7 @@ from fastapi import Depends
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from showtell.serve.errors import BODY_READ, RequestError
+from showtell.serve.errors import BODY_READ, ErrorAnswer, RequestError
 from showtell.serve.metrics import Metrics
 
 # The page is served whole from here: no script, style, font or picture of another host, and none written into the page itself.
@@ -30,10 +31,11 @@ _HEADERS = [
     (b"cross-origin-opener-policy", b"same-origin"),
     (b"cross-origin-resource-policy", b"same-origin"),
 ]
+_LOG = logging.getLogger("uvicorn.error")
 
 
 class Guard:
-    """ASGI middleware: adds the headers, notes when a body was read to its end, counts requests by route."""
+    """ASGI middleware: adds the headers, notes when a body was read to its end, counts requests by route, answers faults."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app
@@ -62,6 +64,13 @@ class Guard:
 
         try:
             await self._app(scope, receiving, sending)
+        except Exception:
+            if status:
+                raise  # the answer has begun: all that is left is to break it off
+            _LOG.exception("a request failed")
+            await ErrorAnswer(500, "internal", "the service failed on this request; its log says why")(
+                scope, receiving, sending
+            )
         finally:
             route = getattr(scope.get("route"), "path", "unmatched")  # never the path itself: anybody could make up new ones
             method = scope["method"] if scope["method"] in ("GET", "POST", "HEAD", "OPTIONS") else "other"

@@ -7,7 +7,7 @@ nothing before it has sent everything is served too.
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
@@ -27,7 +27,7 @@ class JsonLines(Response):
 
     media_type = MEDIA_TYPE
 
-    def __init__(self, lines: AsyncIterator[dict[str, Any]]) -> None:
+    def __init__(self, lines: AsyncGenerator[dict[str, Any]]) -> None:
         self._lines = lines
         self.status_code = 200
         self.background = None
@@ -37,11 +37,12 @@ class JsonLines(Response):
         """Sends each line when it comes."""
         started = False
         try:
-            async for line in self._lines:
-                if not started:
-                    await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-                    started = True
-                await send({"type": "http.response.body", "body": _encode(line), "more_body": True})
+            async with contextlib.aclosing(self._lines):
+                async for line in self._lines:
+                    if not started:
+                        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+                        started = True
+                    await send({"type": "http.response.body", "body": _encode(line), "more_body": True})
         except RequestError as error:
             if not started:
                 await ErrorAnswer(error.status, error.code, str(error), error.headers)(scope, receive, send)
@@ -56,7 +57,7 @@ def _encode(line: Mapping[str, Any]) -> bytes:
 
 async def record_lines(
     request: Request, service: Service, incoming: AsyncGenerator[Upload], options: DecodeOptions, *, attention: bool
-) -> AsyncIterator[dict[str, Any]]:
+) -> AsyncGenerator[dict[str, Any]]:
     """The records of `incoming` as JSON objects. Raises RequestError where the body breaks off what follows.
 
     At most two batches of one request are worked on at once: other requests get their turn.
@@ -73,7 +74,11 @@ async def record_lines(
         try:
             async with contextlib.aclosing(incoming):
                 async for upload in incoming:
-                    await ahead.acquire()
+                    try:
+                        await ahead.acquire()
+                    except BaseException:
+                        upload.release()
+                        raise
                     task = await service.submit(upload, options, attention=attention, wait=True)
                     working.add(task)
                     task.add_done_callback(done)

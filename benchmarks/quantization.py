@@ -4,9 +4,10 @@
         [--calibration-photos 96] [--cider] [--json FILE]
 
 Each variant changes one thing of what ships. The error is that of the grid features of dev photos, |int8 - float32| over
-|float32|, both summed. `arithmetic` is how much of it comes from the processor's own int8 arithmetic: the same graph computed
-in float32 is the yardstick, and processors without VNNI may overflow where weights have 8 bits. The rate is the encoder's on
-one thread at batch 8, all variants and float32 in turns. With --cider all dev photos are captioned by the exported decoder in
+|float32|, both summed. `arithmetic` is the difference from the same graph with its int8 operators computed as they are written,
+with float32 in between. Fused operators round in other places, so it is never nothing; what overflows on processors without
+VNNI comes on top, except with `reduce-range`, which is therefore what to compare it with. The rate is the encoder's on one
+thread at batch 8, all variants and float32 in turns. With --cider all dev photos are captioned by the exported decoder in
 float32, which takes minutes a variant. Calibrating takes a minute or two a variant and some 150 MB of memory a calibration
 photo. Each line is printed when it is known, and --json is written after each, so that what was done is kept.
 """

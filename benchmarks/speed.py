@@ -219,23 +219,26 @@ def large(bench: Bench) -> Json:
     return against_encoder(bench, bench.photos(LARGE, bench.count(64)), [(bench.cpus, BATCH, BEAM)])
 
 
+# The kernel counts into a process's peak what the one that started it had in memory, so a small one starts it.
+LAUNCHER = """
+import os, sys, time
+started = time.perf_counter()
+_, status, usage = os.wait4(os.posix_spawn(sys.argv[1], sys.argv[1:], os.environ), 0)
+print("", time.perf_counter() - started, usage.ru_maxrss, sep="\\n", file=sys.stderr)
+sys.exit(os.waitstatus_to_exitcode(status))
+"""
+
+
 def command(*arguments: str | Path, flags: Sequence[str] = ()) -> tuple[float, float, str]:
     """Seconds, peak memory in 10^6 bytes and standard error of one run of the command."""
-    started = time.perf_counter()
-    process = subprocess.Popen(
-        [sys.executable, *flags, "-m", "showtell", *map(str, arguments)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
+    showtell = [sys.executable, *flags, "-m", "showtell", *map(str, arguments)]
+    done = subprocess.run(
+        [sys.executable, "-c", LAUNCHER, *showtell], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )
-    assert process.stderr is not None
-    errors = process.stderr.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    seconds = time.perf_counter() - started
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise RuntimeError(f"showtell {arguments[0]} ended with {process.returncode}: {errors[-500:]}")
-    return seconds, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6, errors
+    *errors, seconds, peak = done.stderr.splitlines()
+    if done.returncode:
+        raise RuntimeError(f"showtell {arguments[0]} ended with {done.returncode}: {' '.join(errors)[-500:]}")
+    return float(seconds), int(peak) * (1 if sys.platform == "darwin" else 1024) / 1e6, "\n".join(errors)
 
 
 def cold(bench: Bench) -> Json:

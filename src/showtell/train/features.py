@@ -32,8 +32,6 @@ from showtell.errors import CacheError
 from showtell.files import write_json
 from showtell.image import Array, Preprocessing
 from showtell.nn.resnet import ResNet
-from showtell.runtime.cpu import available_cpus
-from showtell.runtime.models import OnnxEncoder
 from showtell.train.views import Augmentation, read_view
 
 FORMAT = 1
@@ -128,7 +126,7 @@ def extract(
     if output == "pooled" and grid is not None and not done.all():
         _pool(grid, manifest, array, done)
     todo = np.flatnonzero(done == 0)
-    compute = OnnxEncoder(bundle.folder, available_cpus(), "cpu") if bundle else _in_torch(encoder, output)
+    compute = _in_onnxruntime(bundle) if bundle else _in_torch(encoder, output)
     finished = len(names) - len(todo)
     if progress:
         progress(finished, len(names))
@@ -154,6 +152,14 @@ def extract(
         if progress:
             progress(finished, len(names))
     return FeatureCache(tuple(names), np.memmap(folder / "features.f16", "<f2", "r", shape=shape))
+
+
+def _in_onnxruntime(bundle: Bundle) -> Callable[[Array], Array]:
+    """Model input float32 (B, 3, size, size) to grid features, float32."""
+    from showtell.runtime.cpu import available_cpus  # only here: training otherwise does without onnxruntime and its threads
+    from showtell.runtime.models import OnnxEncoder
+
+    return OnnxEncoder(bundle.folder, available_cpus(), "cpu")
 
 
 def _in_torch(encoder: ResNet, output: Output) -> Callable[[Array], Array]:

@@ -11,7 +11,7 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -335,7 +335,7 @@ def _keys(section: BaseModel, prefix: str) -> Iterator[Key]:
         words = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
         limits = [(words[kind], getattr(rule, kind)) for rule in field.metadata for kind in words if hasattr(rule, kind)]
         allowed = ", ".join(f"{word} {limit}" for word, limit in limits)
-        choices = getattr(field.annotation, "__args__", ())  # of a Literal
+        choices = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
         yield Key(f"{prefix}{name}", value, allowed or " | ".join(choices), field.description or "")
 
 

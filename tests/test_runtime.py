@@ -13,7 +13,7 @@ from PIL import Image
 
 import showtell
 from conftest import draw
-from showtell.bundle import FILES, Bundle
+from showtell.bundle import CARD, FILES, Bundle
 from showtell.data import read
 from showtell.decoding import search
 from showtell.errors import BundleError, ImageError, OptionError, OutputError
@@ -208,7 +208,23 @@ def test_export_refuses_what_it_cannot_do(learnt: Path, float_bundle: Path, tmp_
         export(checkpoint.find(learnt), float_bundle)
     with pytest.raises(OutputError, match="calibrate"):
         export(checkpoint.find(learnt), tmp_path / "new", quantize="int8")
+    with pytest.raises(OutputError, match=r"card\.md: not readable"):
+        export(checkpoint.find(learnt), tmp_path / "new", card=tmp_path / "card.md")
     assert not (tmp_path / "new").exists()
+
+
+def test_a_model_card_travels_in_the_bundle(learnt: Path, float_bundle: Path, tmp_path: Path) -> None:
+    assert not (float_bundle / CARD).exists()
+    (tmp_path / "card.md").write_text("# Knows squares only – and circles\n", encoding="utf-8")
+    export(checkpoint.find(learnt), tmp_path / "new", card=tmp_path / "card.md")
+    copied = Bundle.read(tmp_path / "new").folder / CARD
+    assert copied.read_text(encoding="utf-8") == "# Knows squares only – and circles\n"
+    copied.write_text("# Knows everything\n")
+    with pytest.raises(BundleError, match=r"model-card\.md: altered"):
+        Bundle.read(tmp_path / "new")
+    copied.unlink()
+    with pytest.raises(BundleError, match=r"model-card\.md: missing"):
+        Bundle.read(tmp_path / "new")
 
 
 @pytest.mark.real

@@ -5,6 +5,7 @@
     encoder.onnx    pixels (B, 3, 224, 224) float32 -> features (B, 49, 2048) float32
     prepare.onnx    features -> values, keys and the like (`prepared`), and the first state; once a photo
     step.onnx       tokens (B, K) int64, prepared, state -> log_probs (B, K, V), new state, perhaps attention (B, K, 49)
+    model-card.md   for people: what the model was trained on, is for and fails at; not every bundle has one
 
 The embedded model is the bundle in `showtell/models/<EMBEDDED>`.
 """
@@ -23,6 +24,7 @@ from showtell.vocab import Vocabulary
 
 FORMAT = 1
 FILES = ("vocab.json", "encoder.onnx", "prepare.onnx", "step.onnx")
+CARD = "model-card.md"
 MODELS = Path(__file__).parent / "models"
 EMBEDDED = "resnet50-lstm-flickr8k"
 
@@ -53,7 +55,7 @@ class Bundle:
         if found != FORMAT:
             raise BundleError(f"{path}: bundle format {found!r}; this version of showtell reads format {FORMAT}")
         try:
-            for name in FILES:
+            for name in [*FILES, CARD] if CARD in config["files"] else FILES:
                 _check(folder / name, config["files"][name])
             bundle = cls(
                 folder,
@@ -97,6 +99,7 @@ def write_config(
     about: Mapping[str, Any],
 ) -> None:
     """Completes a bundle: writes config.json, with the hashes of the files beside it. `about` adds licence, data and scores."""
+    files = [*FILES, CARD] if (folder / CARD).exists() else FILES
     config = {
         "format": FORMAT,
         "name": name,
@@ -104,7 +107,7 @@ def write_config(
         "preprocessing": asdict(preprocessing),
         "search": asdict(search),
         **about,
-        "files": {file: sha256(folder / file) for file in FILES},
+        "files": {file: sha256(folder / file) for file in files},
     }
     write_json(folder / "config.json", config)
 

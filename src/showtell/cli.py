@@ -367,6 +367,7 @@ def explain(
 @click.option("--calibration-photos", type=click.IntRange(1), default=96, show_default=True, help="How many of them.")
 @click.option("--name", help="The bundle's name.  [default: its folder's]")
 @click.option("--licence", default="", help="Terms of the weights, kept in the bundle.")
+@click.option("--card", type=_path, metavar="FILE", help="A model card in Markdown, kept in the bundle as model-card.md.")
 @_search_options
 def export(
     checkpoint: Path,
@@ -378,6 +379,7 @@ def export(
     encoder: str | None,
     name: str | None,
     licence: str,
+    card: Path | None,
     **search: Any,
 ) -> int:
     """Pack a checkpoint (a run's folder stands for its best one) into a bundle that runs without torch.
@@ -397,7 +399,17 @@ def export(
     if calibration and (quantize == "int8" or taken):
         photos = calibration_inputs(found, calibration, calibration_photos, layout)
     options = DecodeOptions(**found.config["recipe"]["validation"]).updated(**search)
-    run(found, output, quantize=quantize, calibration=photos, encoder=taken, options=options, name=name, licence=licence)
+    run(
+        found,
+        output,
+        quantize=quantize,
+        calibration=photos,
+        encoder=taken,
+        options=options,
+        name=name,
+        licence=licence,
+        card=card,
+    )
     size = sum(file.stat().st_size for file in output.iterdir())
     click.echo(f"{output}: {size / 1e6:.1f} MB, from {found.path}", err=True)
     click.echo(f"next: showtell caption PHOTO --model {output}", err=True)

@@ -57,12 +57,14 @@ def export(
     options: DecodeOptions | None = None,
     name: str | None = None,
     licence: str = "",
+    card: Path | None = None,
 ) -> None:
     """Writes the checkpoint's captioner as a bundle to `output`, which must not exist.
 
     `calibration` holds photos as model input, float32 (3, size, size) each; needed for int8. With `encoder`, that bundle's
     encoder is taken as it is, the one whose features the decoder was trained on, and the decoder is quantised as that bundle
-    is. `options` is what the bundle will search by unless told otherwise; `licence` is kept in its config for those who get it.
+    is. `options` is what the bundle will search by unless told otherwise; `licence` is kept in its config for those who get it,
+    and a copy of the file `card` beside it.
     """
     if output.exists():
         raise OutputError(f"{output}: is there already; give a new folder")
@@ -72,6 +74,10 @@ def export(
         quantize = encoder.config["quantization"]
     if quantize == "int8" and not calibration:
         raise OutputError("int8 needs photos to calibrate on; give some, 100 or more that look like those to be captioned")
+    try:
+        about_model = card.read_text(encoding="utf-8") if card else None
+    except (OSError, UnicodeDecodeError) as error:
+        raise OutputError(f"{card}: not readable as a model card in UTF-8 ({error})") from None
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as temporary:
         folder = Path(temporary) / "bundle"
@@ -85,6 +91,8 @@ def export(
         if quantize == "int8":
             quantize_decoder(folder, options, calibration)
         model.vocabulary.save(folder / "vocab.json")
+        if about_model is not None:
+            (folder / bundle.CARD).write_text(about_model, encoding="utf-8")
         bundle.write_config(
             folder,
             name=name or output.name,

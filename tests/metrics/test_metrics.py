@@ -101,6 +101,22 @@ def test_score_gives_corpus_images_and_json():
     assert value["tokenizer"] == "ptb"
 
 
+def test_captions_that_repeat_themselves_or_break_off_are_counted():
+    captions = {
+        "a.jpg": "a dog in the snow in the snow",
+        "b.jpg": "a dog in the",
+        "c.jpg": "the dog is in the",
+        "d.jpg": "a dog runs",
+        "e.jpg": "the the",
+        "f.jpg": "",
+        "g.jpg": "no no no",
+        "h.jpg": "a man with a hat",
+    }
+    found = score(captions, {name: ["a dog"] for name in captions}).diversity
+    assert found.repeated == 2 / 8
+    assert found.unfinished == 3 / 8
+
+
 def test_an_empty_candidate_scores_zero():
     scores = score(CANDIDATES | {"dog.jpg": ""}, REFERENCES)
     assert set(scores.images["dog.jpg"].values()) == {0.0}

@@ -1,14 +1,18 @@
-"""How varied captions are, beside how right they are.
+"""How varied and how whole captions are, beside how right they are.
 
 Captioners that score well may still say the same few things about everything (van Miltenburg, Elliott and Vossen 2018,
-"Measuring the Diversity of Automatic Image Descriptions").
+"Measuring the Diversity of Automatic Image Descriptions"), and those trained on a metric say things twice or stop in the middle
+of a sentence.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, pairwise
 
 from showtell.metrics.result import Tokens
+
+# English words that hardly a caption ends with, unless it was broken off; "up", "down", "by" and the like may end one.
+_SELDOM_LAST = frozenset(["a", "an", "the", "at", "of", "from", "with", "into", "onto", "and", "or", "to", "for", "in", "on"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +31,8 @@ class Diversity:
     vocabulary_use: float
     distinct: float
     unseen: float | None
+    repeated: float
+    unfinished: float
 
 
 def diversity(
@@ -53,4 +59,11 @@ def diversity(
         vocabulary_use=len(words & known) / len(known) if known else 0.0,
         distinct=len(set(captions)) / len(captions),
         unseen=unseen,
+        repeated=sum(_repeats(tokens) for tokens in captions) / len(captions),
+        unfinished=sum(bool(tokens) and tokens[-1] in _SELDOM_LAST for tokens in captions) / len(captions),
     )
+
+
+def _repeats(tokens: Tokens) -> bool:
+    pairs = list(pairwise(tokens))
+    return len(set(pairs)) < len(pairs)

@@ -44,7 +44,7 @@ def describe_diversity(evaluation: Evaluation) -> list[tuple[str, str]]:
         ("vocabulary", f"{found.vocabulary} words, {found.vocabulary_use:.1%} of the references' used"),
         ("distinct", f"{found.distinct:.1%}"),
         ("two words twice", f"{found.repeated:.1%}"),
-        ("ends in an article, preposition or conjunction", f"{found.unfinished:.1%}"),
+        ("breaks off", f"{found.unfinished:.1%}"),
     ]
     return rows if found.unseen is None else [*rows, ("never seen in training", f"{found.unseen:.1%}")]
 

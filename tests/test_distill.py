@@ -99,7 +99,7 @@ def test_the_loss_by_hand() -> None:
     inputs = torch.from_numpy(rng.integers(4, 20, (2, 3, 5)))
     lengths = torch.tensor([[5, 2, 3], [1, 4, 5]])
     targets = torch.from_numpy(rng.integers(4, 20, int(lengths.sum())))
-    batch = Batch(("one", "two"), features.numpy(), inputs, lengths, targets)
+    batch = Batch(("one", "two"), features.numpy(), inputs, lengths, targets, torch.ones(len(targets)))
     model = CaptionModel(None, student, None, None)  # type: ignore[arg-type]  # nothing else is asked
     found = Distillation([first, second], weight=0.25, label_smoothing=0.1)(model, features, batch)
 

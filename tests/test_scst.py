@@ -68,7 +68,9 @@ def batch() -> tuple[torch.Tensor, Batch]:
     tokens = torch.tensor([[ids + [PAD] * (longest - len(ids)) for ids in many] for many in encoded])
     written = Sampled(tokens)
     features = torch.randn(50, 4, 16, generator=torch.Generator().manual_seed(1))
-    return features, Batch(tuple(CAPTIONS), features.numpy(), written.inputs, written.lengths, written.targets)
+    return features, Batch(
+        tuple(CAPTIONS), features.numpy(), written.inputs, written.lengths, written.targets, torch.ones(len(written.targets))
+    )
 
 
 def descend(captioner: CaptionModel, objective, steps: int, rate: float) -> list:

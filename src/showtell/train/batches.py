@@ -13,6 +13,7 @@ from torch import Tensor
 
 from showtell.decoding import Array
 from showtell.text import RULES
+from showtell.train.consensus import consensus_weights
 from showtell.train.inputs import PhasedInputs
 from showtell.train.recipe import Recipe
 from showtell.vocab import BEGIN, END, PAD, UNKNOWN, Vocabulary
@@ -27,10 +28,12 @@ class Batch:
     inputs: Tensor  # (B, K, T) int64: begin token, then words
     lengths: Tensor  # (B, K) int64: steps of each caption; 0 where a photo has fewer than K captions
     targets: Tensor  # (sum of lengths,) int64: the word after each input
+    weights: Tensor  # (sum of lengths,) float32: how much each target counts, about 1 on average
 
     def to(self, device: torch.device) -> "Batch":
         """The batch with its tensors on `device`."""
-        return replace(self, inputs=self.inputs.to(device), lengths=self.lengths.to(device), targets=self.targets.to(device))
+        tensors = {name: getattr(self, name).to(device) for name in ("inputs", "lengths", "targets", "weights")}
+        return replace(self, **tensors)
 
 
 @dataclass(frozen=True)
@@ -54,15 +57,21 @@ class Batches:
         limit = recipe.training.max_words
         left_out = () if RULES[recipe.vocabulary.text].keeps_unknown else (UNKNOWN,)
         known = [[[i for i in vocabulary.encode(words) if i not in left_out] for words in many] for many in captions.values()]
-        encoded = [[[*ids, END][: limit + 1] for ids in many if ids] for many in known]
+        weights = consensus_weights(list(captions.values()), recipe.training.consensus)
+        encoded = [
+            [([*ids, END][: limit + 1], weight) for ids, weight in zip(many, their, strict=True) if ids]
+            for many, their in zip(known, weights, strict=True)
+        ]
         K = max(len(many) for many in encoded)
-        T = max(len(ids) for many in encoded for ids in many)
+        T = max(len(ids) for many in encoded for ids, _ in many)
         self.targets = np.full((len(encoded), K, T), PAD)
         self.lengths = np.zeros((len(encoded), K), np.int64)
+        self.weights = np.ones((len(encoded), K), np.float32)
         for photo, many in enumerate(encoded):
-            for k, ids in enumerate(many):
+            for k, (ids, weight) in enumerate(many):
                 self.targets[photo, k, : len(ids)] = ids
                 self.lengths[photo, k] = len(ids)
+                self.weights[photo, k] = weight
         self.inputs = np.concatenate([np.full((len(encoded), K, 1), BEGIN), self.targets[..., :-1]], -1)
 
     def __len__(self) -> int:
@@ -97,4 +106,5 @@ class Batches:
             torch.from_numpy(self.inputs[photos, :, :T]),
             torch.from_numpy(lengths),
             torch.from_numpy(self.targets[photos, :, :T][mask]),
+            torch.from_numpy(np.broadcast_to(self.weights[photos, :, None], mask.shape)[mask]),
         )

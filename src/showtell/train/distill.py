@@ -41,10 +41,10 @@ class Distillation:
             ).mean(0)
         torch.clear_autocast_cache()  # it must not keep the low-precision weights of teachers, nor any made without gradients
         scores = model.decoder(features, batch.inputs, batch.lengths).float()
-        written = F.cross_entropy(scores, batch.targets, label_smoothing=self.label_smoothing, reduction="sum")
-        soft = F.cross_entropy(scores, taught, reduction="sum")
-        total = (1 - self.weight) * written + self.weight * soft
-        return Loss(total, len(batch.targets), {"taught": soft.item() / len(batch.targets)})
+        written = F.cross_entropy(scores, batch.targets, label_smoothing=self.label_smoothing, reduction="none")
+        soft = F.cross_entropy(scores, taught, reduction="none")
+        losses = (1 - self.weight) * written + self.weight * soft
+        return Loss(losses @ batch.weights, len(batch.targets), {"taught": soft.mean().item()})
 
 
 def load_teachers(paths: Sequence[str], model: CaptionModel) -> list[Decoder]:

@@ -35,7 +35,7 @@ class Objective(Protocol):
 
 @dataclass(frozen=True)
 class CrossEntropy:
-    """Teacher-forced cross-entropy with label smoothing (Szegedy et al. 2016), per word."""
+    """Teacher-forced cross-entropy with label smoothing (Szegedy et al. 2016), per word, each word with its weight."""
 
     label_smoothing: float
     descends: ClassVar[bool] = True
@@ -43,5 +43,5 @@ class CrossEntropy:
     def __call__(self, model: CaptionModel, features: Tensor, batch: Batch) -> Loss:
         """See Objective."""
         scores = model.decoder(features, batch.inputs, batch.lengths)
-        total = F.cross_entropy(scores, batch.targets, label_smoothing=self.label_smoothing, reduction="sum")
-        return Loss(total, len(batch.targets))
+        losses = F.cross_entropy(scores, batch.targets, label_smoothing=self.label_smoothing, reduction="none")
+        return Loss(losses @ batch.weights, len(batch.targets))

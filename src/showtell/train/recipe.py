@@ -135,6 +135,11 @@ class TrainingRecipe(_Section):
     warmup: float = Field(0.15, ge=0, lt=1, description="share of all steps in which the rate rises to its peak")
     weight_decay: float = Field(0.01, ge=0, description="of matrices, times the rate, each step")
     label_smoothing: float = Field(0.1, ge=0, lt=1, description="share of probability that targets give to all words alike")
+    consensus: float = Field(
+        0.0,
+        ge=0,
+        description="captions count in proportion to their CIDEr-D against the photo's other captions to this power; 0: alike",
+    )
     gradient_clip: float = Field(5.0, gt=0, description="largest norm of all gradients together")
     max_words: int = Field(30, ge=1, description="words of a caption; longer ones are cut, and the cut is not taught as an end")
     max_photos: int = Field(0, ge=0, description="photos of each split that are used; 0 is all")

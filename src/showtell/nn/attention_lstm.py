@@ -23,7 +23,12 @@ Linear = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True, slots=True)
 class DecoderConfig:
-    """Sizes of the decoder. Dropout acts in training alone: on the words read, and on the state that scores the next word."""
+    """Sizes of the decoder, and shares dropped in training alone.
+
+    `feature_dropout` drops channels of a photo, in all its cells; `word_dropout` numbers of the words read; `state_dropout`
+    numbers of the hidden state on its way to the next step, the same ones at each step of a caption (Gal and Ghahramani 2016);
+    `dropout` numbers of the state that scores the next word.
+    """
 
     vocabulary: int
     features: int = 2048
@@ -31,6 +36,8 @@ class DecoderConfig:
     attention: int = 256
     word_dropout: float = 0.3
     dropout: float = 0.5
+    feature_dropout: float = 0.0
+    state_dropout: float = 0.0
     kind: Literal["attention-lstm"] = "attention-lstm"
 
 
@@ -117,7 +124,7 @@ class AttentionLSTM(nn.Module):
         Returns (sum of lengths, V): only steps that exist, in the order of `tokens[mask]` with
         `mask = arange(T) < lengths[..., None]`.
         """
-        prepared, state = self.prepare(features)
+        prepared, state = self.prepare(features * self._kept(features[:, :1], self.config.feature_dropout))
         K = tokens.shape[1]
         packed = Packed.of(tokens, lengths)
         # Attention wants a photo's captions side by side: photos by falling longest caption and a photo's captions by falling
@@ -140,17 +147,23 @@ class AttentionLSTM(nn.Module):
         inflow, cell = (part.index_select(0, packed.order[:first] // K) for part in (inflow, state.cell.squeeze(1)))
         hidden, cell = lstm_cell(first_words + inflow, cell)
         outputs = [hidden]
+        kept = self._kept(hidden, self.config.state_dropout)
         prepared = Prepared(*(part.index_select(0, photo_order) for part in prepared))
         for n, words, B, W in zip(later, later_words, heights, widths, strict=True):
             if len(prepared.keys) > B:
                 prepared = Prepared(*(part[:B] for part in prepared))
+            hidden = hidden[:n] * kept[:n]
             # Cells of captions that have ended repeat another's state; nobody reads what comes of it.
             asking = hidden.index_select(0, rank[:B, :W].clamp(max=n - 1).flatten()).view(B, W, -1)
             context, _ = self.attention(asking, prepared)
             context = context.flatten(0, 1).index_select(0, row[:n] * W + column[:n])
-            hidden, cell = lstm_cell(words + _inflow(hidden[:n], context, gate, state_gates), cell[:n])
+            hidden, cell = lstm_cell(words + _inflow(hidden, context, gate, state_gates), cell[:n])
             outputs.append(hidden)
         return self._scores(torch.cat(outputs).index_select(0, packed.back))
+
+    def _kept(self, like: Tensor, dropped: float) -> Tensor:
+        """What to multiply with so that training drops that share of the numbers, and nothing else does."""
+        return F.dropout(torch.ones_like(like), dropped, self.training)
 
     def _scores(self, hidden: Tensor) -> Tensor:
         """Word scores (..., V) from hidden states (..., H)."""

@@ -38,8 +38,11 @@ def build_model(recipe: Recipe, captions: Captions) -> tuple[CaptionModel, str]:
         read_by = start.config["recipe"]["vocabulary"].get("text", "ptb")
         if read_by != recipe.vocabulary.text:
             raise RecipeError(f"{start.path}: learnt its words by the rule {read_by!r}; set vocabulary.text={read_by}")
-        word_dropout, dropout = recipe.decoder.word_dropout, recipe.decoder.dropout
-        decoder = decoders.build(replace(model.decoder.config, word_dropout=word_dropout, dropout=dropout))
+        config = model.decoder.config
+        shares = {
+            key: value for key, value in recipe.decoder.sizes().items() if key.endswith("dropout") and hasattr(config, key)
+        }
+        decoder = decoders.build(replace(config, **shares))
         decoder.load_state_dict(model.decoder.state_dict())
         model = replace(model, decoder=decoder)
         if recipe.finetune.new_words:

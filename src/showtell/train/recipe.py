@@ -106,19 +106,29 @@ class DecoderRecipe(_Section):
         description="share set to 0 in training of the state before it scores words; with merge, of the photo's features",
     )
 
+    feature_dropout: float = Field(
+        0.0, ge=0, lt=1, description="share of a photo's feature channels set to 0 in training; attention-lstm only"
+    )
+    state_dropout: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="share of the state set to 0 in training on its way to the next word; attention-lstm only",
+    )
+
     @model_validator(mode="after")
     def _only_its_own(self) -> Self:
-        if self._changed(self._of_the_other):
-            raise ValueError(f"decoder.{self._of_the_other} is not a size of a decoder of kind {self.kind}; leave it out")
+        if foreign := self._changed(*self._of_the_other):
+            raise ValueError(f"decoder.{foreign[0]} is nothing that a decoder of kind {self.kind} has; leave it out")
         return self
 
     @property
-    def _of_the_other(self) -> str:
-        return "embedding" if self.kind == "attention-lstm" else "attention"
+    def _of_the_other(self) -> tuple[str, ...]:
+        return ("embedding",) if self.kind == "attention-lstm" else ("attention", "feature_dropout", "state_dropout")
 
     def sizes(self) -> dict[str, Any]:
         """The keys that the decoder's config has."""
-        return self.model_dump(exclude={self._of_the_other})
+        return self.model_dump(exclude=set(self._of_the_other))
 
 
 class TrainingRecipe(_Section):

@@ -19,17 +19,21 @@ from showtell.cli import Console, cli
 from showtell.data import read as read_dataset
 from showtell.errors import CacheError, CheckpointError, OptionError, OutputError, RecipeError, TrainingError
 from showtell.nn.captioner import CaptionModel
+from showtell.text import tokenize
 from showtell.train import checkpoint, trainer
 from showtell.train.averaging import MovingAverage
 from showtell.train.batches import Batch
 from showtell.train.build import photo_inputs
 from showtell.train.display import Pace, Silent, duration
 from showtell.train.folder import claimed
+from showtell.train.inputs import Inputs
 from showtell.train.log import read
 from showtell.train.loop import train
 from showtell.train.objectives import CrossEntropy, Loss
 from showtell.train.recipe import Recipe, describe_keys, describe_recipes, keys
 from showtell.train.validation import validate
+from showtell.types import Sample
+from showtell.vocab import BEGIN, END
 
 RUNS = ("one", "parts", "two")
 VARIABLE = ("seconds", "photos_per_second")  # what differs between two runs that are the same
@@ -316,8 +320,27 @@ def test_the_average_is_what_is_measured_and_saved(shapes: Path, cache: Path, tm
         [sample.image for sample in dev],
         Silent(),
     )
-    assert validate(model, inputs.at(1), dev, recipe, Silent())[0] == last.scores
+    found = validate(model, inputs.at(1), dev, recipe, Silent())
+    assert found.scores == last.scores
+    assert found.loss == read(tmp_path / "average" / "metrics.jsonl")[-1]["dev_loss"]
+    assert found.loss == pytest.approx(by_steps(model, inputs.at(1), dev), abs=1e-3)
     assert last.scores != checkpoint.newest(tmp_path / "raw", print).scores
+
+
+def by_steps(model: CaptionModel, inputs: Inputs, samples: Sequence[Sample]) -> float:
+    """Cross-entropy per word of the samples' captions, one caption and one word after the other."""
+    total, words = 0.0, 0
+    for sample in samples:
+        features = torch.from_numpy(inputs.read([sample.image])).float()
+        for caption in sample.captions:
+            prepared, state = model.decoder.prepare(features)
+            last = BEGIN
+            for word in [*model.vocabulary.encode(tokenize(caption)), END]:
+                log_probs, state, _ = model.decoder.step(torch.tensor([[last]]), prepared, state)
+                total -= float(log_probs[0, 0, word])
+                words += 1
+                last = word
+    return total / words
 
 
 def test_moving_average_by_hand() -> None:

@@ -14,6 +14,7 @@ from showtell.errors import CacheError, CheckpointError, MissingWeightsError, Ou
 from showtell.image import Preprocessing
 from showtell.nn.attention_lstm import AttentionLSTM, DecoderConfig
 from showtell.nn.captioner import TorchStepModel
+from showtell.nn.packing import Packed
 from showtell.nn.resnet import ResNet, ResNetConfig
 from showtell.train import checkpoint
 from showtell.train.features import extract
@@ -150,6 +151,43 @@ def test_gradients_of_teacher_forcing_are_those_of_stepping() -> None:
         assert torch.allclose(one, other, atol=1e-5)
 
 
+def test_dropout_is_one_mask_a_photo_and_one_a_caption() -> None:
+    torch.manual_seed(0)
+    config = DecoderConfig(
+        30, features=16, hidden=24, attention=8, word_dropout=0, dropout=0, feature_dropout=0.4, state_dropout=0.4
+    )
+    decoder = AttentionLSTM(config).train()
+    features, tokens = torch.randn(3, 49, 16), torch.randint(0, 30, (3, 2, 6))
+    lengths = torch.tensor([[6, 2], [1, 4], [5, 5]])
+    drawn = []
+
+    def drawing(like: torch.Tensor, dropped: float) -> torch.Tensor:
+        drawn.append(AttentionLSTM._kept(decoder, like, dropped))
+        return drawn[-1]
+
+    decoder._kept = drawing
+    with torch.inference_mode():
+        scores = torch.log_softmax(decoder(features, tokens, lengths), -1)
+        channels, states = drawn
+        assert channels.shape == (3, 1, 16)
+        assert states.shape == (6, 24)
+        assert set((channels * 0.6).unique().tolist()) == {0, 1}  # what is kept is scaled up
+        place = Packed.of(tokens, lengths).order.argsort().view(3, 2)
+        prepared, state = decoder.prepare(features * channels)
+        state = type(state)(*(part.expand(-1, 2, -1) for part in state))
+        steps = []
+        for t in range(6):
+            log_probs, state, _ = decoder.step(tokens[:, :, t], prepared, state)
+            state = state._replace(hidden=state.hidden * states[place])
+            steps.append(log_probs)
+        mask = torch.arange(6) < lengths.unsqueeze(-1)
+        assert torch.allclose(scores, torch.stack(steps, 2)[mask], atol=1e-5)
+
+        decoder.eval()
+        assert torch.equal(decoder(features, tokens, lengths), decoder(features, tokens, lengths))
+        assert all((kept == 1).all() for kept in drawn[2:])
+
+
 def test_captions_do_not_see_each_other_or_other_photos() -> None:
     torch.manual_seed(0)
     decoder = AttentionLSTM(DecoderConfig(vocabulary=30, features=16, hidden=24, attention=8)).eval()
@@ -235,7 +273,7 @@ def test_the_last_stage_is_tuned_and_nothing_else_of_the_encoder(learnt: Path, s
     dataset = read(shapes)
     names = [sample.image for sample in dataset.split("dev")]
     grid = extract(tmp_path / "grid", after.encoder, after.preprocessing, dataset.photos, names)
-    scores, _ = validate(after, CachedInputs([grid]), dataset.split("dev"), recipe, Log())
+    scores = validate(after, CachedInputs([grid]), dataset.split("dev"), recipe, Log()).scores
     assert scores["CIDEr"] == pytest.approx(best.scores["CIDEr"], abs=1)
 
 

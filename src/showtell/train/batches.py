@@ -4,7 +4,7 @@ Shapes: B photos, K captions of each, T steps of the longest.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from showtell.decoding import Array
+from showtell.metrics.result import Tokens
 from showtell.text import RULES
 from showtell.train.consensus import consensus_weights
 from showtell.train.inputs import PhasedInputs
@@ -44,6 +45,51 @@ class Share:
     parts: list[Batch]
 
 
+class Written:
+    """The captions of some photos as ids, padded: what a decoder reads and what it is to say."""
+
+    def __init__(
+        self,
+        captions: Sequence[Sequence[Tokens]],
+        vocabulary: Vocabulary,
+        recipe: Recipe,
+        weights: Sequence[Sequence[float]] | None = None,
+    ) -> None:
+        """`captions` are tokenised, those of each photo together, and so are `weights`, 1 by default."""
+        limit = recipe.training.max_words
+        left_out = () if RULES[recipe.vocabulary.text].keeps_unknown else (UNKNOWN,)
+        known = [[[i for i in vocabulary.encode(words) if i not in left_out] for words in many] for many in captions]
+        encoded = [
+            [([*ids, END][: limit + 1], weight) for ids, weight in zip(many, their, strict=True) if ids]
+            for many, their in zip(known, weights or [[1.0] * len(many) for many in known], strict=True)
+        ]
+        K = max((len(many) for many in encoded), default=0)
+        T = max((len(ids) for many in encoded for ids, _ in many), default=0)
+        self.targets = np.full((len(encoded), K, T), PAD)
+        self.lengths = np.zeros((len(encoded), K), np.int64)
+        self.weights = np.ones((len(encoded), K), np.float32)
+        for photo, many in enumerate(encoded):
+            for k, (ids, weight) in enumerate(many):
+                self.targets[photo, k, : len(ids)] = ids
+                self.lengths[photo, k] = len(ids)
+                self.weights[photo, k] = weight
+        self.inputs = np.concatenate([np.full((len(encoded), K, 1), BEGIN), self.targets[..., :-1]], -1)
+
+    def batch(self, photos: Array, names: Sequence[str], read: Array) -> Batch:
+        """The batch of the photos with these numbers, from 0 in the order of the captions."""
+        lengths = self.lengths[photos]
+        T = lengths.max(initial=0)
+        mask = np.arange(T) < lengths[..., None]
+        return Batch(
+            tuple(names),
+            read,
+            torch.from_numpy(self.inputs[photos, :, :T]),
+            torch.from_numpy(lengths),
+            torch.from_numpy(self.targets[photos, :, :T][mask]),
+            torch.from_numpy(np.broadcast_to(self.weights[photos, :, None], mask.shape)[mask]),
+        )
+
+
 class Batches:
     """Batches of photos with all their captions, in an order that depends on seed and epoch alone."""
 
@@ -54,25 +100,9 @@ class Batches:
         self.photos = inputs
         self.size = recipe.training.photos_per_batch
         self.seed = recipe.seed
-        limit = recipe.training.max_words
-        left_out = () if RULES[recipe.vocabulary.text].keeps_unknown else (UNKNOWN,)
-        known = [[[i for i in vocabulary.encode(words) if i not in left_out] for words in many] for many in captions.values()]
-        weights = consensus_weights(list(captions.values()), recipe.training.consensus)
-        encoded = [
-            [([*ids, END][: limit + 1], weight) for ids, weight in zip(many, their, strict=True) if ids]
-            for many, their in zip(known, weights, strict=True)
-        ]
-        K = max(len(many) for many in encoded)
-        T = max(len(ids) for many in encoded for ids, _ in many)
-        self.targets = np.full((len(encoded), K, T), PAD)
-        self.lengths = np.zeros((len(encoded), K), np.int64)
-        self.weights = np.ones((len(encoded), K), np.float32)
-        for photo, many in enumerate(encoded):
-            for k, (ids, weight) in enumerate(many):
-                self.targets[photo, k, : len(ids)] = ids
-                self.lengths[photo, k] = len(ids)
-                self.weights[photo, k] = weight
-        self.inputs = np.concatenate([np.full((len(encoded), K, 1), BEGIN), self.targets[..., :-1]], -1)
+        written = list(captions.values())
+        weights = consensus_weights(written, recipe.training.consensus)
+        self.written = Written(written, vocabulary, recipe, [many.tolist() for many in weights])
 
     def __len__(self) -> int:
         return math.ceil(len(self.names) / self.size)
@@ -93,18 +123,8 @@ class Batches:
         return [order[start : start + self.size] for start in range(0, len(order), self.size)]
 
     def _batch(self, photos: Array, epoch: int) -> Batch:
-        names = tuple(self.names[photo] for photo in photos)
+        names = [self.names[photo] for photo in photos]
         inputs = self.photos.at(epoch)
         # Each epoch sees one view of each photo.
         views = np.random.default_rng([self.seed, epoch, 1]).integers(inputs.views, size=len(self.names))
-        lengths = self.lengths[photos]
-        T = lengths.max(initial=0)
-        mask = np.arange(T) < lengths[..., None]
-        return Batch(
-            names,
-            inputs.read(names, views[photos]),
-            torch.from_numpy(self.inputs[photos, :, :T]),
-            torch.from_numpy(lengths),
-            torch.from_numpy(self.targets[photos, :, :T][mask]),
-            torch.from_numpy(np.broadcast_to(self.weights[photos, :, None], mask.shape)[mask]),
-        )
+        return self.written.batch(photos, names, inputs.read(names, views[photos]))

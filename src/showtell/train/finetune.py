@@ -100,7 +100,7 @@ class Skills:
         """Measures the start model, unless this was done when the run began."""
         if self.processes.from_first(self.file.exists()):
             return
-        new, _ = self._validate(model, self.inputs, self.dev)
+        new = self._scores(model, self.inputs, self.dev)
         scores = {"new": new, **self._old(model)}
         if self.processes.first:
             write_json(self.file, {"init": self.recipe.init, "words": len(model.vocabulary), "before": scores})
@@ -124,8 +124,7 @@ class Skills:
         """Scores of the old dev photos, where there are any."""
         if self.old is None:
             return {}
-        scores, _ = self._validate(model, self._old_inputs(model), self.old.split("dev"))
-        return {"old": scores}
+        return {"old": self._scores(model, self._old_inputs(model), self.old.split("dev"))}
 
     def _old_inputs(self, model: CaptionModel) -> Inputs:
         assert self.old is not None  # checked by the caller
@@ -144,5 +143,5 @@ class Skills:
             cache = extract(folder, model.encoder, model.preprocessing, photos, names, output=output, progress=progress)
         return CachedInputs([cache])
 
-    def _validate(self, model: CaptionModel, inputs: Inputs, dev: tuple[Sample, ...]) -> tuple[Scores, Mapping[str, str]]:
-        return validate(model, inputs, dev, self.recipe, self.report, processes=self.processes)
+    def _scores(self, model: CaptionModel, inputs: Inputs, dev: tuple[Sample, ...]) -> Scores:
+        return validate(model, inputs, dev, self.recipe, self.report, processes=self.processes).scores

@@ -1,10 +1,12 @@
 """What a run writes down: metrics.jsonl, TensorBoard's event files, and a picture of the curves drawn from the former.
 
     {"step": 120, "epoch": 1, "loss": 4.31, "learning_rate": 0.0009, "gradient_norm": 0.8, "photos_per_second": 260.1}
-    {"epoch": 1, "step": 188, "loss": 4.02, "seconds": 95.1, "scores": {"CIDEr": 31.2, ...}, "examples": {photo: caption}}
+    {"epoch": 1, "step": 188, "loss": 4.02, "seconds": 95.1, "dev_loss": 3.71, "scores": {"CIDEr": 31.2, ...},
+     "examples": {photo: caption}}
 
 A line of the first kind is the mean over the steps since the one before it; of the second, over an epoch. Losses are in nats
-per word (or whatever the objective counts).
+per word (or whatever the objective counts). `dev_loss` is the dev captions' plain cross-entropy, without the dropout, label
+smoothing and weights that are in `loss`: it is the lower of the two until the model over-fits.
 """
 
 import json
@@ -52,6 +54,7 @@ class RunLog:
         """Figures, scores and examples of an epoch; see the top of this file."""
         self._add(entry)
         if self._board is not None:
+            self._board.add_scalar("dev/loss", entry["dev_loss"], entry["step"])
             for name, value in entry["scores"].items():
                 self._board.add_scalar(f"dev/{name}", value, entry["step"])
             text = "\n\n".join(f"{photo}: {caption}" for photo, caption in entry["examples"].items())
@@ -104,6 +107,7 @@ def draw(lines: list[dict[str, Any]], path: Path) -> None:
     left, right = figure.subplots(1, 2)
     left.plot([line["step"] for line in steps], [line["loss"] for line in steps], linewidth=0.8, label="train")
     left.plot([line["step"] for line in epochs], [line["loss"] for line in epochs], "o-", label="mean of the epoch")
+    left.plot([line["step"] for line in epochs], [line["dev_loss"] for line in epochs], "o-", label="dev, plain cross-entropy")
     left.set(xlabel="step", ylabel="loss")
     for name in ("CIDEr", "BLEU-4"):
         right.plot([line["epoch"] for line in epochs], [line["scores"][name] for line in epochs], "o-", label=f"dev {name}")

@@ -235,7 +235,7 @@ class Trainer:
         before = time.monotonic()
         inputs = self.inputs.at(progress.epoch)
         with self._averaged():
-            scores, examples = validate(self.model, inputs, self.dev, self.recipe, self.report, processes=self.processes)
+            found = validate(self.model, inputs, self.dev, self.recipe, self.report, processes=self.processes)
         self.pace.validated(time.monotonic() - before)
         loss, seconds = progress.total / progress.count, time.monotonic() - started
         entry = {
@@ -243,18 +243,21 @@ class Trainer:
             "step": self.step,
             "loss": loss,
             "seconds": round(seconds, 1),
-            "scores": scores,
-            "examples": examples,
+            "dev_loss": found.loss,
+            "scores": dict(found.scores),
+            "examples": dict(found.examples),
         }
         if self.log:
             self.log.epoch(entry)
-        if scores["CIDEr"] > progress.best_cider:
-            progress.best_cider, progress.best_epoch = scores["CIDEr"], progress.epoch
+        if found.scores["CIDEr"] > progress.best_cider:
+            progress.best_cider, progress.best_epoch = found.scores["CIDEr"], progress.epoch
         progress.epoch, progress.step, progress.total, progress.count = progress.epoch + 1, 0, 0.0, 0.0
-        self._save({key: entry[key] for key in ("epoch", "loss", "seconds", "scores")})
-        shown = "  ".join(f"{name} {scores[name]:.1f}" for name in ("BLEU-4", "CIDEr"))
-        self.report.message(f"epoch {entry['epoch']}: loss {loss:.3f}  {shown}  ({duration(seconds)})")
-        for photo, caption in examples.items():
+        self._save({key: entry[key] for key in ("epoch", "loss", "dev_loss", "seconds", "scores")})
+        shown = "  ".join(f"{name} {found.scores[name]:.1f}" for name in ("BLEU-4", "CIDEr"))
+        self.report.message(
+            f"epoch {entry['epoch']}: loss {loss:.3f}  dev loss {found.loss:.3f}  {shown}  ({duration(seconds)})"
+        )
+        for photo, caption in found.examples.items():
             self.report.message(f"  {photo}: {caption}")
 
     def _save(self, entry: dict[str, Any]) -> None:

@@ -1,21 +1,34 @@
 """Measuring a model while it is trained: dev photos captioned by the same search as the product's."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from showtell import metrics
 from showtell.decoding import Array, search
 from showtell.nn.captioner import CaptionModel, TorchStepModel
 from showtell.nn.resnet import ResNet
-from showtell.text import detokenize
+from showtell.text import RULES, detokenize
+from showtell.train.batches import Written
 from showtell.train.display import Reporter
 from showtell.train.distributed import Processes
 from showtell.train.inputs import Inputs
 from showtell.train.recipe import Recipe
 from showtell.types import DecodeOptions, Sample
 from showtell.vocab import SEARCH_TOKENS
+
+
+@dataclass(frozen=True)
+class Validation:
+    """How a model does on photos that it does not learn from."""
+
+    scores: Mapping[str, float]  # x100
+    loss: float  # cross-entropy of the reference captions in nats a word, without label smoothing or weights
+    examples: Mapping[str, str]  # captions of the first three photos
 
 
 def validate(
@@ -26,28 +39,42 @@ def validate(
     report: Reporter,
     batch_size: int = 50,
     processes: Processes | None = None,
-) -> tuple[dict[str, float], dict[str, str]]:
-    """Scores x100 of the model's captions of `samples`, and the captions of the first three.
+) -> Validation:
+    """Measures the model on `samples`.
 
-    The processes share the captioning; each gets the same scores. float32 throughout, as in the product.
+    The processes share the work; each gets the same figures. float32 throughout, as in the product.
     """
     processes = processes or Processes(next(model.decoder.parameters()).device)
     options = DecodeOptions(**recipe.validation.model_dump())
     steps = TorchStepModel(model.decoder)
     own = samples[processes.rank :: processes.count]
+    tokenize = RULES[recipe.vocabulary.text].tokenize
+    written = Written([[tokenize(text) for text in sample.captions] for sample in own], model.vocabulary, recipe)
     captions: dict[str, str] = {}
+    total, words = 0.0, 0
+    model.decoder.eval()
     for start in range(0, len(own), batch_size):
         with torch.inference_mode():
             names = [sample.image for sample in own[start : start + batch_size]]
-            features = grid_features(model.encoder, inputs.read(names))
+            read = inputs.read(names)
+            features = grid_features(model.encoder, read)
+            batch = written.batch(np.arange(start, start + len(names)), names, read).to(features.device)
+            if len(batch.targets):  # a word that the model knows, at least
+                scores = model.decoder(features, batch.inputs, batch.lengths)
+                total += F.cross_entropy(scores, batch.targets, reduction="sum").item()
+                words += len(batch.targets)
         found = search(steps, features.cpu().numpy(), SEARCH_TOKENS, options)
         for sample, hypotheses in zip(own[start : start + batch_size], found, strict=True):
             captions[sample.image] = detokenize(model.vocabulary.decode(hypotheses[0].tokens))
         report.progress("dev", len(captions), len(own))
     candidates = {image: caption for part in processes.gather(captions) for image, caption in part.items()}
     references = {sample.image: sample.captions for sample in samples}
-    scores = {name: round(value, 3) for name, value in metrics.score(candidates, references).corpus.items()}
-    return scores, {sample.image: candidates[sample.image] for sample in samples[:3]}
+    totals, counts = zip(*processes.gather((total, words)), strict=True)
+    return Validation(
+        scores={name: round(value, 3) for name, value in metrics.score(candidates, references).corpus.items()},
+        loss=round(sum(totals) / max(1, sum(counts)), 4),
+        examples={sample.image: candidates[sample.image] for sample in samples[:3]},
+    )
 
 
 def grid_features(encoder: ResNet, read: Array, dtype: torch.dtype = torch.float32) -> Tensor:

@@ -130,6 +130,7 @@ def test_json_and_tables_hold_every_metric():
     assert value["scores"].keys() == value["intervals"].keys() == found.scores.corpus.keys()
     assert value.keys() >= {"images", "diversity", "tokenizer", "count", "version", "versions"}
     assert value["images"]["0.jpg"].keys() == value["scores"].keys()
+    assert value["captions"] == candidates
     comparison = compare(found, found, samples=10)
     assert json.loads(json.dumps(comparison.to_json()))["differences"]["BLEU-4"]["p_value"] == 1
     for text in (printed(print_evaluation, found), printed(print_comparison, comparison)):

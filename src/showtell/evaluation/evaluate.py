@@ -27,7 +27,8 @@ class Evaluation:
         """The object that `showtell evaluate --json` writes."""
         found = {name: [interval.low, interval.high] for name, interval in self.intervals.items()}
         left_out = {"without_candidate": self.without_candidate, "without_reference": self.without_reference}
-        return {"name": self.name} | self.scores.to_json() | {"intervals": found, "left_out": left_out}
+        captions = {"captions": dict(self.candidates)}
+        return {"name": self.name} | self.scores.to_json() | {"intervals": found, "left_out": left_out} | captions
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import pytest
 
 import showtell
 from showtell import metrics
-from showtell.bundle import EMBEDDED, MODELS, Bundle
+from showtell.bundle import CARD, EMBEDDED, MODELS, Bundle
 from showtell.evaluation.run import Run
 
 ROOT = Path(__file__).parents[1]
@@ -23,6 +23,7 @@ def test_it_loads_and_is_small() -> None:
     assert bundle.config["licence"]
     assert sum(file.stat().st_size for file in (MODELS / EMBEDDED).iterdir()) < 45e6
     assert Bundle.find(EMBEDDED).folder == bundle.folder
+    assert (bundle.folder / CARD).read_text(encoding="utf-8") == (ROOT / "docs" / CARD).read_text(encoding="utf-8")
 
 
 def test_it_captions_photos_it_never_saw() -> None:

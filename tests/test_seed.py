@@ -121,10 +121,9 @@ def test_decoders_are_told_apart_by_kind(run: Path, tmp_path: Path) -> None:
     assert isinstance(checkpoint.best(run).load_model().decoder, MergeLSTM)
     with pytest.raises(OptionError, match="merge"):
         decoders.read_config({"kind": "marge", "vocabulary": 9})
-    with pytest.raises(RecipeError, match="attention is not a size"):
-        Recipe.load("seed", ["decoder.attention=8"])
-    with pytest.raises(RecipeError, match="embedding is not a size"):
-        Recipe.load("flickr8k", ["decoder.embedding=8"])
+    for recipe, key, value in (("seed", "attention", 8), ("seed", "state_dropout", 0.1), ("flickr8k", "embedding", 8)):
+        with pytest.raises(RecipeError, match=rf"decoder\.{key} is nothing that a decoder of kind"):
+            Recipe.load(recipe, [f"decoder.{key}={value}"])
     copy = Path(shutil.copytree(checkpoint.best(run).path, tmp_path / "epoch-001"))
     config = json.loads((copy / "config.json").read_text())
     config["decoder"]["kind"] = "other"

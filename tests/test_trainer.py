@@ -327,6 +327,7 @@ def test_the_average_is_what_is_measured_and_saved(shapes: Path, cache: Path, tm
     assert last.scores != checkpoint.newest(tmp_path / "raw", print).scores
 
 
+@torch.inference_mode()
 def by_steps(model: CaptionModel, inputs: Inputs, samples: Sequence[Sample]) -> float:
     """Cross-entropy per word of the samples' captions, one caption and one word after the other."""
     total, words = 0.0, 0

@@ -105,7 +105,6 @@ class DecoderRecipe(_Section):
         lt=1,
         description="share set to 0 in training of the state before it scores words; with merge, of the photo's features",
     )
-
     feature_dropout: float = Field(
         0.0, ge=0, lt=1, description="share of a photo's feature channels set to 0 in training; attention-lstm only"
     )

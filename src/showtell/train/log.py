@@ -108,7 +108,7 @@ def draw(lines: list[dict[str, Any]], path: Path) -> None:
     left.plot([line["step"] for line in steps], [line["loss"] for line in steps], linewidth=0.8, label="train")
     left.plot([line["step"] for line in epochs], [line["loss"] for line in epochs], "o-", label="mean of the epoch")
     measured = [line for line in epochs if "dev_loss" in line]  # runs that an older version began have lines without it
-    left.plot([line["step"] for line in measured], [line["dev_loss"] for line in measured], "o-", label="dev, plain cross-entropy")
+    left.plot([line["step"] for line in measured], [line["dev_loss"] for line in measured], "o-", label="dev, cross-entropy")
     left.set(xlabel="step", ylabel="loss")
     for name in ("CIDEr", "BLEU-4"):
         right.plot([line["epoch"] for line in epochs], [line["scores"][name] for line in epochs], "o-", label=f"dev {name}")

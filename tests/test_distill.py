@@ -126,6 +126,9 @@ def test_teachers_of_other_words_or_encoders_are_refused(run: Path, learnt: Path
     train(Recipe.load("debug", other), shapes, tmp_path / "few", resume=False, report=Silent())
     with pytest.raises(RecipeError, match="vocabulary of the model"):
         load_teachers([str(tmp_path / "few")], model)
+    same = [f"vocabulary.of={learnt}", f"encoder.weights={learnt}", *other[:-1]]
+    train(Recipe.load("debug", same), shapes, tmp_path / "same", resume=False, report=Silent())
+    load_teachers([str(tmp_path / "same")], model)  # three photos have fewer words of their own
     model.encoder.conv1.weight.data.mul_(2)
     with pytest.raises(RecipeError, match="encoder of the model"):
         load_teachers([str(learnt)], model)

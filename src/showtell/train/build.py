@@ -34,10 +34,7 @@ def build_model(recipe: Recipe, captions: Captions) -> tuple[CaptionModel, str]:
     """The model to train, and where its encoder's weights came from: a new decoder, or all of a checkpoint."""
     if recipe.init:
         start = checkpoint.find(Path(recipe.init))
-        model = start.load_model()
-        read_by = start.config["recipe"]["vocabulary"].get("text", "ptb")
-        if read_by != recipe.vocabulary.text:
-            raise RecipeError(f"{start.path}: learnt its words by the rule {read_by!r}; set vocabulary.text={read_by}")
+        model = _load_reading_alike(start, recipe)
         config = model.decoder.config
         shares = {
             key: value for key, value in recipe.decoder.sizes().items() if key.endswith("dropout") and hasattr(config, key)
@@ -50,7 +47,10 @@ def build_model(recipe: Recipe, captions: Captions) -> tuple[CaptionModel, str]:
         return model, start.config["encoder_weights"]
     if recipe.needs_init:
         raise RecipeError(f"a recipe with {recipe.needs_init} goes on from a trained model: name it with --set init=CHECKPOINT")
-    vocabulary = Vocabulary.from_captions((c for many in captions.values() for c in many), recipe.vocabulary.min_count)
+    if recipe.vocabulary.of:
+        vocabulary = _load_reading_alike(checkpoint.find(Path(recipe.vocabulary.of)), recipe).vocabulary
+    else:
+        vocabulary = Vocabulary.from_captions((c for many in captions.values() for c in many), recipe.vocabulary.min_count)
     pretrained = _encoder(recipe)
     config = decoders.read_config(
         {"vocabulary": len(vocabulary), "features": pretrained.network.config.channels, **recipe.decoder.sizes()}
@@ -167,6 +167,14 @@ def limited(dataset: Dataset, count: int) -> Dataset:
     splits: tuple[Split, ...] = ("train", "dev", "test")
     kept = [[s for s in dataset.samples if s.split == split][:count] for split in splits]
     return Dataset(dataset.name, tuple(s for many in kept for s in many), dataset.photos, dataset.missing)
+
+
+def _load_reading_alike(found: checkpoint.Checkpoint, recipe: Recipe) -> CaptionModel:
+    """A checkpoint's model. Raises RecipeError where it cuts captions into words by another rule than the recipe's."""
+    read_by = found.config["recipe"]["vocabulary"].get("text", "ptb")
+    if read_by != recipe.vocabulary.text:
+        raise RecipeError(f"{found.path}: learnt its words by the rule {read_by!r}; set vocabulary.text={read_by}")
+    return found.load_model()
 
 
 def _encoder(recipe: Recipe) -> PretrainedEncoder:

@@ -55,7 +55,9 @@ def load_teachers(paths: Sequence[str], model: CaptionModel) -> list[Decoder]:
         found = checkpoint.find(Path(path))
         teacher = found.load_model()
         if teacher.vocabulary.words != model.vocabulary.words:
-            raise RecipeError(f"{found.path}: a teacher must have the vocabulary of the model that it teaches")
+            raise RecipeError(
+                f"{found.path}: a teacher must have the vocabulary of the model that it teaches; train it with vocabulary.of"
+            )
         if teacher.encoder.fingerprint() != model.encoder.fingerprint():
             raise RecipeError(f"{found.path}: a teacher must have the encoder of the model that it teaches")
         teachers.append(teacher.decoder.to(device).requires_grad_(False).eval())

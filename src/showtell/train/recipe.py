@@ -23,7 +23,7 @@ FOLDER = Path(__file__).parent / "recipes"
 IMMATERIAL = {"about", "encoder.cache", "training.checkpoint_minutes", "training.patience"}
 
 # Keys that hold paths of the machine that trains.
-PATHS = {"init", "encoder.weights", "encoder.bundle", "encoder.cache", "finetune.old_data", "distill.teachers"}
+PATHS = {"init", "vocabulary.of", "encoder.weights", "encoder.bundle", "encoder.cache", "finetune.old_data", "distill.teachers"}
 
 
 class _Section(BaseModel):
@@ -41,6 +41,7 @@ class VocabularyRecipe(_Section):
         "ptb", description="how captions are cut into words: as the metrics do, or as the original project did"
     )
     min_count: int = Field(5, ge=1, description="times a word must occur in the train captions")
+    of: str = Field("", description="run or checkpoint whose words a new decoder has instead, as a teacher of that model must")
 
 
 class EncoderRecipe(_Section):

@@ -174,7 +174,7 @@ main()
 def test_help_is_quick_to_read() -> None:
     done = run("--help")
     assert done.returncode == 0
-    for command in ("caption", "train", "evaluate", "export"):
+    for command in ("caption", "train", "evaluate", "average", "export"):
         assert command in done.stdout.decode()
     assert b"showtell" in run("--version").stdout
 

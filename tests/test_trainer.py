@@ -21,7 +21,7 @@ from showtell.errors import CacheError, CheckpointError, OptionError, OutputErro
 from showtell.nn.captioner import CaptionModel
 from showtell.text import tokenize
 from showtell.train import checkpoint, trainer
-from showtell.train.averaging import MovingAverage
+from showtell.train.averaging import MovingAverage, average
 from showtell.train.batches import Batch
 from showtell.train.build import photo_inputs
 from showtell.train.display import Pace, Silent, duration
@@ -356,6 +356,38 @@ def test_moving_average_by_hand() -> None:
     with average.in_place():
         assert parameter.item() == pytest.approx(2.95)
     assert parameter.item() == 4.0
+
+
+def test_the_mean_of_checkpoints(shapes: Path, cache: Path, learnt: Path, tmp_path: Path) -> None:
+    train(Recipe.load("debug", sets(cache, "training.epochs=3")), shapes, tmp_path / "run", resume=False, report=Silent())
+    first, last = sorted((tmp_path / "run" / "checkpoints").iterdir())[-2:]
+    asked = ["average", first, last, last, "--output", tmp_path / "mean"]
+    done = CliRunner().invoke(cli, [str(part) for part in asked])
+    assert done.exit_code == 0, done.stderr
+    made = checkpoint.find(tmp_path / "mean")
+    assert made.config["mean_of"] == [f"run/{path.name}" for path in (first, last, last)]
+    assert made.scores == {}  # it has none of its own yet
+    found = checkpoint.load_tensors(made.path / "model.safetensors")
+    one, two = (checkpoint.load_tensors(path / "model.safetensors") for path in (first, last))
+    for name, value in found.items():
+        assert torch.allclose(value.double(), (one[name].double() + 2 * two[name].double()) / 3, atol=1e-6), name
+    assert not torch.equal(one["decoder.embedding.weight"], two["decoder.embedding.weight"])
+    train(
+        Recipe.load("debug", sets(cache, "training.epochs=1", f"init={made.path}")),
+        shapes,
+        tmp_path / "on",
+        resume=False,
+        report=Silent(),
+    )
+
+    with pytest.raises(OutputError, match="is there already"):
+        average([made, made], made.path)
+    with pytest.raises(CheckpointError, match="has other words"):
+        average([made, checkpoint.find(learnt)], tmp_path / "mixed")
+    wide = Recipe.load("debug", sets(cache, "training.epochs=1", "decoder.hidden=24"))
+    train(wide, shapes, tmp_path / "wide", resume=False, report=Silent())
+    with pytest.raises(CheckpointError, match="has other networks"):
+        average([made, checkpoint.find(tmp_path / "wide")], tmp_path / "mixed")
 
 
 def test_a_run_without_gain_stops_early(shapes: Path, cache: Path, tmp_path: Path) -> None:

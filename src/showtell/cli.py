@@ -353,6 +353,24 @@ def explain(
 
 
 @cli.command()
+@click.argument("checkpoints", type=_path, metavar="CHECKPOINT...", nargs=-1, required=True)
+@click.option("--output", required=True, type=_path, metavar="CHECKPOINT_DIR", help="A new folder.")
+def average(checkpoints: tuple[Path, ...], output: Path) -> int:
+    """Write a checkpoint whose weights are the mean of others' (a run's folder stands for its best one).
+
+    They must have gone on from one another or from one model, as epochs of a run have. What is named twice counts twice.
+    """
+    with _needs("train", "averaging"):
+        from showtell.train.averaging import average as run
+        from showtell.train.checkpoint import find
+
+    made = run([find(path) for path in checkpoints], output)
+    click.echo(f"{made.path}: the mean of {len(checkpoints)}", err=True)
+    click.echo(f"next: showtell export {made.path} --output BUNDLE_DIR", err=True)
+    return DONE
+
+
+@cli.command()
 @click.argument("checkpoint", type=_path, metavar="CHECKPOINT")
 @click.option("--output", required=True, type=_path, metavar="BUNDLE_DIR", help="A new folder.")
 @click.option("--quantize", type=click.Choice(["none", "int8"]), default="none", show_default=True)

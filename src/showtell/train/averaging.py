@@ -1,10 +1,16 @@
-"""A moving average of the weights, which often captions better than the last step's (Polyak and Juditsky 1992)."""
+"""Averages of weights, which often caption better than each of them: along a run (Polyak and Juditsky 1992) and of several
+models that went on from one (Wortsman et al. 2022, model soups)."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from torch import Tensor
+
+from showtell.errors import CheckpointError, OutputError
+from showtell.train import checkpoint
+from showtell.train.checkpoint import Checkpoint
 
 
 class MovingAverage:
@@ -39,3 +45,35 @@ class MovingAverage:
             raw = parameter.clone()
             parameter.copy_(value)
             value.copy_(raw)
+
+
+def average(checkpoints: Sequence[Checkpoint], output: Path) -> Checkpoint:
+    """Writes a checkpoint with the mean weights of `checkpoints` to the folder `output`, which must not exist.
+
+    All else is the first one's, without its dev scores: whoever ships it evaluates it. The mean means something for models that
+    went on from one another or from one start, which cannot be seen in them. Raises CheckpointError where their networks or
+    words differ.
+    """
+    if output.exists():
+        raise OutputError(f"{output}: is there already; give a new folder")
+    first, *others = checkpoints
+    model = first.load_model()
+    sums = {name: value.double() for name, value in model.networks().state_dict().items()}
+    for other in others:
+        added = other.load_model()
+        if added.vocabulary.words != model.vocabulary.words:
+            raise CheckpointError(f"{other.path}: has other words than {first.path}; only models of one lineage have a mean")
+        weights = added.networks().state_dict()
+        if {name: value.shape for name, value in weights.items()} != {name: value.shape for name, value in sums.items()}:
+            raise CheckpointError(f"{other.path}: has other networks than {first.path}; only models of one lineage have a mean")
+        for name, value in weights.items():
+            sums[name] += value
+    model.networks().load_state_dict({name: value / len(checkpoints) for name, value in sums.items()})
+    kept = {key: first.config[key] for key in ("epoch", "data", "encoder_weights", "recipe")}
+    return checkpoint.write(output, model, {**kept, "mean_of": [_named(found) for found in checkpoints]})
+
+
+def _named(found: Checkpoint) -> str:
+    """The run and the epoch, without where they lay."""
+    path = found.path.resolve()
+    return f"{path.parent.parent.name}/{path.name}" if path.parent.name == "checkpoints" else path.name

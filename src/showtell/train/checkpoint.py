@@ -103,8 +103,28 @@ def save(folder: Path, model: CaptionModel, config: Mapping[str, Any], training:
     It is an epoch's where `config` has scores. Raises OutputError where it cannot be written; those before it are then intact.
     """
     name = f"epoch-{config['epoch']:03d}" if "scores" in config else f"step-{config['step']:07d}"
-    target = folder / "checkpoints" / name
-    temporary = target.with_name(f".{name}.partial")
+    try:
+        saved = write(folder / "checkpoints" / name, model, config, training)
+    except OutputError as error:
+        raise OutputError(f"{error}; the checkpoints before it are whole: make room and go on with --resume") from None
+    found = _all(folder)
+    kept = {checkpoint.path for checkpoint in found[-2:]}
+    if any(checkpoint.scores for checkpoint in found):
+        kept.add(best(folder).path)
+    for checkpoint in found:
+        if checkpoint.path not in kept:
+            shutil.rmtree(checkpoint.path)
+    return saved
+
+
+def write(
+    target: Path, model: CaptionModel, config: Mapping[str, Any], training: Mapping[str, Tensor] | None = None
+) -> Checkpoint:
+    """Writes a checkpoint to the folder `target`; one that nobody will resume has no `training`.
+
+    Raises OutputError where it cannot be written.
+    """
+    temporary = target.with_name(f".{target.name}.partial")
     whole = {
         "format": FORMAT,
         **config,
@@ -116,7 +136,8 @@ def save(folder: Path, model: CaptionModel, config: Mapping[str, Any], training:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         _write_tensors(temporary / "model.safetensors", model.networks().state_dict())
-        _write_tensors(temporary / "training.safetensors", training)
+        if training is not None:
+            _write_tensors(temporary / "training.safetensors", training)
         model.vocabulary.save(temporary / "vocab.json")
         whole["files"] = {file.name: sha256(file) for file in sorted(temporary.iterdir())}
         write_json(temporary / "config.json", whole)
@@ -127,17 +148,7 @@ def save(folder: Path, model: CaptionModel, config: Mapping[str, Any], training:
         sync(target.parent)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        reason = getattr(error, "strerror", None) or error
-        raise OutputError(
-            f"{target}: cannot be written ({reason}); the checkpoints before it are whole: make room and go on with --resume"
-        ) from None
-    found = _all(folder)
-    kept = {checkpoint.path for checkpoint in found[-2:]}
-    if any(checkpoint.scores for checkpoint in found):
-        kept.add(best(folder).path)
-    for checkpoint in found:
-        if checkpoint.path not in kept:
-            shutil.rmtree(checkpoint.path)
+        raise OutputError(f"{target}: cannot be written ({getattr(error, 'strerror', None) or error})") from None
     return Checkpoint(target, whole)
 
 

@@ -15,9 +15,11 @@ import torch
 from click.testing import CliRunner
 from torch import Tensor
 
+from showtell.bundle import Bundle
 from showtell.cli import Console, cli
 from showtell.data import read as read_dataset
 from showtell.errors import CacheError, CheckpointError, OptionError, OutputError, RecipeError, TrainingError
+from showtell.export import export
 from showtell.nn.captioner import CaptionModel
 from showtell.text import tokenize
 from showtell.train import checkpoint, trainer
@@ -372,6 +374,8 @@ def test_the_mean_of_checkpoints(shapes: Path, cache: Path, learnt: Path, tmp_pa
     for name, value in found.items():
         assert torch.allclose(value.double(), (one[name].double() + 2 * two[name].double()) / 3, atol=1e-6), name
     assert not torch.equal(one["decoder.embedding.weight"], two["decoder.embedding.weight"])
+    export(made, tmp_path / "bundle")
+    assert Bundle.read(tmp_path / "bundle").config["mean_of"] == made.config["mean_of"]
     train(
         Recipe.load("debug", sets(cache, "training.epochs=1", f"init={made.path}")),
         shapes,

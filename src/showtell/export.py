@@ -106,6 +106,7 @@ def export(
                 "encoder_weights": checkpoint.config["encoder_weights"],
                 "recipe": without_folders(checkpoint.config["recipe"]),
                 "epoch": checkpoint.epoch,
+                **({"mean_of": checkpoint.config["mean_of"]} if "mean_of" in checkpoint.config else {}),
                 "dev_scores": checkpoint.scores,
             },
         )

@@ -388,6 +388,10 @@ def test_the_mean_of_checkpoints(shapes: Path, cache: Path, learnt: Path, tmp_pa
         average([made, made], made.path)
     with pytest.raises(CheckpointError, match="has other words"):
         average([made, checkpoint.find(learnt)], tmp_path / "mixed")
+    other = Path(shutil.copytree(made.path, tmp_path / "variant")) / "config.json"
+    other.write_text(other.read_text().replace('"v1.5"', '"v1"'))
+    with pytest.raises(CheckpointError, match="has other networks"):
+        average([made, checkpoint.find(other.parent)], tmp_path / "mixed")
     wide = Recipe.load("debug", sets(cache, "training.epochs=1", "decoder.hidden=24"))
     train(wide, shapes, tmp_path / "wide", resume=False, report=Silent())
     with pytest.raises(CheckpointError, match="has other networks"):

@@ -64,7 +64,9 @@ def average(checkpoints: Sequence[Checkpoint], output: Path) -> Checkpoint:
         if added.vocabulary.words != model.vocabulary.words:
             raise CheckpointError(f"{other.path}: has other words than {first.path}; only models of one lineage have a mean")
         weights = added.networks().state_dict()
-        if {name: value.shape for name, value in weights.items()} != {name: value.shape for name, value in sums.items()}:
+        # Variants of the encoder have the same shapes.
+        alike = added.encoder.config == model.encoder.config and added.preprocessing == model.preprocessing
+        if not alike or {name: v.shape for name, v in weights.items()} != {name: v.shape for name, v in sums.items()}:
             raise CheckpointError(f"{other.path}: has other networks than {first.path}; only models of one lineage have a mean")
         for name, value in weights.items():
             sums[name] += value

@@ -51,7 +51,7 @@ def test_each_word_of_a_batch_has_its_captions_weight() -> None:
     inputs = CachedInputs([FeatureCache(tuple(captions), np.zeros((4, 1, 2), np.float16))])
     vocabulary = Vocabulary.from_captions([words for many in CAPTIONS for words in many], 1)
     recipe = Recipe.load("seed", ["training.consensus=1"])
-    [batch] = Batches(captions, vocabulary, PhasedInputs(inputs, inputs, 1), recipe).epoch(1)
+    [batch] = Batches(captions, vocabulary, PhasedInputs(inputs, inputs, 1), recipe, (1,)).epoch(1)
     weights = consensus_weights(list(captions.values()), 1.0)
     dogs = batch.names.index("0")
     before = int(batch.lengths[:dogs].sum())

@@ -61,7 +61,7 @@ def test_words_must_be_seen_more_than_ten_times_and_others_vanish() -> None:
     assert vocabulary.words[4:] == ("dog", "home")  # seen 22 and 11 times; `runs` only 10
     captions["0.jpg"].append(["runs"])  # nothing is left of it
     inputs = CachedInputs([FeatureCache(tuple(captions), np.zeros((11, 1, 2), np.float16))])
-    batches = Batches(captions, vocabulary, PhasedInputs(inputs, inputs, 1), recipe)
+    batches = Batches(captions, vocabulary, PhasedInputs(inputs, inputs, 1), recipe, (1,))
     [batch] = batches.epoch(1)
     assert UNKNOWN not in batch.targets
     assert sorted({vocabulary.decode(ids.tolist()) for ids in batch.inputs[:, 0]}) == [("dog", "home")]

@@ -25,7 +25,7 @@ from showtell.text import tokenize
 from showtell.train import checkpoint, trainer
 from showtell.train.averaging import MovingAverage, average
 from showtell.train.batches import Batch
-from showtell.train.build import photo_inputs
+from showtell.train.build import photo_inputs, seeds
 from showtell.train.display import Pace, Silent, duration
 from showtell.train.folder import claimed
 from showtell.train.inputs import Inputs
@@ -142,6 +142,17 @@ def test_the_same_seed_gives_the_same_run_and_another_does_not(shapes: Path, cac
         train(recipe, shapes, tmp_path / name, resume=False, report=Silent())
     assert figures(tmp_path / "a") == figures(tmp_path / "b")
     assert losses(tmp_path / "a") != losses(tmp_path / "c")
+
+
+def test_a_run_that_goes_on_draws_anew(learnt: Path) -> None:
+    fresh, going_on = Recipe.load("debug"), Recipe.load("debug", [f"init={learnt}"])
+    one = checkpoint.find(learnt).load_model()
+    two = checkpoint.find(learnt).load_model()
+    with torch.no_grad():
+        two.decoder.vocabulary_bias[0] += 1e-3
+    assert seeds(fresh, one) == (1,)  # a new model's draws are those of its seed
+    assert len({seeds(recipe, model) for recipe in (fresh, going_on) for model in (one, two)}) == 3
+    assert seeds(going_on, one) == seeds(going_on, checkpoint.find(learnt).load_model())  # or it could not be resumed
 
 
 def test_damaged_checkpoints_are_set_aside(shapes: Path, cache: Path, tmp_path: Path) -> None:

@@ -142,9 +142,8 @@ def test_each_epoch_sees_one_view_of_each_photo() -> None:
     captions = {str(n): [["word"]] for n in range(40)}
     inputs = PhasedInputs(Numbers(), Numbers(), 1)
 
-    def seen(epoch: int, seed: int = 1) -> dict[int, int]:
-        recipe = Recipe.load("debug", [f"seed={seed}"])
-        batches = Batches(captions, Vocabulary.from_captions([["word"]], 1), inputs, recipe)
+    def seen(epoch: int, seeds: tuple[int, ...] = (1,)) -> dict[int, int]:
+        batches = Batches(captions, Vocabulary.from_captions([["word"]], 1), inputs, Recipe.load("debug"), seeds)
         return {name: view for batch in batches.epoch(epoch) for name, view in batch.read.tolist()}
 
     first = seen(1)
@@ -152,7 +151,8 @@ def test_each_epoch_sees_one_view_of_each_photo() -> None:
     assert set(first.values()) == {0, 1, 2, 3}
     assert first == seen(1)
     assert first != seen(2)
-    assert first != seen(1, seed=2)
+    assert first != seen(1, seeds=(2,))
+    assert first != seen(1, seeds=(1, 2))
 
 
 def test_training_over_cached_views(shapes: Path, tmp_path: Path) -> None:

@@ -91,15 +91,20 @@ class Written:
 
 
 class Batches:
-    """Batches of photos with all their captions, in an order that depends on seed and epoch alone."""
+    """Batches of photos with all their captions, in an order that depends on `seeds` and epoch alone."""
 
     def __init__(
-        self, captions: dict[str, list[list[str]]], vocabulary: Vocabulary, inputs: PhasedInputs, recipe: Recipe
+        self,
+        captions: dict[str, list[list[str]]],
+        vocabulary: Vocabulary,
+        inputs: PhasedInputs,
+        recipe: Recipe,
+        seeds: tuple[int, ...],
     ) -> None:
         self.names = list(captions)
         self.photos = inputs
         self.size = recipe.training.photos_per_batch
-        self.seed = recipe.seed
+        self.seeds = seeds
         written = list(captions.values())
         weights = consensus_weights(written, recipe.training.consensus)
         self.written = Written(written, vocabulary, recipe, [many.tolist() for many in weights])
@@ -119,12 +124,12 @@ class Batches:
             yield Share(len(photos), [self._batch(part, number) for part in np.array_split(own, min(parts, max(1, len(own))))])
 
     def _order(self, number: int) -> list[Array]:
-        order = np.random.default_rng([self.seed, number]).permutation(len(self.names))
+        order = np.random.default_rng([*self.seeds, number]).permutation(len(self.names))
         return [order[start : start + self.size] for start in range(0, len(order), self.size)]
 
     def _batch(self, photos: Array, epoch: int) -> Batch:
         names = [self.names[photo] for photo in photos]
         inputs = self.photos.at(epoch)
         # Each epoch sees one view of each photo.
-        views = np.random.default_rng([self.seed, epoch, 1]).integers(inputs.views, size=len(self.names))
+        views = np.random.default_rng([*self.seeds, epoch, 1]).integers(inputs.views, size=len(self.names))
         return self.written.batch(photos, names, inputs.read(names, views[photos]))

@@ -1,5 +1,6 @@
 """What a recipe asks for, built: the model, its trained parameters, the objective of an epoch, what is read of the photos."""
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -56,6 +57,20 @@ def build_model(recipe: Recipe, captions: Captions) -> tuple[CaptionModel, str]:
         {"vocabulary": len(vocabulary), "features": pretrained.network.config.channels, **recipe.decoder.sizes()}
     )
     return CaptionModel(pretrained.network, decoders.build(config), vocabulary, pretrained.preprocessing), pretrained.source
+
+
+def seeds(recipe: Recipe, model: CaptionModel) -> tuple[int, ...]:
+    """What all draws of a run follow from, given the model that it starts with: for one that goes on, that model's weights too.
+
+    By its seed alone it would see the order, views and dropout of the run before once more, and learn those by heart: in four
+    such runs the loss on train fell by 0.25 within half an epoch, and that on dev not at all.
+    """
+    if not recipe.init:
+        return (recipe.seed,)
+    digest = 0
+    for value in model.decoder.state_dict().values():
+        digest = zlib.crc32(value.cpu().contiguous().numpy().tobytes(), digest)
+    return (recipe.seed, digest)
 
 
 def choose_objective(recipe: Recipe, epoch: int, model: CaptionModel, captions: Captions, run: Path) -> Objective:

@@ -1,7 +1,7 @@
 """The training loop: one run of one recipe, step by step and epoch by epoch.
 
 AdamW (Loshchilov and Hutter 2019) under a one-cycle schedule makes an objective small; after each epoch the dev photos are
-captioned by the same search as the product's. Everything random in a step follows from the recipe's seed, the step and the
+captioned by the same search as the product's. Everything random in a step follows from the run's seeds, the step and the
 process, so that a run which was killed and resumed is the same as one which was not.
 """
 
@@ -22,7 +22,7 @@ from showtell.nn.captioner import CaptionModel
 from showtell.train import checkpoint
 from showtell.train.averaging import MovingAverage
 from showtell.train.batches import Batch, Batches, Share
-from showtell.train.build import Captions, choose_objective, tune_encoder
+from showtell.train.build import Captions, choose_objective, seeds, tune_encoder
 from showtell.train.checkpoint import Checkpoint
 from showtell.train.display import Pace, Reporter, duration
 from showtell.train.distributed import Processes
@@ -90,7 +90,8 @@ class Trainer:
         self.captions, self.inputs, self.dev = captions, inputs, dev
         self.output, self.about = output, about
         self.processes, self.report = processes, report
-        self.batches = Batches(captions, model.vocabulary, inputs, recipe)
+        self.seeds = seeds(recipe, model)
+        self.batches = Batches(captions, model.vocabulary, inputs, recipe, self.seeds)
         self.optimizer = torch.optim.AdamW(groups, fused=True)
         self.parameters: list[nn.Parameter] = [p for group in groups for p in group["params"]]
         self.average = MovingAverage(self.parameters, self.options.ema_decay) if self.options.ema_decay else None
@@ -165,7 +166,7 @@ class Trainer:
     def _step(self, network: Network | DistributedDataParallel, share: Share) -> None:
         """One step of the optimiser."""
         step = self.step
-        seed = np.random.SeedSequence([self.recipe.seed, step, self.processes.rank]).generate_state(1, np.uint64)[0]
+        seed = np.random.SeedSequence([*self.seeds, step, self.processes.rank]).generate_state(1, np.uint64)[0]
         torch.manual_seed(int(seed))
         stage = self.stage
         done, steps = step - (stage.first - 1) * len(self.batches), stage.epochs * len(self.batches)

@@ -57,7 +57,7 @@ def main() -> None:
             largest = max(largest, float(np.abs(their_step.log_probs - our_step.log_probs).max()))
             their_state, our_state, tokens = their_step.state, our_step.state, their_step.log_probs.argmax(-1)
         print(f"log-probabilities over 12 words of {len(names)} photos: largest difference {largest:.2e}")
-        options = showtell.load().bundle.search  # the embedded model's: beam 3
+        options = showtell.load().bundle.search  # the embedded model's
         expected = search(theirs, torch_features, SEARCH_TOKENS, options)
         got = search(ours, features, SEARCH_TOKENS, options)
         equal = sum(a[0].tokens == b[0].tokens for a, b in zip(expected, got, strict=True))
@@ -68,7 +68,7 @@ def main() -> None:
             run = caption_split(captioner, dataset, "dev", options)
             scores = metrics.score(run.candidates, run.references).corpus
             size = sum(file.stat().st_size for file in folder.iterdir()) / 1e6
-            print(f"{kind} ({size:.1f} MB), dev, beam 3: " + "  ".join(f"{n} {v:.2f}" for n, v in scores.items()))
+            print(f"{kind} ({size:.1f} MB), dev, beam {options.beam_size}: " + "  ".join(f"{n} {v:.2f}" for n, v in scores.items()))
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ def test_it_captions_photos_it_never_saw() -> None:
 def test_dev_scores(dev_run: Run) -> None:
     assert len(dev_run.candidates) == 1000
     scores = metrics.score(dev_run.candidates, dev_run.references).corpus
-    assert scores["CIDEr"] >= 60
+    assert scores["CIDEr"] >= 61
     assert scores["BLEU-4"] >= 23
 
 

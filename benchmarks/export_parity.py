@@ -68,7 +68,8 @@ def main() -> None:
             run = caption_split(captioner, dataset, "dev", options)
             scores = metrics.score(run.candidates, run.references).corpus
             size = sum(file.stat().st_size for file in folder.iterdir()) / 1e6
-            print(f"{kind} ({size:.1f} MB), dev, beam {options.beam_size}: " + "  ".join(f"{n} {v:.2f}" for n, v in scores.items()))
+            shown = "  ".join(f"{n} {v:.2f}" for n, v in scores.items())
+            print(f"{kind} ({size:.1f} MB), dev, beam {options.beam_size}: {shown}")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,9 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
@@ -24,7 +26,7 @@ from showtell.nn.captioner import CaptionModel
 from showtell.text import tokenize
 from showtell.train import checkpoint, trainer
 from showtell.train.averaging import MovingAverage, average
-from showtell.train.batches import Batch
+from showtell.train.batches import Batch, Batches
 from showtell.train.build import photo_inputs, seeds
 from showtell.train.display import Pace, Silent, duration
 from showtell.train.folder import claimed
@@ -153,6 +155,35 @@ def test_a_run_that_goes_on_draws_anew(learnt: Path) -> None:
     assert seeds(fresh, one) == (1,)  # a new model's draws are those of its seed
     assert len({seeds(recipe, model) for recipe in (fresh, going_on) for model in (one, two)}) == 3
     assert seeds(going_on, one) == seeds(going_on, checkpoint.find(learnt).load_model())  # or it could not be resumed
+
+
+def test_order_views_and_dropout_follow_from_those_draws(
+    learnt: Path, shapes: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dropout: list[int] = []
+    orders: list[tuple[int, ...]] = []
+    plain = torch.manual_seed
+
+    class Watched(Batches):
+        def __init__(self, *given: Any) -> None:
+            super().__init__(*given)
+            orders.append(tuple(np.concatenate(self._order(1)).tolist()))
+
+    def seeded(number: int) -> torch.Generator:
+        dropout.append(number)
+        return plain(number)
+
+    monkeypatch.setattr(trainer, "Batches", Watched)
+    monkeypatch.setattr(torch, "manual_seed", seeded)
+    for name, start in (("new", []), ("on", [f"init={learnt}"]), ("again", [f"init={learnt}"])):
+        recipe = Recipe.load("debug", sets(cache, "training.epochs=1", *start))
+        train(recipe, shapes, tmp_path / name, resume=False, report=Silent())
+    new, on, again = (dropout[n * len(dropout) // 3 : (n + 1) * len(dropout) // 3] for n in range(3))
+    assert on == again
+    assert new[0] == on[0] == 1  # before the first step, for the weights of what is new
+    assert len(on) > 1
+    assert not set(new[1:]) & set(on[1:])
+    assert orders[1] == orders[2] != orders[0]
 
 
 def test_damaged_checkpoints_are_set_aside(shapes: Path, cache: Path, tmp_path: Path) -> None:

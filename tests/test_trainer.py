@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -29,9 +30,10 @@ from showtell.train.averaging import MovingAverage, average
 from showtell.train.batches import Batch, Batches
 from showtell.train.build import photo_inputs, seeds
 from showtell.train.display import Pace, Silent, duration
+from showtell.train.distill import Distillation
 from showtell.train.folder import claimed
 from showtell.train.inputs import Inputs
-from showtell.train.log import read
+from showtell.train.log import RunLog, read
 from showtell.train.loop import train
 from showtell.train.objectives import CrossEntropy, Loss
 from showtell.train.recipe import Recipe, describe_keys, describe_recipes, keys
@@ -334,6 +336,17 @@ def test_half_precision_is_close_and_keeps_the_weights_whole(shapes: Path, cache
     assert all(value.dtype in (torch.float32, torch.int64) for value in weights(tmp_path / "bfloat16").values())
 
 
+def test_losses_add_up_in_full_precision() -> None:
+    scores, targets = torch.randn(5000, 20), torch.randint(20, (5000,))
+    model: Any = SimpleNamespace(decoder=lambda *_: scores)
+    batch = Batch(("photo",), np.zeros(1), torch.zeros(1, 1, 1), torch.ones(1, 1), targets, torch.rand(5000))
+    objectives = (CrossEntropy(0.1), Distillation([model.decoder], 0.5, 0.1))
+    for objective in objectives:
+        exact = objective(model, torch.zeros(1), batch).total.item()
+        with torch.autocast("cpu", torch.bfloat16):
+            assert objective(model, torch.zeros(1), batch).total.item() == pytest.approx(exact, rel=1e-5)
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="has a GPU")
 def test_a_gpu_that_is_not_there_is_named(shapes: Path, tmp_path: Path) -> None:
     with pytest.raises(OptionError, match=r"training\.device is cuda"):
@@ -471,6 +484,12 @@ def test_a_run_can_be_followed_and_read(shapes: Path, cache: Path, tmp_path: Pat
         assert f"  {photo}: {caption}" in log.messages
     assert log.messages[-7].startswith("trained in")
     assert f"  showtell export {run} --output {run / 'bundle'} --quantize int8 --calibration {shapes}" in log.messages
+
+
+def test_a_step_can_be_read_as_soon_as_it_is_logged(tmp_path: Path) -> None:
+    with RunLog(tmp_path, 0, Silent()) as log:
+        log.steps(1, 1, {"loss": 4.5})
+        assert read(tmp_path / "metrics.jsonl") == [{"step": 1, "epoch": 1, "loss": 4.5}]
 
 
 def test_the_display_is_for_terminals(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

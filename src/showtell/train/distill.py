@@ -44,7 +44,7 @@ class Distillation:
         written = F.cross_entropy(scores, batch.targets, label_smoothing=self.label_smoothing, reduction="none")
         soft = F.cross_entropy(scores, taught, reduction="none")
         losses = (1 - self.weight) * written + self.weight * soft
-        return Loss(losses @ batch.weights, len(batch.targets), {"taught": soft.mean().item()})
+        return Loss((losses * batch.weights).sum(), len(batch.targets), {"taught": soft.mean().item()})
 
 
 def load_teachers(paths: Sequence[str], model: CaptionModel) -> list[Decoder]:

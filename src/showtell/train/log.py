@@ -33,7 +33,8 @@ class RunLog:
         self._lines = [line for line in read(path) if line["step"] <= step]
         with replacing(path) as temporary:
             temporary.write_text("".join(json.dumps(line) + "\n" for line in self._lines), encoding="utf-8")
-        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - closed by __exit__
+        # Written line by line, so that a run can be watched from its first step on.
+        self._file = open(path, "a", buffering=1, encoding="utf-8")  # noqa: SIM115 - closed by __exit__
         self._drawn = time.monotonic()
         self._board: Any = None
         try:

@@ -44,4 +44,5 @@ class CrossEntropy:
         """See Objective."""
         scores = model.decoder(features, batch.inputs, batch.lengths)
         losses = F.cross_entropy(scores, batch.targets, label_smoothing=self.label_smoothing, reduction="none")
-        return Loss(losses @ batch.weights, len(batch.targets))
+        # Not a product of vectors, which autocast would compute in bfloat16: of a sum of thousands that keeps two digits.
+        return Loss((losses * batch.weights).sum(), len(batch.targets))

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from showtell.errors import MissingExtraError
 from showtell.train import checkpoint
@@ -177,6 +178,19 @@ def test_help_is_quick_to_read() -> None:
     for command in ("caption", "train", "evaluate", "average", "export"):
         assert command in done.stdout.decode()
     assert b"showtell" in run("--version").stdout
+
+
+def test_evaluate_names_a_broken_photo_and_goes_on(float_bundle: Path, tmp_path: Path) -> None:
+    photos = tmp_path / "dev"
+    photos.mkdir()
+    Image.new("RGB", (64, 64), "red").save(photos / "whole.jpg")
+    (photos / "cut.jpg").write_bytes((photos / "whole.jpg").read_bytes()[:-200])
+    lines = [json.dumps({"file_name": name, "captions": ["a red square"]}) for name in ("whole.jpg", "cut.jpg")]
+    (photos / "metadata.jsonl").write_text("\n".join(lines))
+    done = run("evaluate", "--data", tmp_path, "--split", "dev", "--model", float_bundle, "--json", tmp_path / "scores.json")
+    assert done.returncode == 1, done.stderr.decode()
+    assert "cut.jpg: the file is cut short" in done.stderr.decode()
+    assert json.loads((tmp_path / "scores.json").read_text())["count"] == 1
 
 
 def test_evaluate_files_report_and_comparison(float_bundle: Path, shapes: Path, tmp_path: Path) -> None:

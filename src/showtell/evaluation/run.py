@@ -1,5 +1,6 @@
 """A model over a data set's split: one caption for each photo, to be scored against its references."""
 
+import io
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -18,6 +19,14 @@ class Run:
     failed: dict[str, str]
 
 
+class _Photo(io.BytesIO):
+    """The bytes of a photo as an open file, so that messages call it by its name."""
+
+    def __init__(self, data: bytes, name: str) -> None:
+        super().__init__(data)
+        self.name = name
+
+
 def caption_split(
     captioner: Captioner,
     dataset: Dataset,
@@ -29,7 +38,7 @@ def caption_split(
 ) -> Run:
     """Captions all photos of the split. Raises DataError where none could be read."""
     samples = dataset.split(split)
-    photos = (dataset.photos.read(sample.image) for sample in samples)
+    photos = (_Photo(dataset.photos.read(sample.image), sample.image) for sample in samples)
     candidates: dict[str, str] = {}
     failed: dict[str, str] = {}
     for number, (sample, record) in enumerate(

@@ -105,7 +105,7 @@ def _by_agreement(hypotheses: Sequence[Hypothesis]) -> list[Hypothesis]:
     """The hypotheses by expected likeness to what the model would say, those without an end last.
 
     Minimum Bayes risk (Kumar and Byrne 2004) within the list itself, in the linear form of DeNero et al. (2009): likeness is
-    the sum of the cosines between two captions' counts of n-grams of 1 to `_ORDER` words, so that each caption need only be held
+    the sum of the cosines between two captions' counts of n-grams of 1 to `_ORDER` words, so that a caption need only be held
     against the expected counts of all. Each counts by its probability to the power `_EVENNESS`.
     """
     weights = np.exp(_EVENNESS * np.array([hypothesis.log_prob for hypothesis in hypotheses]))

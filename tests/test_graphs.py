@@ -16,11 +16,14 @@ Inputs = dict[str, np.ndarray]
 
 @pytest.fixture
 def graph(tmp_path: Path) -> Path:
-    """y = [a, relu(b)] W + table[id], and z = a S with a small S; W is stored transposed."""
+    """y = [a, relu(b)] W + c + (table[id] V + d), and z = a S with a small S; W is stored transposed."""
     rng = np.random.default_rng(0)
     constants = {
         "transposed": rng.normal(size=(OUT, sum(WIDTHS))).astype(np.float32),
-        "table": rng.normal(size=(30, OUT)).astype(np.float32),
+        "c": rng.normal(size=OUT).astype(np.float32),
+        "table": rng.normal(size=(30, 40)).astype(np.float32),
+        "V": rng.normal(size=(40, OUT)).astype(np.float32),
+        "d": rng.normal(size=OUT).astype(np.float32),
         "S": rng.normal(size=(WIDTHS[0], 2)).astype(np.float32),
     }
     nodes = [
@@ -28,8 +31,11 @@ def graph(tmp_path: Path) -> Path:
         helper.make_node("Concat", ["a", "positive"], ["joined"], axis=-1, name="join"),
         helper.make_node("Transpose", ["transposed"], ["W"], perm=[1, 0], name="transpose"),
         helper.make_node("MatMul", ["joined", "W"], ["product"], name="product"),
+        helper.make_node("Add", ["product", "c"], ["of products"], name="add c"),
         helper.make_node("Gather", ["table", "id"], ["row"], name="look-up"),
-        helper.make_node("Add", ["product", "row"], ["y"], name="add"),
+        helper.make_node("MatMul", ["row", "V"], ["of row"], name="product of row"),
+        helper.make_node("Add", ["d", "of row"], ["of id"], name="add d"),
+        helper.make_node("Add", ["of products", "of id"], ["y"], name="add"),
         helper.make_node("MatMul", ["a", "S"], ["z"], name="small"),
     ]
     widths = {"a": WIDTHS[0], "b": WIDTHS[1], "positive": WIDTHS[1], "y": OUT, "z": 2}
@@ -78,6 +84,7 @@ def test_folding_keeps_values_and_operator_sets(graph: Path) -> None:
     before = run(graph, inputs(5))
     fold_constants(graph)
     assert "Transpose" not in kinds(graph)
+    assert kinds(graph).count("MatMul") == 2  # the looked-up row's is part of the table now
     assert [(opset.domain, opset.version) for opset in onnx.load(graph).opset_import] == [("", 18)]
     for old, new in zip(before, run(graph, inputs(5)), strict=True):
         np.testing.assert_allclose(new, old, rtol=1e-5, atol=1e-5)
@@ -101,6 +108,18 @@ def test_int8_products_are_close_and_joined_ranges_apart(graph: Path) -> None:
     assert scales["positive.scale"] == pytest.approx(10 / 255, rel=0.01)
     after = run(graph, given)
     assert np.abs(after[0] - before[0]).mean() < 0.02 * np.abs(before[0]).mean()
+
+
+def test_looked_up_rows_become_int8(graph: Path) -> None:
+    fold_constants(graph)
+    rows = {"a": np.zeros((30, WIDTHS[0]), np.float32), "b": np.zeros((30, WIDTHS[1]), np.float32), "id": np.arange(30)}
+    before = run(graph, rows)[0]
+    c = next(numpy_helper.to_array(c) for c in onnx.load(graph).graph.initializer if c.name == "c")
+    quantize_products(graph, [inputs(100)])
+    [table] = [c for c in onnx.load(graph).graph.initializer if list(c.dims) == [30, OUT]]
+    assert table.data_type == TensorProto.INT8
+    step = np.abs(before - c).max(0) / 127
+    assert (np.abs(run(graph, rows)[0] - before) <= 0.51 * step).all()
 
 
 def test_int8_arithmetic_cannot_overflow_on_any_processor(graph: Path) -> None:
@@ -136,7 +155,7 @@ def test_half_precision_leaves_int8_scales_alone(graph: Path) -> None:
     before = run(graph, inputs(7))
     store_half(graph)
     stored = {constant.name: constant.data_type for constant in onnx.load(graph).graph.initializer}
-    assert stored["table.half"] == TensorProto.FLOAT16
-    assert [name for name in stored if name.endswith(".half")] == ["table.half"]
+    assert stored["c.half"] == TensorProto.FLOAT16
+    assert [name for name in stored if name.endswith(".half")] == ["c.half"]
     for old, new in zip(before, run(graph, inputs(7)), strict=True):
         np.testing.assert_allclose(new, old, rtol=2e-3, atol=2e-2)

@@ -42,7 +42,11 @@ class StepModel(Protocol):
         ...
 
     def reorder(self, state: Any, photos: Array, hypotheses: Array) -> Any:
-        """State of photos `photos` (B',) of `state`, each with its hypotheses `hypotheses` (B', K')."""
+        """State of photos `photos` (B',) of `state`, each with its hypotheses `hypotheses` (B', K').
+
+        A photo i below B' that goes on keeps its place: `photos[i]` is i. So only photos that fill a gap need be moved, and
+        that may be done within `state`, which is of no use afterwards.
+        """
         ...
 
 
@@ -155,7 +159,7 @@ def _roll(model: StepModel, features: Array, ids: SearchTokens, options: DecodeO
             log_prob = float(sums[row, k] + (gained[row, k] if finished else 0))
             found[where[row]].append(Hypothesis(tuple(words[row, k].tolist()), log_prob, finished))
         ended = ended | stopping
-        live = np.flatnonzero(~ended.all(1))
+        live = _without_gaps(np.flatnonzero(~ended.all(1)))
         if len(live) == 0:
             break
         words = np.concatenate([words, last[..., None]], -1)[live]
@@ -207,9 +211,8 @@ def _beam(model: StepModel, features: Array, ids: SearchTokens, options: DecodeO
         going = np.argsort(ending, axis=1, kind="stable")[:, :beam]  # those that do not end, best first
         flat = np.where(np.take_along_axis(ending, going, 1), -np.inf, np.take_along_axis(flat, going, 1))
         parents, tokens = np.take_along_axis(parents, going, 1), np.take_along_axis(tokens, going, 1)
-        live = np.array(
-            [row for row in range(len(where)) if not _done(found[where[row]], flat[row].max(), length, options)], int
-        )
+        going_on = [row for row in range(len(where)) if not _done(found[where[row]], flat[row].max(), length, options)]
+        live = _without_gaps(np.array(going_on, int))
         if len(live) == 0:
             return found
         parents, last, sums, where = parents[live], tokens[live], flat[live], where[live]
@@ -218,6 +221,13 @@ def _beam(model: StepModel, features: Array, ids: SearchTokens, options: DecodeO
     for row, k in np.argwhere(np.isfinite(sums)):
         found[where[row]].append(Hypothesis(tuple(words[row, k].tolist()), float(sums[row, k]), False))
     return found
+
+
+def _without_gaps(live: Array) -> Array:
+    """These row numbers, all different, in an order in which those below their count are at their own place."""
+    order = np.arange(len(live))
+    order[~np.isin(order, live)] = live[live >= len(live)]
+    return order
 
 
 def _done(finished: Sequence[Hypothesis], best_sum: float, length: int, options: DecodeOptions) -> bool:

@@ -262,14 +262,17 @@ class _Reader(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has n
 
 
 def quantize_decoder(folder: Path, search_options: DecodeOptions, calibration: Sequence[Array]) -> None:
-    """Replaces step.onnx in `folder` by its int8 form, and stores what is left of it and prepare.onnx in half precision.
+    """Replaces prepare.onnx and step.onnx in `folder` by their int8 forms, and stores what is left of them in half precision.
 
     Ranges are those of the steps that `search_options` leads to on the photos of `calibration`.
     """
     encoder, steps = OnnxEncoder(folder, 1, "cpu"), _Steps(folder)
+    grids = []
     for start in range(0, min(len(calibration), DECODER_PHOTOS), 8):
         features = encoder(np.stack(calibration[start : min(start + 8, DECODER_PHOTOS)]))
         search(steps, features, SEARCH_TOKENS, search_options)
+        grids.append({"features": features})
+    quantize_products(folder / "prepare.onnx", grids)
     quantize_products(folder / "step.onnx", steps.inputs)
     for name in ("prepare.onnx", "step.onnx"):
         store_half(folder / name)

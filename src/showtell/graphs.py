@@ -21,6 +21,7 @@ _TOP = 63
 # Range of an activation: all but so much of its values at either end, in percent. A few gated features are 30 times the others.
 _OUTLIERS = 0.01
 _LARGE = 1024  # constants of fewer numbers are left alone
+_SCALE = ".scale"  # end of the names of what int8 is multiplied by
 
 
 def fold_constants(path: Path) -> None:
@@ -30,6 +31,7 @@ def fold_constants(path: Path) -> None:
     options.optimized_model_filepath = str(path)
     options.log_severity_level = 3
     model = onnx.load(path)
+    _look_up_last(model.graph)
     kept = ["MatMulAddFusion"]  # what it makes of a product is no MatMul any more
     onnxruntime.InferenceSession(
         model.SerializeToString(), options, providers=["CPUExecutionProvider"], disabled_optimizers=kept
@@ -44,13 +46,17 @@ def fold_constants(path: Path) -> None:
 def quantize_products(path: Path, inputs: Sequence[Mapping[str, Array]]) -> None:
     """Replaces the products with large constant matrices by int8 ones; `inputs` are of the graph, from typical photos.
 
-    A product with joined activations becomes one for each, since their ranges may be far apart.
+    A product with joined activations becomes one for each, since their ranges may be far apart. Large constants that rows are
+    looked up in become int8 too.
     """
     model = onnx.load(path)
     _split_joined_products(model.graph)
     graph = model.graph
     constants = {constant.name: constant for constant in graph.initializer}
     products = [node for node in graph.node if node.op_type == "MatMul" and _is_large(constants.get(node.input[1]))]
+    look_ups = [node for node in graph.node if node.op_type == "Gather" and _is_large(constants.get(node.input[0]))]
+    read_whole = {name for node in graph.node for name in (node.input[1:] if node in look_ups else node.input)}
+    tables = {node.input[0] for node in look_ups} - read_whole
     ranges = _ranges(model, {node.input[0] for node in products}, inputs)
     quantized: set[str] = set()
     nodes = []
@@ -63,6 +69,11 @@ def quantize_products(path: Path, inputs: Sequence[Mapping[str, Array]]) -> None
             if weight in constants:
                 nodes.append(_quantize_weight(graph, constants.pop(weight)))
             node.input[0], node.input[1] = f"{activation}.dequantized", f"{weight}.dequantized"
+        elif node.input and node.input[0] in tables:
+            if node.input[0] in constants:
+                _store_int8(graph, constants.pop(node.input[0]), 127)
+            nodes += _look_up_int8(node)
+            continue
         nodes.append(node)
     del graph.node[:]
     graph.node.extend(nodes)
@@ -74,10 +85,9 @@ def store_half(path: Path) -> None:
     """Stores a graph's large float32 constants as float16, each widened again by a Cast that is folded when a session loads."""
     model = onnx.load(path)
     graph = model.graph
-    scales = {name for node in graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear") for name in node.input[1:]}
     casts = []
     for constant in graph.initializer:
-        if constant.data_type != TensorProto.FLOAT or constant.name in scales or not _is_large(constant):
+        if constant.data_type != TensorProto.FLOAT or constant.name.endswith(_SCALE) or not _is_large(constant):
             continue
         name = constant.name
         half = numpy_helper.from_array(numpy_helper.to_array(constant).astype(np.float16), f"{name}.half")
@@ -90,6 +100,31 @@ def store_half(path: Path) -> None:
 
 def _is_large(constant: onnx.TensorProto | None) -> bool:
     return constant is not None and int(np.prod(constant.dims)) >= _LARGE
+
+
+def _look_up_last(graph: onnx.GraphProto) -> None:
+    """C[i] W + b, with C, W and b constant, becomes (C W + b)[i]: a look-up in what is then a constant, too."""
+    constants = {constant.name for constant in graph.initializer}
+    for node in graph.node:
+        if all(name in constants for name in node.input):
+            constants.update(node.output)
+
+    def reader(node: onnx.NodeProto, kind: str) -> onnx.NodeProto | None:
+        """The only node that reads what `node` makes, if it is of that kind and reads only constants besides."""
+        found = [other for other in graph.node if node.output[0] in other.input]
+        others = [name for other in found for name in other.input if name != node.output[0]]
+        return found[0] if [one.op_type for one in found] == [kind] and constants.issuperset(others) else None
+
+    for look_up in [node for node in graph.node if node.op_type == "Gather" and node.input[0] in constants]:
+        product = reader(look_up, "MatMul")
+        total = product and reader(product, "Add")
+        if not product or not total or product.input[0] != look_up.output[0]:
+            continue
+        graph.node.remove(look_up)
+        product.input[0] = look_up.input[0]
+        look_up.output[0], total.output[0] = total.output[0], f"{total.output[0]}.table"
+        look_up.input[0] = total.output[0]
+        graph.node.insert(list(graph.node).index(total) + 1, look_up)
 
 
 def _split_joined_products(graph: onnx.GraphProto) -> None:
@@ -153,26 +188,43 @@ def _quantize_activation(graph: onnx.GraphProto, name: str, low: float, high: fl
     scale = np.float32(max(high - low, 1e-6) / 255)
     zero = np.uint8(np.clip(round(-low / float(scale)), 0, 255))
     graph.initializer.extend(
-        [numpy_helper.from_array(np.array(scale), f"{name}.scale"), numpy_helper.from_array(np.array(zero), f"{name}.zero")]
+        [numpy_helper.from_array(np.array(scale), f"{name}{_SCALE}"), numpy_helper.from_array(np.array(zero), f"{name}.zero")]
     )
-    how = [f"{name}.scale", f"{name}.zero"]
+    how = [f"{name}{_SCALE}", f"{name}.zero"]
     return [
         helper.make_node("QuantizeLinear", [name, *how], [f"{name}.quantized"], name=f"{name}.quantize"),
         helper.make_node("DequantizeLinear", [f"{name}.quantized", *how], [f"{name}.dequantized"], name=f"{name}.dequantize"),
     ]
 
 
+def _look_up_int8(look_up: onnx.NodeProto) -> list[onnx.NodeProto]:
+    """The same rows of the table in int8, widened after they were looked up."""
+    (table, indices), [rows] = look_up.input, look_up.output
+    return [
+        helper.make_node("Gather", [f"{table}.int8", indices], [f"{rows}.int8"], name=look_up.name, axis=0),
+        # Like DequantizeLinear, which takes several times as long.
+        helper.make_node("Cast", [f"{rows}.int8"], [f"{rows}.float"], name=f"{look_up.name}.widen", to=TensorProto.FLOAT),
+        helper.make_node("Mul", [f"{rows}.float", f"{table}{_SCALE}"], [rows], name=f"{look_up.name}.scale"),
+    ]
+
+
 def _quantize_weight(graph: onnx.GraphProto, constant: onnx.TensorProto) -> onnx.NodeProto:
     name = constant.name
-    values = numpy_helper.to_array(constant)  # (in, out)
-    scales = (np.maximum(np.abs(values).max(0), 1e-9) / _TOP).astype(np.float32)
+    columns = _store_int8(graph, constant, _TOP)
+    graph.initializer.append(numpy_helper.from_array(np.zeros(columns, np.int8), f"{name}.zero"))
+    inputs = [f"{name}.int8", f"{name}{_SCALE}", f"{name}.zero"]
+    return helper.make_node("DequantizeLinear", inputs, [f"{name}.dequantized"], name=f"{name}.dequantize", axis=1)
+
+
+def _store_int8(graph: onnx.GraphProto, constant: onnx.TensorProto, top: int) -> int:
+    """Replaces a matrix by one of whole numbers of at most `top` and a scale a column; how many columns there are."""
+    values = numpy_helper.to_array(constant)
+    scales = (np.maximum(np.abs(values).max(0), 1e-9) / top).astype(np.float32)
     graph.initializer.remove(constant)
     graph.initializer.extend(
         [
-            numpy_helper.from_array(np.round(values / scales).astype(np.int8), f"{name}.int8"),
-            numpy_helper.from_array(scales, f"{name}.scale"),
-            numpy_helper.from_array(np.zeros(len(scales), np.int8), f"{name}.zero"),
+            numpy_helper.from_array(np.round(values / scales).astype(np.int8), f"{constant.name}.int8"),
+            numpy_helper.from_array(scales, f"{constant.name}{_SCALE}"),
         ]
     )
-    inputs = [f"{name}.int8", f"{name}.scale", f"{name}.zero"]
-    return helper.make_node("DequantizeLinear", inputs, [f"{name}.dequantized"], name=f"{name}.dequantize", axis=1)
+    return len(scales)

@@ -16,6 +16,7 @@ from showtell.image.formats import HEAD, identify
 Array = NDArray[Any]
 PhotoSource = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Image.Image | Array
 
+_CHUNK = 2**20
 _KINDS = (
     (stat.S_ISSOCK, "a socket"),
     (stat.S_ISFIFO, "a pipe"),
@@ -90,7 +91,8 @@ def _read_stream(file: Any, name: str, max_bytes: int) -> tuple[bytes, str]:
             _check_size(0, name, max_bytes)
         format_ = identify(head, name)
         parts, size = [head], len(head)
-        while size <= max_bytes and (part := file.read(max_bytes + 1 - size)):  # one read may give less than was asked for
+        # One read may give less than was asked for, and sets aside memory for all that was.
+        while size <= max_bytes and (part := file.read(min(_CHUNK, max_bytes + 1 - size))):
             parts.append(part)
             size += len(part)
     except ImageError:

@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 BATCH_SIZE = 8  # the int8 encoder is no faster per photo with more
 # Photos and hypotheses that one search follows: more make its products no faster and its memory larger.
-SEARCHED_PHOTOS, SEARCHED_HYPOTHESES = 32, 160
+SEARCHED_PHOTOS, SEARCHED_HYPOTHESES = 16, 160
 MOST_BATCHES = 8  # encoded at once, about 100 MB each; further threads help with one batch
 
 

@@ -63,9 +63,11 @@ class OnnxStepModel:
 
     def reorder(self, state: OnnxState, photos: Array, hypotheses: Array) -> OnnxState:
         """See decoding.StepModel."""
-        prepared = state.prepared
-        if len(photos) < len(next(iter(prepared.values()))):  # while all photos go on, their grids stay where they are
-            prepared = {name: part[photos] for name, part in prepared.items()}
+        count = len(photos)
+        moved = np.flatnonzero(photos != np.arange(count))
+        for part in state.prepared.values():  # grids are large: to copy all of them whenever a photo is done takes long
+            part[moved] = part[photos[moved]]
+        prepared = {name: part[:count] for name, part in state.prepared.items()}
         rows = photos[:, None]
         return OnnxState(prepared, {name: part[rows, hypotheses] for name, part in state.recurrent.items()})
 

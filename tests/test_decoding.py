@@ -194,47 +194,5 @@ def test_asking_for_more_captions_widens_the_beam() -> None:
         DecodeOptions().updated(beam_width=2)
 
 
-# The likeliest caption, C, has a word that no other has; the rest say much the same.
-OUTSIDER = {
-    (): {A: 0.6, C: 0.4},
-    (C,): {END: 1.0},
-    (A,): {A: 0.5, B: 0.5},
-    (A, A): {B: 1.0},
-    (A, B): {A: 0.6, B: 0.4},
-    (A, A, B): {END: 1.0},
-    (A, B, A): {END: 1.0},
-    (A, B, B): {END: 1.0},
-}
-
-
-def test_consensus_takes_the_caption_most_like_the_others() -> None:
-    [[likeliest]] = run(OUTSIDER, beam_size=4, length_penalty=0)
-    [agreed] = run(OUTSIDER, beam_size=4, length_penalty=0, num_captions=4, consensus=True)
-    assert likeliest.tokens == (C,)
-    assert {hypothesis.tokens for hypothesis in agreed} == {(C,), (A, A, B), (A, B, A), (A, B, B)}
-    assert agreed[-1].tokens == (C,)
-    assert run(OUTSIDER, beam_size=4, length_penalty=0, consensus=True) == [agreed[:1]]
-
-    def likeness(one: tuple[int, ...], other: tuple[int, ...]) -> float:
-        total = 0.0
-        for size in range(1, 5):
-            ngrams = [[words[k : k + size] for k in range(len(words) - size + 1)] for words in (one, other)]
-            names = sorted({*ngrams[0], *ngrams[1]})
-            a, b = (np.array([part.count(name) for name in names]) for part in ngrams)
-            total += float(a @ b) / float(np.linalg.norm(a) * np.linalg.norm(b)) if ngrams[0] and ngrams[1] else 0.0
-        return total
-
-    expected = [sum(math.exp(0.3 * other.log_prob) * likeness(one.tokens, other.tokens) for other in agreed) for one in agreed]
-    assert expected == sorted(expected, reverse=True)
-
-
-def test_consensus_prefers_captions_that_end_and_leaves_sampling_alone() -> None:
-    endless = {(): {A: 0.2, B: 0.8}, (B,): {B: 1.0}, (B, B): {B: 1.0}, (A,): {END: 1.0}}
-    [found] = run(endless, beam_size=3, num_captions=3, max_length=2, consensus=True)
-    assert [hypothesis.finished for hypothesis in found] == [True, False]
-    drawn = {"sample": True, "num_captions": 5, "seed": 3}
-    assert run(OUTSIDER, **drawn, consensus=True) == run(OUTSIDER, **drawn)
-
-
 def test_no_photos_no_captions() -> None:
     assert search(TableModel(), np.zeros((0, 49, 1)), IDS, DecodeOptions()) == []

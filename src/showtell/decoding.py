@@ -4,8 +4,6 @@ A model offers three operations (`StepModel`); torch and onnxruntime models both
 is what the product does. Arrays are shaped (photos B, hypotheses K, ...). Photos whose search has ended leave the batch.
 """
 
-import math
-from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -18,8 +16,6 @@ from showtell.types import DecodeOptions
 Array = NDArray[Any]
 
 _BLOCK = 32  # tokens; about the square root of a vocabulary, so that there are as many blocks as tokens in one
-_ORDER = 4  # words of the longest n-grams that captions are compared by, as in BLEU and CIDEr
-_EVENNESS = 0.3  # chosen on Flickr8k dev: a beam's few captions stand for many less likely ones, which all resemble them
 
 
 class Step(NamedTuple):
@@ -86,8 +82,7 @@ def search(model: StepModel, features: Array, tokens: SearchTokens, options: Dec
     """The `options.num_captions` best hypotheses of each photo, best first, from grid features (B, 49, 2048).
 
     Finished hypotheses come before those that reached `max_length` without an end, which only stand in where too few ended.
-    A list is shorter than asked only where the vocabulary allows fewer captions. With `options.consensus` the `beam_size` best
-    of a beam search are put in the order of their agreement with one another before the best of them are taken.
+    A list is shorter than asked only where the vocabulary allows fewer captions.
     """
     if len(features) == 0:
         return []
@@ -99,38 +94,7 @@ def search(model: StepModel, features: Array, tokens: SearchTokens, options: Dec
     def order(hypothesis: Hypothesis) -> tuple[bool, float]:
         return hypothesis.finished, hypothesis.rank(options.length_penalty)
 
-    ranked = [sorted(hypotheses, key=order, reverse=True) for hypotheses in found]
-    if options.consensus and not options.sample:
-        ranked = [_by_agreement(hypotheses[: options.beam_size]) for hypotheses in ranked]
-    return [hypotheses[: options.num_captions] for hypotheses in ranked]
-
-
-def _by_agreement(hypotheses: Sequence[Hypothesis]) -> list[Hypothesis]:
-    """The hypotheses by expected likeness to what the model would say, those without an end last.
-
-    Minimum Bayes risk (Kumar and Byrne 2004) within the list itself, in the linear form of DeNero et al. (2009): likeness is
-    the sum of the cosines between two captions' counts of n-grams of 1 to `_ORDER` words, so that a caption need only be held
-    against the expected counts of all. Each counts by its probability to the power `_EVENNESS`.
-    """
-    weights = np.exp(_EVENNESS * np.array([hypothesis.log_prob for hypothesis in hypotheses]))
-    expected: dict[tuple[int, ...], float] = defaultdict(float)
-    counts = [_ngram_shares(hypothesis.tokens) for hypothesis in hypotheses]
-    for weight, shares in zip(weights.tolist(), counts, strict=True):
-        for ngram, share in shares.items():
-            expected[ngram] += weight * share
-    likeness = [sum(share * expected[ngram] for ngram, share in shares.items()) for shares in counts]
-    order = sorted(range(len(hypotheses)), key=lambda n: (hypotheses[n].finished, likeness[n]), reverse=True)
-    return [hypotheses[n] for n in order]
-
-
-def _ngram_shares(tokens: tuple[int, ...]) -> dict[tuple[int, ...], float]:
-    """How often each n-gram of 1 to `_ORDER` tokens occurs, scaled so that those of one length form a vector of length 1."""
-    shares: dict[tuple[int, ...], float] = {}
-    for size in range(1, _ORDER + 1):
-        counts = Counter(tokens[start : start + size] for start in range(len(tokens) - size + 1))
-        norm = math.hypot(*counts.values())
-        shares.update((ngram, count / norm) for ngram, count in counts.items())
-    return shares
+    return [sorted(hypotheses, key=order, reverse=True)[: options.num_captions] for hypotheses in found]
 
 
 def _roll(model: StepModel, features: Array, ids: SearchTokens, options: DecodeOptions) -> list[list[Hypothesis]]:

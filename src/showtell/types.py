@@ -83,7 +83,6 @@ class DecodeOptions:
 
     Hypotheses rank by their sum of log-probabilities divided by `(words + 1) ** length_penalty`.
     `no_repeat_ngram` n forbids any n-gram of words to occur twice in a caption; 0 allows all.
-    `consensus` takes, of the `beam_size` best of a beam search, those that are most like the others; sampling ignores it.
     """
 
     beam_size: int = 3
@@ -91,7 +90,6 @@ class DecodeOptions:
     max_length: int = 20
     length_penalty: float = 1.0
     no_repeat_ngram: int = 0
-    consensus: bool = False
     sample: bool = False
     temperature: float = 1.0
     top_p: float = 1.0

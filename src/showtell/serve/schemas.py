@@ -24,9 +24,6 @@ class CaptionQuery(BaseModel):
     no_repeat_ngram: Annotated[
         int | None, Field(ge=0, le=10, description="Never repeat so many words in a row; 0 allows it.")
     ] = None
-    consensus: Annotated[
-        bool | None, Field(description="Of the captions found, the one most like the others, or the likeliest.")
-    ] = None
     attention: Annotated[bool, Field(description="Also say where the model looked for each word of the best caption.")] = False
 
     def options(self, defaults: DecodeOptions) -> DecodeOptions:

@@ -416,7 +416,7 @@ def export(
     photos = []
     if calibration and (quantize == "int8" or taken):
         photos = calibration_inputs(found, calibration, calibration_photos, layout)
-    options = DecodeOptions(**found.config["recipe"]["validation"]).updated(**search)
+    options = DecodeOptions.from_json(found.config["recipe"]["validation"]).updated(**search)
     run(
         found,
         output,

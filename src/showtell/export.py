@@ -83,7 +83,7 @@ def export(
         folder = Path(temporary) / "bundle"
         folder.mkdir()
         write_graphs(model, folder)
-        options = options or DecodeOptions(**checkpoint.config["recipe"]["validation"])
+        options = options or DecodeOptions.from_json(checkpoint.config["recipe"]["validation"])
         if encoder is not None:
             shutil.copyfile(encoder.folder / "encoder.onnx", folder / "encoder.onnx")
         elif quantize == "int8":

@@ -41,8 +41,8 @@ def test_it_captions_photos_it_never_saw() -> None:
 def test_dev_scores(dev_run: Run) -> None:
     assert len(dev_run.candidates) == 1000
     scores = metrics.score(dev_run.candidates, dev_run.references).corpus
-    assert scores["CIDEr"] >= 62.5
-    assert scores["BLEU-4"] >= 23.5
+    assert scores["CIDEr"] >= 63
+    assert scores["BLEU-4"] >= 24
 
 
 def test_wheel_installs_and_captions_without_torch(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """Draws photos with their captions below them: the picture in the README.
 
-python examples/contact_sheet.py docs/captions.png examples/photos/*.jpg
+python examples/contact_sheet.py docs/captions.jpg examples/photos/*.jpg
 """
 
 import sys

@@ -39,6 +39,7 @@ class TableModel:
         return Step(log_probs, after, None)
 
     def reorder(self, state: Any, photos: Array, hypotheses: Array) -> Any:
+        assert all(photos[place] == place for place in range(len(photos)) if place in photos)  # those that go on stay put
         return [[state[photo][k] for k in row] for photo, row in zip(photos, hypotheses, strict=True)]
 
 

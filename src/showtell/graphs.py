@@ -54,7 +54,7 @@ def quantize_products(path: Path, inputs: Sequence[Mapping[str, Array]]) -> None
     graph = model.graph
     constants = {constant.name: constant for constant in graph.initializer}
     products = [node for node in graph.node if node.op_type == "MatMul" and _is_large(constants.get(node.input[1]))]
-    look_ups = [node for node in graph.node if node.op_type == "Gather" and _is_large(constants.get(node.input[0]))]
+    look_ups = [node for node in graph.node if _is_look_up(node) and _is_large(constants.get(node.input[0]))]
     read_whole = {name for node in graph.node for name in (node.input[1:] if node in look_ups else node.input)}
     tables = {node.input[0] for node in look_ups} - read_whole
     ranges = _ranges(model, {node.input[0] for node in products}, inputs)
@@ -102,6 +102,11 @@ def _is_large(constant: onnx.TensorProto | None) -> bool:
     return constant is not None and int(np.prod(constant.dims)) >= _LARGE
 
 
+def _is_look_up(node: onnx.NodeProto) -> bool:
+    """Whether it takes rows of a matrix, or whatever else the first axis of its first input counts."""
+    return node.op_type == "Gather" and not any(attribute.name == "axis" and attribute.i for attribute in node.attribute)
+
+
 def _look_up_last(graph: onnx.GraphProto) -> None:
     """C[i] W + b, with C, W and b constant, becomes (C W + b)[i]: a look-up in what is then a constant, too."""
     constants = {constant.name for constant in graph.initializer}
@@ -115,7 +120,7 @@ def _look_up_last(graph: onnx.GraphProto) -> None:
         others = [name for other in found for name in other.input if name != node.output[0]]
         return found[0] if [one.op_type for one in found] == [kind] and constants.issuperset(others) else None
 
-    for look_up in [node for node in graph.node if node.op_type == "Gather" and node.input[0] in constants]:
+    for look_up in [node for node in graph.node if _is_look_up(node) and node.input[0] in constants]:
         product = reader(look_up, "MatMul")
         total = product and reader(product, "Add")
         if not product or not total or product.input[0] != look_up.output[0]:

@@ -120,8 +120,8 @@ def test_dead_end_is_kept_as_unfinished() -> None:
 def test_photos_of_a_batch_do_not_disturb_each_other() -> None:
     other = {(): {C: 0.9, A: 0.1}, (C,): {C: 0.7, END: 0.3}, (C, C): {C: 0.6, END: 0.4}, (C, C, C): {END: 1.0}}
     for options in ({"beam_size": 2, "num_captions": 2}, {"beam_size": 1}, {"beam_size": 3, "length_penalty": 0.0}):
-        alone = [run(table, **options)[0] for table in (GARDEN_PATH, other, GARDEN_PATH)]
-        assert run(GARDEN_PATH, other, GARDEN_PATH, **options) == alone
+        for tables in itertools.product((GARDEN_PATH, other), repeat=3):
+            assert run(*tables, **options) == [run(table, **options)[0] for table in tables]
 
 
 def test_no_repeat_ngram() -> None:

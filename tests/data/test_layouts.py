@@ -413,6 +413,16 @@ def test_links_to_folders_are_followed_and_loops_end(tmp_path):
     assert len(dataset.photos) == 3
 
 
+def test_parquet_with_text_that_is_no_utf8_is_an_error_of_ours(tmp_path):
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    captions = pa.array([b"A dog .", b"A \x80 dog ."]).view(pa.string())
+    parquet.write_table(pa.table({"image": [DOG, DOG], "caption": captions}), tmp_path / "t.parquet")
+    with pytest.raises(DataError, match=r"t\.parquet, behind row \d+: broken Parquet"):
+        read(tmp_path / "t.parquet")
+
+
 def test_parquet_without_its_extra_says_what_to_install(tmp_path, monkeypatch):
     put(tmp_path, {"t.parquet": b"PAR1", **photos()})
     monkeypatch.setitem(sys.modules, "pyarrow", None)

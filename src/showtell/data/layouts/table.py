@@ -208,7 +208,7 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
             for row in batch.to_pylist():
                 number += 1
                 yield f"{path}, row {number}", row
-    except (ArrowException, OSError) as error:
+    except (ArrowException, OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}, behind row {number}: broken Parquet ({error})") from None
 
 
@@ -219,7 +219,7 @@ def _parquet(path: Path) -> Any:
 
     try:
         return parquet.ParquetFile(path)
-    except (ArrowException, OSError) as error:
+    except (ArrowException, OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: not a readable Parquet file ({error})") from None
 
 

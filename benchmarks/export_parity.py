@@ -22,7 +22,7 @@ from showtell.export import calibration_inputs, export
 from showtell.image import read_rgb, to_pixels
 from showtell.nn.captioner import TorchStepModel
 from showtell.train import checkpoint
-from showtell.vocab import BEGIN, SEARCH_TOKENS
+from showtell.vocab import BEGIN
 
 
 def main() -> None:
@@ -58,8 +58,8 @@ def main() -> None:
             their_state, our_state, tokens = their_step.state, our_step.state, their_step.log_probs.argmax(-1)
         print(f"log-probabilities over 12 words of {len(names)} photos: largest difference {largest:.2e}")
         options = showtell.load().bundle.search  # the embedded model's
-        expected = search(theirs, torch_features, SEARCH_TOKENS, options)
-        got = search(ours, features, SEARCH_TOKENS, options)
+        expected = search(theirs, torch_features, model.vocabulary.search_tokens(), options)
+        got = search(ours, features, model.vocabulary.search_tokens(), options)
         equal = sum(a[0].tokens == b[0].tokens for a, b in zip(expected, got, strict=True))
         print(f"captions equal: {equal} of {len(names)}")
 

@@ -33,7 +33,6 @@ from showtell.image import read_photo
 from showtell.runtime.models import OnnxEncoder, OnnxStepModel
 from showtell.text import detokenize
 from showtell.train import checkpoint
-from showtell.vocab import SEARCH_TOKENS
 
 SHIPPED = EncoderInt8()
 VARIANTS: dict[str, tuple[EncoderInt8, int | None]] = {
@@ -131,12 +130,13 @@ def main() -> None:
         keep(arguments.json, results)
         if arguments.cider:
             decoder, options = OnnxStepModel(folder, 1, "cpu"), Bundle.find(None).search
+            ids = model.vocabulary.search_tokens()
             for name, encoder in encoders.items():
                 captions = {}
                 for start in range(0, len(samples), 32):
                     part = samples[start : start + 32]
                     grids = np.concatenate([encoder(one) for one in inputs([sample.image for sample in part])])
-                    for sample, best in zip(part, search(decoder, grids, SEARCH_TOKENS, options), strict=True):
+                    for sample, best in zip(part, search(decoder, grids, ids, options), strict=True):
                         captions[sample.image] = detokenize(model.vocabulary.decode(best[0].tokens))
                 scores = metrics.score(captions, {sample.image: sample.captions for sample in samples}).corpus
                 results[name]["CIDEr"] = round(scores["CIDEr"], 2)

@@ -57,7 +57,7 @@ class GreyModel:
             tuple(Caption(f"grey {grey}", -0.5 - n, ("grey", str(grey))) for n in range(options.num_captions)) for grey in greys
         ]
 
-    def attention(self, features: np.ndarray, captions: Sequence[Caption]) -> list[np.ndarray]:
+    def attention(self, features: np.ndarray, captions: Sequence[Caption], style: str) -> list[np.ndarray]:
         return [np.full((len(caption.tokens), 7, 7), 1 / 49, np.float32) for caption in captions]
 
 

@@ -22,7 +22,6 @@ from showtell.image import read_photo, read_rgb, to_pixels
 from showtell.nn.captioner import TorchStepModel
 from showtell.runtime.pipeline import Sizes
 from showtell.train import checkpoint
-from showtell.vocab import SEARCH_TOKENS
 
 
 def hundred_photos() -> list[Image.Image]:
@@ -60,8 +59,8 @@ def test_float32_export_equals_torch(learnt: Path, float_bundle: Path) -> None:
         tokens = their_step.log_probs.argmax(-1)
 
     options = captioner.options(beam_size=3)
-    expected = search(theirs, torch_features, SEARCH_TOKENS, options)
-    found = search(ours, features, SEARCH_TOKENS, options)
+    expected = search(theirs, torch_features, model.vocabulary.search_tokens(), options)
+    found = search(ours, features, model.vocabulary.search_tokens(), options)
     equal = sum(a[0].tokens == b[0].tokens for a, b in zip(expected, found, strict=True))
     assert equal >= 99
     assert len({hypotheses[0].tokens for hypotheses in found}) > 3  # the model does say different things

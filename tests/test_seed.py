@@ -25,7 +25,7 @@ from showtell.train.features import FeatureCache, extract
 from showtell.train.inputs import CachedInputs, PhasedInputs
 from showtell.train.loop import train
 from showtell.train.recipe import Recipe
-from showtell.vocab import SEARCH_TOKENS, UNKNOWN, Vocabulary
+from showtell.vocab import UNKNOWN, Vocabulary
 
 
 class Silent:
@@ -172,9 +172,8 @@ def test_recipe_learns_the_shapes_by_heart(run: Path, shapes: Path, tmp_path: Pa
     features = extract(tmp_path / "one", model.encoder, model.preprocessing, read_dataset(shapes).photos, [photo])
     options = Recipe.load("seed").validation
     assert (options.beam_size, options.max_length) == (1, 33)
-    [[found]] = search(
-        TorchStepModel(model.decoder), features.array, SEARCH_TOKENS, showtell.DecodeOptions(**options.model_dump())
-    )
+    searched = showtell.DecodeOptions(**options.model_dump())
+    [[found]] = search(TorchStepModel(model.decoder), features.array, model.vocabulary.search_tokens(), searched)
     assert "blue" in model.vocabulary.decode(found.tokens)
 
 
@@ -188,8 +187,8 @@ def test_bundle_without_attention_captions_as_the_checkpoint(run: Path, shapes: 
     features = captioner.features(pixels)
     options = captioner.options(beam_size=3)
     assert (captioner.bundle.search.beam_size, captioner.bundle.search.max_length) == (1, 33)
-    ours = search(captioner.decoder, features, SEARCH_TOKENS, options)
-    theirs = search(TorchStepModel(model.decoder), features, SEARCH_TOKENS, options)
+    ours = search(captioner.decoder, features, model.vocabulary.search_tokens(), options)
+    theirs = search(TorchStepModel(model.decoder), features, model.vocabulary.search_tokens(), options)
     assert [h[0].tokens for h in ours] == [h[0].tokens for h in theirs]
     state = captioner.decoder.start(features)
     step = captioner.decoder.step(np.ones((len(names), 1), np.int64), state)

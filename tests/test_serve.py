@@ -88,6 +88,14 @@ def test_options_reach_the_search(client: httpx.Client, served: Served) -> None:
     assert served.model.searched[-1][1] == bundle().search
 
 
+def test_a_style_that_the_model_lacks_is_refused(client: httpx.Client, served: Served) -> None:
+    before = len(served.model.searched)
+    answer = client.post("/v1/captions?style=poem", files=form(photo(9)))
+    assert answer.status_code == 422
+    assert "it has no styles" in answer.json()["error"]["message"]
+    assert len(served.model.searched) == before
+
+
 def test_attention_is_there_where_it_was_asked_for(client: httpx.Client) -> None:
     record = client.post("/v1/captions?attention=true", files=form(photo(9))).json()["results"][0]
     assert record["tokens"] == ["grey", "9"]

@@ -24,7 +24,6 @@ from showtell.train.recipe import Recipe, keys, names
 from showtell.train.schedule import learning_rate
 from showtell.train.validation import validate
 from showtell.types import DecodeOptions
-from showtell.vocab import SEARCH_TOKENS
 
 
 class Log:
@@ -224,7 +223,9 @@ def test_training_learns_the_shapes_by_heart(learnt: Path, shapes: Path) -> None
     dataset = read(shapes)
     photo = "blue-square-2.jpg"  # of dev: never trained on
     features = extract(learnt.parent / "again", model.encoder, model.preprocessing, dataset.photos, [photo])
-    [[found]] = search(TorchStepModel(model.decoder), features.array, SEARCH_TOKENS, DecodeOptions(beam_size=3))
+    [[found]] = search(
+        TorchStepModel(model.decoder), features.array, model.vocabulary.search_tokens(), DecodeOptions(beam_size=3)
+    )
     assert "blue" in model.vocabulary.decode(found.tokens)
     kept = {path.name for path in (learnt / "checkpoints").iterdir()}
     assert kept == {f"epoch-{epoch:03d}" for epoch in (best.epoch, 39, 40)}

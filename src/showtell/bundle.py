@@ -76,6 +76,12 @@ class Bundle:
             raise BundleError(f"{folder}: the decoder has {words} words and vocab.json {len(bundle.vocabulary)}")
         return bundle
 
+    def options(self, **changes: Any) -> DecodeOptions:
+        """The search options with every change that is not None. Raises OptionError for a value that is not allowed."""
+        options = self.search.updated(**changes)
+        self.vocabulary.search_tokens(options.style)  # raises where the model does not have the style
+        return options
+
     @classmethod
     def find(cls, model: str | Path | None) -> Self:
         """The bundle of that name or in that folder; None is the embedded model."""

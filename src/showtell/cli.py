@@ -82,6 +82,7 @@ def _search_options(command: Any) -> Any:
             click.option("--max-length", type=int, metavar="N", help="Words of a caption at most."),
             click.option("--length-penalty", type=float, metavar="X", help="0 ranks by total, 1 by mean log-probability."),
             click.option("--no-repeat-ngram", type=int, metavar="N", help="Never repeat N words in a row; 0 allows it."),
+            click.option("--style", metavar="NAME", help="One of the model's caption styles, such as coco."),
             click.option("--sample", is_flag=True, default=None, help="Draw captions at random instead of searching."),
             click.option("--temperature", type=float, metavar="T", help="With --sample: below 1 safer, above 1 wilder."),
             click.option("--top-p", type=float, metavar="P", help="With --sample: only the likeliest words of mass P."),
@@ -169,7 +170,7 @@ def caption(
 
 @cli.command()
 @click.argument("recipe", metavar="RECIPE", required=False)
-@click.option("--data", type=_path, metavar="DIR", help="A data set, in any of the usual layouts.")
+@click.option("--data", type=_path, multiple=True, metavar="DIR", help="A data set, in any of the usual layouts; repeatable.")
 @_layout
 @click.option("--output", type=_path, metavar="RUN_DIR", help="The run's folder.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a key of the recipe; repeatable.")
@@ -177,7 +178,7 @@ def caption(
 @click.option("--list", "list_", is_flag=True, help="List the recipes; with RECIPE, its keys, values and what they mean.")
 def train(
     recipe: str | None,
-    data: Path | None,
+    data: tuple[Path, ...],
     layout: str | None,
     output: Path | None,
     overrides: tuple[str, ...],
@@ -194,7 +195,7 @@ def train(
     if list_:
         click.echo(recipes.describe_keys(recipes.Recipe.load(recipe, overrides)) if recipe else recipes.describe_recipes())
         return DONE
-    if recipe is None or data is None or output is None:
+    if recipe is None or not data or output is None:
         raise click.UsageError("give RECIPE, --data DIR and --output RUN_DIR; --list shows the recipes")
     chosen = recipes.Recipe.load(recipe, overrides)
     with _needs("train", "training"):

@@ -70,11 +70,12 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One photo of a data set: its file name, its reference captions as written, and its split."""
+    """One photo of a data set: its file name, its reference captions, its split and its captions' style, if any."""
 
     image: str
     captions: tuple[str, ...]
     split: Split | None
+    style: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +83,8 @@ class DecodeOptions:
     """How captions are searched for. Lengths count words, the end token not included.
 
     Hypotheses rank by their sum of log-probabilities divided by `(words + 1) ** length_penalty`.
-    `no_repeat_ngram` n forbids any n-gram of words to occur twice in a caption; 0 allows all.
+    `no_repeat_ngram` n forbids any n-gram of words to occur twice in a caption; 0 allows all. `style` is one of the model's
+    caption styles, its default where it is empty.
     """
 
     beam_size: int = 3
@@ -90,6 +92,7 @@ class DecodeOptions:
     max_length: int = 20
     length_penalty: float = 1.0
     no_repeat_ngram: int = 0
+    style: str = ""
     sample: bool = False
     temperature: float = 1.0
     top_p: float = 1.0

@@ -1,4 +1,9 @@
-"""Words and their ids. Four ids are special and different: padding, begin, end and unknown."""
+"""Words and their ids. Four ids are special and different: padding, begin, end and unknown.
+
+A model that was trained on data sets with different ways of describing photos has a begin token for each such style, the word
+`<style:NAME>`. The token that a caption begins with decides how it is put, as a language token does in translation (Johnson et
+al. 2017, "Google's Multilingual Neural Machine Translation System").
+"""
 
 import json
 from collections import Counter
@@ -9,12 +14,17 @@ from pathlib import Path
 from typing import Self
 
 from showtell.decoding import SearchTokens
-from showtell.errors import DataError
+from showtell.errors import DataError, OptionError
 from showtell.files import write_json
 
 PAD, BEGIN, END, UNKNOWN = range(4)
 SPECIAL = ("<pad>", "<begin>", "<end>", "<unknown>")
-SEARCH_TOKENS = SearchTokens(begin=BEGIN, end=END, never=(PAD, BEGIN, UNKNOWN))
+_STYLE = "<style:"
+
+
+def style_token(style: str) -> str:
+    """The word that begins captions of a style."""
+    return f"{_STYLE}{style}>"
 
 
 @dataclass(frozen=True)
@@ -40,6 +50,34 @@ class Vocabulary:
         if not kept:
             raise DataError(f"no word occurs {min_count} times in the training captions; lower vocabulary.min_count")
         return cls(SPECIAL + kept)
+
+    def with_styles(self, styles: Sequence[str]) -> Self:
+        """This vocabulary with begin tokens for the styles behind its words; those that it has stay."""
+        new = tuple(style_token(style) for style in styles if style not in self.styles)
+        return replace(self, words=self.words + new)
+
+    @property
+    def styles(self) -> tuple[str, ...]:
+        """Names of the styles that captions can begin in, the default first; empty for a model without."""
+        return tuple(word.removeprefix(_STYLE)[:-1] for word in self.words if word.startswith(_STYLE))
+
+    def split_style(self, tokens: Sequence[str]) -> tuple[int, Sequence[str]]:
+        """The id that a caption begins with, of its style token where it has one, and the caption without that."""
+        if tokens and tokens[0].startswith(_STYLE):
+            return self.ids[tokens[0]], tokens[1:]
+        return BEGIN, tokens
+
+    def search_tokens(self, style: str = "") -> SearchTokens:
+        """What a search for captions in `style` begins and ends with, the default style where it is empty.
+
+        Raises OptionError where the model does not have the style.
+        """
+        known = self.styles
+        if style and style not in known:
+            raise OptionError(f"style {style!r} is not one of this model's; it has {', '.join(known) or 'no styles'}")
+        begins = [self.ids[style_token(name)] for name in known]
+        begin = begins[known.index(style) if style else 0] if begins else BEGIN
+        return SearchTokens(begin=begin, end=END, never=(PAD, BEGIN, UNKNOWN, *begins))
 
     def extended(self, captions: Iterable[Sequence[str]], min_count: int) -> Self:
         """This vocabulary with such words of the captions behind its own, whose ids stay."""

@@ -116,6 +116,24 @@ def assemble(listing: Listing) -> Dataset:
     return Dataset(listing.name, samples, listing.photos, tuple(missing), left_out)
 
 
+def joined(datasets: Sequence[Dataset], styles: Sequence[str] = ()) -> Dataset:
+    """Several data sets as one. With `styles`, one for each, every sample has the style of its set.
+
+    Raises DataError where two have a photo of the same path.
+    """
+    photos, samples = PhotoStore(), {}
+    for number, dataset in enumerate(datasets):
+        for sample in dataset.samples:
+            if sample.image in samples:
+                raise DataError(f"{sample.image} is a photo of two of the data sets; rename one")
+            samples[sample.image] = replace(sample, style=styles[number]) if styles else sample
+            if place := dataset.photos.place(sample.image):
+                photos.add(sample.image, place)
+    left_out = {f"of {each.name} {reason}": names for each in datasets for reason, names in each.left_out.items()}
+    missing = tuple(name for dataset in datasets for name in dataset.missing)
+    return Dataset(" + ".join(each.name for each in datasets), tuple(samples.values()), photos, missing, left_out)
+
+
 def with_random_split(dataset: Dataset, seed: int) -> Dataset:
     """The data set split 80 / 10 / 10 by a hash of seed and photo name.
 

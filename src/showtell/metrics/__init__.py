@@ -17,7 +17,7 @@ import numpy as np
 
 from showtell.errors import DataError, OptionError
 from showtell.metrics import coco
-from showtell.metrics.bleu import SentenceBleu, bleu, closest_lengths
+from showtell.metrics.bleu import bleu, closest_lengths
 from showtell.metrics.cider import Cider, DocumentFrequencies
 from showtell.metrics.diversity import Diversity, diversity
 from showtell.metrics.ngrams import NGramTable
@@ -34,7 +34,6 @@ __all__ = [
     "MetricResult",
     "NGramTable",
     "Scores",
-    "SentenceBleu",
     "score",
 ]
 

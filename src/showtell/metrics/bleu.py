@@ -6,16 +6,14 @@ constants instead of being undefined where a candidate is shorter than n words. 
 paper, a corpus metric, warns against: without a match of any 4-gram BLEU-4 is 0 for all practical purposes.
 """
 
-from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from showtell.metrics.ngrams import ORDER, Captions, IntArray, NGramTable, positions
-from showtell.metrics.result import FloatArray, MetricResult, Tokens
+from showtell.metrics.ngrams import ORDER, Captions, IntArray, positions
+from showtell.metrics.result import FloatArray, MetricResult
 
 _SMALL, _TINY = 1e-9, 1e-15  # coco-caption's guards against dividing by zero
 
@@ -30,30 +28,6 @@ def bleu(candidates: Captions, references: Captions) -> dict[str, MetricResult]:
     return {f"BLEU-{n}": MetricResult(per_image[:, n - 1], counts, partial(_score, n)) for n in range(1, ORDER + 1)}
 
 
-class SentenceBleu:
-    """BLEU-4 of single captions against fixed references, counted once, as `bleu` gives it for an image."""
-
-    def __init__(self, references: Captions, table: NGramTable) -> None:
-        self._table = table
-        self._most = [_most(references, n) for n in range(ORDER)]
-        self._begin = np.searchsorted(references.images, np.arange(int(references.images[-1]) + 2))
-        self._lengths = references.lengths
-
-    def rewards(self, images: Sequence[int], captions: Sequence[Tokens]) -> FloatArray:
-        """The scores (K,) of K tokenized captions of any images, as fractions."""
-        known = len(self._table)
-        counted = replace(self._table.count([captions]), images=np.asarray(images, dtype=np.int64))
-        self._table.forget(known)  # sampled captions would fill it without end
-        matched = [_allowed(counted, self._most[n], n) for n in range(ORDER)]
-        proposed = [np.maximum(0, counted.lengths - n) for n in range(ORDER)]
-        lengths = [counted.lengths, np.array([self._closest(*pair) for pair in zip(images, counted.lengths, strict=True)])]
-        return np.asarray(_scores(np.stack([*matched, *proposed, *lengths], axis=1).astype(np.float64))[:, -1])
-
-    def _closest(self, image: int, length: int) -> int:
-        lengths = self._lengths[self._begin[image] : self._begin[image + 1]]
-        return int(min(lengths, key=lambda own: (abs(own - length), own)))
-
-
 def closest_lengths(candidates: Captions, references: Captions) -> IntArray:
     """The reference length nearest to each candidate's (N,), the shorter of two equally near ones."""
     lengths = references.lengths
@@ -65,20 +39,9 @@ def closest_lengths(candidates: Captions, references: Captions) -> IntArray:
 
 def _matched(candidates: Captions, references: Captions, n: int) -> npt.NDArray[Any]:
     """How many n-grams of each candidate its references allow (N,): an n-gram counts as often as one of them has it."""
-    return _allowed(candidates, _most(references, n), n)
-
-
-def _most(references: Captions, n: int) -> tuple[IntArray, IntArray]:
-    """The keys (E,) of all n-grams of images' references, sorted, and how often one reference of the image has each (E,)."""
     keys, which = np.unique(references.keys(n), return_inverse=True)
     most = np.zeros(len(keys), dtype=np.int64)
     np.maximum.at(most, which, references.ngrams[n].counts)
-    return keys, most
-
-
-def _allowed(candidates: Captions, limits: tuple[IntArray, IntArray], n: int) -> npt.NDArray[Any]:
-    """How many n-grams of each candidate (N,) are within the limits of its image."""
-    keys, most = limits
     begin, end = positions(candidates.keys(n), keys)
     found = begin < end
     ours = candidates.ngrams[n]

@@ -20,7 +20,6 @@ from showtell.runtime.models import Device, OnnxEncoder, OnnxStepModel
 from showtell.runtime.pipeline import Sizes, stream
 from showtell.text import detokenize
 from showtell.types import Caption, DecodeOptions, Record
-from showtell.vocab import SEARCH_TOKENS
 
 T = TypeVar("T")
 
@@ -94,7 +93,7 @@ class Captioner:
 
     def options(self, **changes: Any) -> DecodeOptions:
         """The bundle's search options with `changes` applied. Raises OptionError for a value that is not allowed."""
-        return self.bundle.search.updated(**changes)
+        return self.bundle.options(**changes)
 
     def records(
         self,
@@ -123,13 +122,14 @@ class Captioner:
         """The captions of each photo, best first, from grid features (B, 49, 2048)."""
         return list(itertools.chain(*self._share_out(lambda part: self._search(part, options), features)))
 
-    def attention(self, features: Array, captions: Sequence[Caption]) -> list[Array]:
+    def attention(self, features: Array, captions: Sequence[Caption], style: str) -> list[Array]:
         """Where the model looked for each token of one caption of each photo: float32 (tokens, 7, 7), each map summing to 1.
 
-        features (B, 49, 2048), as the captions were found from. Raises OptionError where the model does not attend.
+        features (B, 49, 2048) and `style` are those that the captions were found with. Raises OptionError where the model does
+        not attend.
         """
         ids = [self.bundle.vocabulary.encode(caption.tokens) for caption in captions]
-        return attention_maps(self.decoder, features, ids, SEARCH_TOKENS.begin)
+        return attention_maps(self.decoder, features, ids, self.bundle.vocabulary.search_tokens(style).begin)
 
     def _share_out(self, work: Callable[[Array], T], photos: Array) -> list[T]:
         """What `work` makes of parts of the photos, one for each thread; each network runs on one thread."""
@@ -143,7 +143,7 @@ class Captioner:
         return self.encoder(self.bundle.preprocessing.normalize(pixels))
 
     def _search(self, features: Array, options: DecodeOptions) -> list[tuple[Caption, ...]]:
-        found = search(self.decoder, features, SEARCH_TOKENS, options)
+        found = search(self.decoder, features, self.bundle.vocabulary.search_tokens(options.style), options)
         return [tuple(self._caption(hypothesis) for hypothesis in hypotheses) for hypotheses in found]
 
     def _caption(self, hypothesis: Hypothesis) -> Caption:

@@ -54,8 +54,9 @@ def explain(captioner: Captioner, photo: PhotoSource, options: DecodeOptions | N
     picture = read_rgb(photo, name, captioner.images)
     pixels = to_pixels(picture, captioner.bundle.preprocessing)
     features = captioner.features(pixels[None])
-    [captions] = captioner.search(features, options or captioner.bundle.search)
-    maps = captioner.attention(np.repeat(features, len(captions), axis=0), captions)
+    options = options or captioner.bundle.search
+    [captions] = captioner.search(features, options)
+    maps = captioner.attention(np.repeat(features, len(captions), axis=0), captions, options.style)
     explained = [Explained(caption, part) for caption, part in zip(captions, maps, strict=True)]
     return sheet(picture, explained, captioner.bundle.name)
 

@@ -159,7 +159,7 @@ def _captions(service: Service) -> APIRouter:
 
         200 where at least one photo could be read; the others then have an error in their records.
         """
-        options = wanted.options(bundle.search)
+        options = wanted.options(bundle)
         tasks: list[asyncio.Task[Record]] = []
         try:
             async with contextlib.aclosing(incoming(request, limits)) as photos:
@@ -188,7 +188,7 @@ def _captions(service: Service) -> APIRouter:
     async def stream(request: Request, wanted: Wanted) -> Response:
         """Caption many photos; each line of the answer is a record, written as soon as it is known."""
         photos = incoming(request, stream_limits)
-        return JsonLines(record_lines(request, service, photos, wanted.options(bundle.search), attention=wanted.attention))
+        return JsonLines(record_lines(request, service, photos, wanted.options(bundle), attention=wanted.attention))
 
     card = _card(service)
 

@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from showtell.bundle import Bundle
 from showtell.serve.errors import CODES
 from showtell.types import DecodeOptions
 
@@ -24,14 +25,15 @@ class CaptionQuery(BaseModel):
     no_repeat_ngram: Annotated[
         int | None, Field(ge=0, le=10, description="Never repeat so many words in a row; 0 allows it.")
     ] = None
+    style: Annotated[str | None, Field(max_length=100, description="One of the model's caption styles.")] = None
     attention: Annotated[bool, Field(description="Also say where the model looked for each word of the best caption.")] = False
 
-    def options(self, defaults: DecodeOptions) -> DecodeOptions:
-        """`defaults` with what was given."""
+    def options(self, bundle: Bundle) -> DecodeOptions:
+        """The bundle's search options with what was given. Raises OptionError for a style that it does not have."""
         given = self.model_dump(exclude={"attention"}, exclude_none=True)
         if "beam_size" in given:
-            given["beam_size"] = max(given["beam_size"], given.get("num_captions", defaults.num_captions))
-        return defaults.updated(**given)
+            given["beam_size"] = max(given["beam_size"], given.get("num_captions", bundle.search.num_captions))
+        return bundle.options(**given)
 
 
 class ErrorObject(BaseModel):

@@ -33,8 +33,8 @@ class Model(Protocol):
         """Captions of each photo, best first."""
         ...
 
-    def attention(self, features: Array, captions: Sequence[Caption]) -> list[Array]:
-        """For one caption of each photo, float32 (tokens, 7, 7)."""
+    def attention(self, features: Array, captions: Sequence[Caption], style: str) -> list[Array]:
+        """For one caption of each photo, found in that style: float32 (tokens, 7, 7)."""
         ...
 
 
@@ -148,7 +148,7 @@ class Service:
                 captions = self.model.search(part, options)
                 maps: list[Any] = [None] * len(rows)
                 if attention:
-                    found = self.model.attention(part, [best for best, *_ in captions])
+                    found = self.model.attention(part, [best for best, *_ in captions], options.style)
                     maps = [tuple(tuple(map(tuple, grid)) for grid in looks.tolist()) for looks in found]
                 answers.update(zip(rows, map(Answer, captions, maps), strict=True))
             return [answers[row] for row in range(len(asks))]

@@ -17,7 +17,8 @@ from showtell.text import RULES
 from showtell.train.consensus import consensus_weights
 from showtell.train.inputs import PhasedInputs
 from showtell.train.recipe import Recipe
-from showtell.vocab import BEGIN, END, PAD, UNKNOWN, Vocabulary
+from showtell.types import Sample
+from showtell.vocab import BEGIN, END, PAD, UNKNOWN, Vocabulary, style_token
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,15 @@ class Share:
     parts: list[Batch]
 
 
+def tokenized(samples: Sequence[Sample], rule: str) -> dict[str, list[list[str]]]:
+    """The captions of each photo as words, cut by the text rule of that name; each with its style's token before it, if any."""
+    tokenize = RULES[rule].tokenize
+    return {
+        sample.image: [[*([style_token(sample.style)] if sample.style else []), *tokenize(text)] for text in sample.captions]
+        for sample in samples
+    }
+
+
 class Written:
     """The captions of some photos as ids, padded: what a decoder reads and what it is to say."""
 
@@ -55,25 +65,33 @@ class Written:
         recipe: Recipe,
         weights: Sequence[Sequence[float]] | None = None,
     ) -> None:
-        """`captions` are tokenised, those of each photo together, and so are `weights`, 1 by default."""
+        """`captions` are tokenised, those of each photo together, and so are `weights`, 1 by default.
+
+        A caption may begin with its style's token, which is read instead of the begin token.
+        """
         limit = recipe.training.max_words
         left_out = () if RULES[recipe.vocabulary.text].keeps_unknown else (UNKNOWN,)
-        known = [[[i for i in vocabulary.encode(words) if i not in left_out] for words in many] for many in captions]
-        encoded = [
-            [([*ids, END][: limit + 1], weight) for ids, weight in zip(many, their, strict=True) if ids]
-            for many, their in zip(known, weights or [[1.0] * len(many) for many in known], strict=True)
-        ]
+        encoded: list[list[tuple[int, list[int], float]]] = []
+        for many, their in zip(captions, weights or [[1.0] * len(many) for many in captions], strict=True):
+            encoded.append([])
+            for tokens, weight in zip(many, their, strict=True):
+                begin, words = vocabulary.split_style(tokens)
+                ids = [i for i in vocabulary.encode(words) if i not in left_out]
+                if ids:
+                    encoded[-1].append((begin, [*ids, END][: limit + 1], weight))
         K = max((len(many) for many in encoded), default=0)
-        T = max((len(ids) for many in encoded for ids, _ in many), default=0)
+        T = max((len(ids) for many in encoded for _, ids, _ in many), default=0)
+        begins = np.full((len(encoded), K, 1), BEGIN)
         self.targets = np.full((len(encoded), K, T), PAD)
         self.lengths = np.zeros((len(encoded), K), np.int64)
         self.weights = np.ones((len(encoded), K), np.float32)
-        for photo, many in enumerate(encoded):
-            for k, (ids, weight) in enumerate(many):
+        for photo, rows in enumerate(encoded):
+            for k, (begin, ids, share) in enumerate(rows):
+                begins[photo, k] = begin
                 self.targets[photo, k, : len(ids)] = ids
                 self.lengths[photo, k] = len(ids)
-                self.weights[photo, k] = weight
-        self.inputs = np.concatenate([np.full((len(encoded), K, 1), BEGIN), self.targets[..., :-1]], -1)
+                self.weights[photo, k] = share
+        self.inputs = np.concatenate([begins, self.targets[..., :-1]], -1)
 
     def batch(self, photos: Array, names: Sequence[str], read: Array) -> Batch:
         """The batch of the photos with these numbers, from 0 in the order of the captions."""
@@ -106,7 +124,8 @@ class Batches:
         self.size = recipe.training.photos_per_batch
         self.seeds = seeds
         written = list(captions.values())
-        weights = consensus_weights(written, recipe.training.consensus)
+        plain = [[vocabulary.split_style(tokens)[1] for tokens in many] for many in written]
+        weights = consensus_weights(plain, recipe.training.consensus)
         self.written = Written(written, vocabulary, recipe, [many.tolist() for many in weights])
 
     def __len__(self) -> int:

@@ -23,7 +23,7 @@ from showtell.train.inputs import CachedInputs, Inputs, PhasedInputs, PixelInput
 from showtell.train.objectives import CrossEntropy, Objective
 from showtell.train.recipe import Recipe
 from showtell.train.schedule import stage_of
-from showtell.train.scst import Reward, SelfCritical, start_model
+from showtell.train.scst import Reward, SelfCritical
 from showtell.train.views import Augmentation
 from showtell.types import Split
 from showtell.vocab import Vocabulary
@@ -44,7 +44,7 @@ def build_model(recipe: Recipe, captions: Captions) -> tuple[CaptionModel, str]:
         decoder.load_state_dict(model.decoder.state_dict())
         model = replace(model, decoder=decoder)
         if recipe.finetune.new_words:
-            model = with_new_words(model, captions, recipe.vocabulary.min_count)
+            model = with_new_words(model, captions, recipe.vocabulary.min_count, recipe.vocabulary.styles)
         return model, start.config["encoder_weights"]
     if recipe.needs_init:
         raise RecipeError(f"a recipe with {recipe.needs_init} goes on from a trained model: name it with --set init=CHECKPOINT")
@@ -52,6 +52,7 @@ def build_model(recipe: Recipe, captions: Captions) -> tuple[CaptionModel, str]:
         vocabulary = _load_reading_alike(checkpoint.find(Path(recipe.vocabulary.of)), recipe).vocabulary
     else:
         vocabulary = Vocabulary.from_captions((c for many in captions.values() for c in many), recipe.vocabulary.min_count)
+        vocabulary = vocabulary.with_styles(recipe.vocabulary.styles)
     pretrained = _encoder(recipe)
     config = decoders.read_config(
         {"vocabulary": len(vocabulary), "features": pretrained.network.config.channels, **recipe.decoder.sizes()}
@@ -73,11 +74,10 @@ def seeds(recipe: Recipe, model: CaptionModel) -> tuple[int, ...]:
     return (recipe.seed, digest)
 
 
-def choose_objective(recipe: Recipe, epoch: int, model: CaptionModel, captions: Captions, run: Path) -> Objective:
+def choose_objective(recipe: Recipe, epoch: int, model: CaptionModel, captions: Captions) -> Objective:
     """What the epoch, counted from 1, and the others of its stage make small.
 
-    `captions` are those of the train photos; `model` is where the run stands; `run` is its folder, which keeps the model that
-    self-critical training started from where that is to be held near.
+    `captions` are those of the train photos; `model` is where the run stands.
     """
     cross_entropy = CrossEntropy(recipe.training.label_smoothing)
     if stage_of(recipe, epoch).name == "cross-entropy":
@@ -85,10 +85,7 @@ def choose_objective(recipe: Recipe, epoch: int, model: CaptionModel, captions: 
             teachers = load_teachers(recipe.distill.teachers, model)
             return Distillation(teachers, recipe.distill.weight, recipe.training.label_smoothing)
         return cross_entropy
-    options = recipe.scst
-    reward = Reward(captions, model.vocabulary, options.bleu_weight)
-    start = start_model(model.decoder, run / "scst-start.safetensors") if options.kl_weight > 0 else None
-    return SelfCritical(options, reward, start, cross_entropy)
+    return SelfCritical(recipe.scst, Reward(captions, model.vocabulary), cross_entropy)
 
 
 def parameter_groups(model: CaptionModel, recipe: Recipe) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 import shlex
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -74,16 +75,16 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
 
 
-def summary(best: Checkpoint, output: Path, data: Path, seconds: float) -> list[str]:
+def summary(best: Checkpoint, output: Path, data: Sequence[Path], seconds: float) -> list[str]:
     """The lines that end a run: what came out, and the commands to try it."""
     scores = "  ".join(f"{name} {value:.1f}" for name, value in best.scores.items())
-    bundle, run, photos = (shlex.quote(str(path)) for path in (output / "bundle", output, data))
+    bundle, run, *photos = (shlex.quote(str(path)) for path in (output / "bundle", output, *data))
     return [
         f"trained in {duration(seconds)}; best: {best.path} (epoch {best.epoch})",
         f"dev scores: {scores}",
         f"curves: {output / 'curves.png'}, figures: {output / 'metrics.jsonl'}, more: tensorboard --logdir {run}",
         "to try it:",
-        f"  showtell export {run} --output {bundle} --quantize int8 --calibration {photos}",
+        f"  showtell export {run} --output {bundle} --quantize int8 --calibration {photos[0]}",
         f"  showtell caption PHOTO --model {bundle}",
-        f"  showtell evaluate --data {photos} --split dev --model {bundle}",
+        f"  showtell evaluate {' '.join(f'--data {each}' for each in photos)} --split dev --model {bundle}",
     ]

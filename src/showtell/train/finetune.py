@@ -6,7 +6,7 @@ the dev photos of the old data are captioned before and after.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from showtell.data import Dataset, PhotoStore
-from showtell.errors import DataError
+from showtell.data import Dataset, joined
 from showtell.files import write_json
 from showtell.nn import decoders
 from showtell.nn.captioner import CaptionModel
@@ -28,7 +27,7 @@ from showtell.train.inputs import CachedInputs, Inputs, PixelInputs
 from showtell.train.recipe import Recipe
 from showtell.train.validation import validate
 from showtell.types import Sample
-from showtell.vocab import SPECIAL, Vocabulary
+from showtell.vocab import BEGIN, SPECIAL, Vocabulary, style_token
 
 Scores = Mapping[str, float]  # x100
 
@@ -58,10 +57,17 @@ def grown(decoder: Decoder, vocabulary: int) -> Decoder:
     return bigger
 
 
-def with_new_words(model: CaptionModel, captions: Mapping[str, list[list[str]]], min_count: int) -> CaptionModel:
-    """The model with the words that occur `min_count` times in the captions added to its vocabulary."""
+def with_new_words(
+    model: CaptionModel, captions: Mapping[str, list[list[str]]], min_count: int, styles: Sequence[str] = ()
+) -> CaptionModel:
+    """The model with the words that occur `min_count` times in the captions, and the styles, added to its vocabulary."""
     vocabulary: Vocabulary = model.vocabulary.extended((c for many in captions.values() for c in many), min_count)
-    return replace(model, vocabulary=vocabulary, decoder=grown(model.decoder, len(vocabulary)))
+    vocabulary = vocabulary.with_styles(styles)
+    decoder = grown(model.decoder, len(vocabulary))
+    with torch.no_grad():  # a new style begins as captions did before
+        for style in set(vocabulary.styles) - set(model.vocabulary.styles):
+            decoder.embedding.weight[vocabulary.ids[style_token(style)]] = decoder.embedding.weight[BEGIN]
+    return replace(model, vocabulary=vocabulary, decoder=decoder)
 
 
 def with_replay(new: Dataset, old: Dataset, share: float, seed: int) -> Dataset:
@@ -72,16 +78,8 @@ def with_replay(new: Dataset, old: Dataset, share: float, seed: int) -> Dataset:
     train = old.split("train")
     count = min(len(train), round(share * len(new.split("train"))))
     drawn = np.sort(np.random.default_rng(seed).permutation(len(train))[:count])
-    samples = [train[int(place)] for place in drawn]
-    known = {sample.image for sample in new.samples}
-    if twice := next((sample.image for sample in samples if sample.image in known), None):
-        raise DataError(f"{twice} is a photo of the new data and of the old; rename one, or set finetune.replay=0")
-    photos = PhotoStore()
-    for dataset, wanted in ((new, new.samples), (old, samples)):
-        for sample in wanted:
-            if place := dataset.photos.place(sample.image):
-                photos.add(sample.image, place)
-    return replace(new, samples=(*new.samples, *samples), photos=photos)
+    replayed = replace(old, samples=tuple(train[int(place)] for place in drawn), missing=(), left_out={})
+    return replace(joined([new, replayed]), name=new.name)
 
 
 @dataclass

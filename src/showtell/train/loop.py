@@ -1,34 +1,50 @@
 """Training: a recipe and a data set in, a run's folder with its best checkpoint out. The loop itself is in `trainer`."""
 
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
 import torch
 
+from showtell.data import joined
 from showtell.data import read as read_dataset
-from showtell.text import RULES
+from showtell.errors import RecipeError
 from showtell.train import checkpoint
+from showtell.train.batches import tokenized
 from showtell.train.build import build_model, limited, parameter_groups, photo_inputs
 from showtell.train.checkpoint import Checkpoint
 from showtell.train.display import Reporter, Silent, summary
-from showtell.train.distributed import Processes, joined
+from showtell.train.distributed import Processes
+from showtell.train.distributed import joined as joined_processes
 from showtell.train.finetune import Skills, with_replay
 from showtell.train.folder import check_room, claimed
 from showtell.train.recipe import Recipe
 from showtell.train.trainer import Trainer
 
 
-def train(recipe: Recipe, data: Path, output: Path, *, resume: bool, report: Reporter, layout: str | None = None) -> Checkpoint:
-    """Trains by `recipe` on the data set in `data`; the run's folder is `output`. Returns the best checkpoint.
+def train(
+    recipe: Recipe,
+    data: Path | Sequence[Path],
+    output: Path,
+    *,
+    resume: bool,
+    report: Reporter,
+    layout: str | None = None,
+) -> Checkpoint:
+    """Trains by `recipe` on the data set in `data`, or on several together; the run's folder is `output`.
 
-    The layout of `data` is recognised unless it is named. Under torchrun the processes share the work; data, output and
-    feature cache must then be where all of them see them. Raises OutputError where `output` cannot be written, is in use, or
-    holds a run and `resume` is not set; RecipeError where it is resumed by another recipe; TrainingError where the loss is not
-    finite or runs away.
+    Returns the best checkpoint. The layout of `data` is recognised unless it is named. Under torchrun the processes share the
+    work; data, output and feature cache must then be where all of them see them. Raises OutputError where `output` cannot be
+    written, is in use, or holds a run and `resume` is not set; RecipeError where it is resumed by another recipe, or styles and
+    data sets differ in number; TrainingError where the loss is not finite or runs away.
     """
     started = time.monotonic()
-    with joined(recipe.training.device) as processes:
+    data = [data] if isinstance(data, Path) else data
+    if recipe.vocabulary.styles and len(recipe.vocabulary.styles) != len(data):
+        named = ", ".join(recipe.vocabulary.styles)
+        raise RecipeError(f"vocabulary.styles names {named}: one style for each data set, and there are {len(data)}")
+    with joined_processes(recipe.training.device) as processes:
         report = report if processes.first else Silent()
         with claimed(output, recipe, resume) if processes.first else nullcontext():
             processes.from_first(None)  # nobody works before the folder is claimed
@@ -43,22 +59,30 @@ def train(recipe: Recipe, data: Path, output: Path, *, resume: bool, report: Rep
 
 
 def _train(
-    recipe: Recipe, data: Path, layout: str | None, output: Path, resume: bool, processes: Processes, report: Reporter
+    recipe: Recipe,
+    data: Sequence[Path],
+    layout: str | None,
+    output: Path,
+    resume: bool,
+    processes: Processes,
+    report: Reporter,
 ) -> Checkpoint:
     torch.manual_seed(recipe.seed)
-    dataset = read_dataset(data, layout)
-    if note := dataset.describe_left_out():
-        report.message(note)
-    dataset = limited(dataset, recipe.training.max_photos)
-    tokenize = RULES[recipe.vocabulary.text].tokenize
-    captions = {s.image: [tokenize(caption) for caption in s.captions] for s in dataset.split("train")}
+    datasets = []
+    for folder in data:
+        dataset = read_dataset(folder, layout)
+        if note := dataset.describe_left_out():
+            report.message(note)
+        datasets.append(limited(dataset, recipe.training.max_photos))
+    dataset = joined(datasets, recipe.vocabulary.styles) if len(datasets) > 1 else datasets[0]
+    captions = tokenized(dataset.split("train"), recipe.vocabulary.text)
     model, source = build_model(recipe, captions)
     old_data = recipe.finetune.old_data
     old = limited(read_dataset(Path(old_data)), recipe.training.max_photos) if old_data else None
     if old and recipe.finetune.replay:
         dataset = with_replay(dataset, old, recipe.finetune.replay, recipe.seed)
     train_samples, dev_samples = dataset.split("train"), dataset.split("dev")
-    captions = {s.image: [tokenize(caption) for caption in s.captions] for s in train_samples}
+    captions = tokenized(train_samples, recipe.vocabulary.text)
     report.message(f"{len(train_samples)} train and {len(dev_samples)} dev photos, {len(model.vocabulary)} words")
     model.networks().to(processes.device)
     groups = parameter_groups(model, recipe)

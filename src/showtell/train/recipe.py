@@ -41,6 +41,9 @@ class VocabularyRecipe(_Section):
         "ptb", description="how captions are cut into words: as the metrics do, or as the original project did"
     )
     min_count: int = Field(5, ge=1, description="times a word must occur in the train captions")
+    styles: list[str] = Field(
+        [], description="names of caption styles, one for each --data folder, the default first; empty: all are of one style"
+    )
     of: str = Field("", description="run or checkpoint whose words a new decoder has instead, as a teacher of that model must")
 
 
@@ -181,21 +184,9 @@ class ScstRecipe(_Section):
 
     from_epoch: int = Field(0, ge=0, description="first epoch trained this way, from 1; 0 is none")
     learning_rate: float = Field(2e-5, gt=0, description="peak of the decoder's rate; an encoder's shrinks with it")
-    samples: int = Field(5, ge=1, description="captions sampled for each photo at a step")
-    baseline: Literal["samples", "greedy"] = Field(
-        "samples", description="what a sample has to beat: the mean of the photo's other samples, or its greedy caption"
-    )
-    temperature: float = Field(1.0, gt=0, description="of sampling; below 1 samples are likelier captions")
+    samples: int = Field(5, ge=2, description="captions sampled for each photo at a step; each has to beat the others' mean")
     max_length: int = Field(20, ge=1, description="words after which a sample is broken off")
-    bleu_weight: float = Field(0.0, ge=0, description="the reward is CIDEr-D + this x sentence BLEU-4, both as fractions")
     cross_entropy_weight: float = Field(0.0, ge=0, description="of the cross-entropy per word of the train captions")
-    kl_weight: float = Field(0.0, ge=0, description="of KL(model || model before SCST) in nats per sampled word")
-
-    @model_validator(mode="after")
-    def _others(self) -> Self:
-        if self.baseline == "samples" and self.samples < 2:
-            raise ValueError("the baseline 'samples' needs scst.samples of 2 or more; or set scst.baseline=greedy")
-        return self
 
 
 class DistillRecipe(_Section):

@@ -132,7 +132,7 @@ class Trainer:
         started = time.monotonic()
         progress, options = self.progress, self.options
         if self.objective is None or (progress.epoch, progress.step) == (self.stage.first, 0):
-            self.objective = choose_objective(self.recipe, progress.epoch, self.model, self.captions, self.output)
+            self.objective = choose_objective(self.recipe, progress.epoch, self.model, self.captions)
         objective = self.objective
         if progress.objective != type(objective).__name__:
             progress.objective, progress.lowest = type(objective).__name__, None  # losses of two kinds do not compare
@@ -246,6 +246,7 @@ class Trainer:
             "seconds": round(seconds, 1),
             "dev_loss": found.loss,
             "scores": dict(found.scores),
+            **({"scores_by_style": found.by_style} if len(found.by_style) > 1 else {}),
             "examples": dict(found.examples),
         }
         if self.log:
@@ -253,8 +254,13 @@ class Trainer:
         if found.scores["CIDEr"] > progress.best_cider:
             progress.best_cider, progress.best_epoch = found.scores["CIDEr"], progress.epoch
         progress.epoch, progress.step, progress.total, progress.count = progress.epoch + 1, 0, 0.0, 0.0
-        self._save({key: entry[key] for key in ("epoch", "loss", "dev_loss", "seconds", "scores")})
-        shown = "  ".join(f"{name} {found.scores[name]:.1f}" for name in ("BLEU-4", "CIDEr"))
+        kept = ("epoch", "loss", "dev_loss", "seconds", "scores", "scores_by_style")
+        self._save({key: entry[key] for key in kept if key in entry})
+        shown = "  ".join(
+            f"{style} {name} {scores[name]:.1f}".strip()
+            for style, scores in found.by_style.items()
+            for name in ("BLEU-4", "CIDEr")
+        )
         self.report.message(
             f"epoch {entry['epoch']}: loss {loss:.3f}  dev loss {found.loss:.3f}  {shown}  ({duration(seconds)})"
         )

@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from statistics import fmean
 
 import numpy as np
 import torch
@@ -12,21 +14,21 @@ from showtell import metrics
 from showtell.decoding import Array, search
 from showtell.nn.captioner import CaptionModel, TorchStepModel
 from showtell.nn.resnet import ResNet
-from showtell.text import RULES, detokenize
-from showtell.train.batches import Written
+from showtell.text import detokenize
+from showtell.train.batches import Written, tokenized
 from showtell.train.display import Reporter
 from showtell.train.distributed import Processes
 from showtell.train.inputs import Inputs
 from showtell.train.recipe import Recipe
 from showtell.types import DecodeOptions, Sample
-from showtell.vocab import SEARCH_TOKENS
 
 
 @dataclass(frozen=True)
 class Validation:
     """How a model does on photos that it does not learn from."""
 
-    scores: Mapping[str, float]  # x100
+    scores: Mapping[str, float]  # x100; means over the styles where there are several
+    by_style: Mapping[str, Mapping[str, float]]
     loss: float  # cross-entropy of the reference captions in nats a word, without label smoothing or weights
     examples: Mapping[str, str]  # captions of the first three photos
 
@@ -48,30 +50,40 @@ def validate(
     options = DecodeOptions(**recipe.validation.model_dump())
     steps = TorchStepModel(model.decoder)
     own = samples[processes.rank :: processes.count]
-    tokenize = RULES[recipe.vocabulary.text].tokenize
-    written = Written([[tokenize(text) for text in sample.captions] for sample in own], model.vocabulary, recipe)
+    own = sorted(own, key=lambda sample: sample.style)  # a batch is searched in one style
+    written = Written(list(tokenized(own, recipe.vocabulary.text).values()), model.vocabulary, recipe)
+    parts = []
+    for _, places in groupby(range(len(own)), key=lambda place: own[place].style):
+        group = list(places)
+        parts += [group[start : start + batch_size] for start in range(0, len(group), batch_size)]
     captions: dict[str, str] = {}
     total, words = 0.0, 0
     model.decoder.eval()
-    for start in range(0, len(own), batch_size):
+    for part in parts:
         with torch.inference_mode():
-            names = [sample.image for sample in own[start : start + batch_size]]
+            names = [own[place].image for place in part]
             read = inputs.read(names)
             features = grid_features(model.encoder, read)
-            batch = written.batch(np.arange(start, start + len(names)), names, read).to(features.device)
+            batch = written.batch(np.array(part), names, read).to(features.device)
             if len(batch.targets):  # a word that the model knows, at least
                 scores = model.decoder(features, batch.inputs, batch.lengths)
                 total += F.cross_entropy(scores, batch.targets, reduction="sum").item()
                 words += len(batch.targets)
-        found = search(steps, features.cpu().numpy(), SEARCH_TOKENS, options)
-        for sample, hypotheses in zip(own[start : start + batch_size], found, strict=True):
-            captions[sample.image] = detokenize(model.vocabulary.decode(hypotheses[0].tokens))
+        tokens = model.vocabulary.search_tokens(own[part[0]].style)
+        found = search(steps, features.cpu().numpy(), tokens, options)
+        for name, hypotheses in zip(names, found, strict=True):
+            captions[name] = detokenize(model.vocabulary.decode(hypotheses[0].tokens))
         report.progress("dev", len(captions), len(own))
     candidates = {image: caption for part in processes.gather(captions) for image, caption in part.items()}
-    references = {sample.image: sample.captions for sample in samples}
+    by_style = {}
+    for style in sorted({sample.style for sample in samples}):
+        references = {sample.image: sample.captions for sample in samples if sample.style == style}
+        corpus = metrics.score({image: candidates[image] for image in references}, references).corpus
+        by_style[style] = {name: round(value, 3) for name, value in corpus.items()}
     totals, counts = zip(*processes.gather((total, words)), strict=True)
     return Validation(
-        scores={name: round(value, 3) for name, value in metrics.score(candidates, references).corpus.items()},
+        scores={name: round(fmean(each[name] for each in by_style.values()), 3) for name in next(iter(by_style.values()))},
+        by_style=by_style,
         loss=round(sum(totals) / max(1, sum(counts)), 4),
         examples={sample.image: candidates[sample.image] for sample in samples[:3]},
     )

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import IO
 
 import pytest
 from PIL import Image
@@ -14,9 +15,24 @@ from showtell.errors import MissingExtraError
 from showtell.train import checkpoint
 
 
-def run(*arguments: str | Path, stdin: bytes | None = None, cwd: Path | None = None) -> subprocess.CompletedProcess[bytes]:
+def run(
+    *arguments: str | Path,
+    stdin: bytes | None = None,
+    cwd: Path | None = None,
+    stdout: int | IO[bytes] = subprocess.PIPE,
+    environment: dict[str, str] | None = None,
+) -> subprocess.CompletedProcess[bytes]:
     command = [sys.executable, "-m", "showtell", *map(str, arguments)]
-    return subprocess.run(command, input=stdin, capture_output=True, cwd=cwd, timeout=300, check=False)
+    return subprocess.run(
+        command,
+        input=stdin,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        cwd=cwd,
+        timeout=300,
+        check=False,
+        env=os.environ | (environment or {}),
+    )
 
 
 @pytest.fixture
@@ -146,7 +162,6 @@ def test_captioning_never_imports_torch(float_bundle: Path, shapes: Path) -> Non
     code = f"""
 import sys
 sys.argv = ["showtell", "caption", {str(shapes / "images" / "red-square-2.jpg")!r}, "--model", {str(float_bundle)!r}]
-from showtell.cli import main
 try:
     main()
 except SystemExit as status:
@@ -163,7 +178,6 @@ def test_missing_extra_says_what_to_install(shapes: Path, tmp_path: Path) -> Non
 import sys
 sys.modules["torch"] = None
 sys.argv = ["showtell", "train", "debug", "--data", {str(shapes)!r}, "--output", {str(tmp_path / "run")!r}]
-from showtell.cli import main
 main()
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=120, check=False)

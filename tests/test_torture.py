@@ -12,7 +12,7 @@ from PIL import Image, ImageFile
 from showtell.errors import ImageError
 from showtell.image import ImageSettings, read_rgb
 from test_cli import run
-from torture import Case, cases, picture, write
+from torture import Case, cases, encode, picture, write
 
 CASES = cases()
 
@@ -39,6 +39,38 @@ def test_pixels_or_code(case: Case, capfd: pytest.CaptureFixture[str]) -> None:
         check(case, case.lenient or case.expected, ImageSettings(lenient=True))
     assert capfd.readouterr() == ("", "")
     assert ImageFile.LOAD_TRUNCATED_IMAGES is False
+
+
+@pytest.fixture
+def _careless_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What other libraries do to Pillow's settings, and more."""
+    from PIL import AvifImagePlugin, BmpImagePlugin, GifImagePlugin, PngImagePlugin, TiffImagePlugin
+
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    monkeypatch.setattr(PngImagePlugin, "MAX_TEXT_CHUNK", 1)
+    monkeypatch.setattr(PngImagePlugin, "MAX_TEXT_MEMORY", 1)
+    monkeypatch.setattr(BmpImagePlugin, "USE_RAW_ALPHA", True)
+    monkeypatch.setattr(GifImagePlugin, "LOADING_STRATEGY", GifImagePlugin.LoadingStrategy.RGB_ALWAYS)
+    monkeypatch.setattr(TiffImagePlugin, "READ_LIBTIFF", True)
+    monkeypatch.setattr(AvifImagePlugin, "DECODE_CODEC_CHOICE", "none")
+
+
+@pytest.mark.usefixtures("_careless_library")
+@pytest.mark.parametrize("case", CASES, ids=lambda case: repr(case.name))
+def test_what_other_libraries_set_in_pillow_changes_nothing(case: Case) -> None:
+    check(case, case.expected, ImageSettings())
+    check(case, case.lenient or case.expected, ImageSettings(lenient=True))
+
+
+@pytest.mark.parametrize("format_", ["PNG", "GIF", "TIFF", "WEBP", "BMP", "PPM"])
+def test_more_pixels_than_pillow_allows_are_read_where_the_settings_do(format_: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = encode(picture(), format_)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    assert read_rgb(data, settings=ImageSettings(max_pixels=64 * 48)).size == (64, 48)
+    with pytest.raises(ImageError, match="at most 3,071 are decoded") as caught:
+        read_rgb(data, settings=ImageSettings(max_pixels=64 * 48 - 1))
+    assert caught.value.code == "too-many-pixels"
 
 
 def test_command_gives_each_its_caption_or_its_code(

@@ -69,6 +69,13 @@ def png(
     )
 
 
+def with_wrong_checksum(data: bytes, kind: bytes) -> bytes:
+    """The PNG with another checksum behind its chunk of that kind."""
+    at = data.index(kind) + 4
+    at += struct.unpack_from(">I", data, at - 8)[0]
+    return data[:at] + bytes(255 - byte for byte in data[at : at + 4]) + data[at + 4 :]
+
+
 def png_rows(values: np.ndarray) -> bytes:
     """Rows of (H, W, C) uint8 or uint16 values, unfiltered."""
     return b"".join(b"\0" + row.astype(values.dtype.newbyteorder(">")).tobytes() for row in values)
@@ -126,6 +133,9 @@ def cases() -> list[Case]:
         block[EXIF_ORIENTATION] = value
         return block
 
+    three_megabytes = zlib.compress(bytes(3 * 2**20))
+    turned_xmp = b'<rdf:Description tiff:Orientation="6"/>'
+    turned_profile = b"\nexif\n%8d\n" % len(exif(6).tobytes()) + exif(6).tobytes().hex().encode()
     made = [
         Case("jpeg.jpg", jpeg, image, 2),
         Case("progressive.jpeg", progressive, image, 2),
@@ -185,6 +195,38 @@ def cases() -> list[Case]:
         Case("interlaced.png", png(WIDTH, HEIGHT, 8, 2, adam7(rgb), interlace=1), image),
         Case("animated.png", encode(image, "PNG", save_all=True, append_images=[other]), image),
         Case("broken icc.png", png(WIDTH, HEIGHT, 8, 2, png_rows(rgb), (b"iCCP", b"x\0\0not deflate")), image),
+        *(
+            Case(f"{name}.png", png(WIDTH, HEIGHT, 8, 2, png_rows(rgb), (kind, body)), image)
+            for name, kind, body in (
+                ("much text", b"zTXt", b"Comment\0\0" + three_megabytes),
+                ("much xmp", b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + three_megabytes),
+                ("many exif", b"zTXt", b"Raw profile type exif\0\0" + three_megabytes),
+                ("much profile", b"iCCP", b"x\0\0" + three_megabytes),
+                ("plain text of megabytes", b"tEXt", b"Comment\0" + b"x" * 2_000_000),
+                ("unknown method", b"zTXt", b"Comment\0\7?"),
+                ("short gamma", b"gAMA", b"\0"),
+                ("short transparency", b"tRNS", b"\0"),
+                ("frames out of order", b"fcTL", bytes(range(1, 27))),
+            )
+        ),
+        *(
+            Case(f"wrong checksum of {kind.decode()}.png", with_wrong_checksum(data, kind), image)
+            for kind, data in (
+                (b"tEXt", png(WIDTH, HEIGHT, 8, 2, png_rows(rgb), (b"tEXt", b"Comment\0text"))),
+                (b"iCCP", png(WIDTH, HEIGHT, 8, 2, png_rows(rgb), (b"iCCP", b"x\0\0" + three_megabytes))),
+                (b"tRNS", encode(image, "PNG", transparency=background)),
+                (b"eXIf", encode(image, "PNG", exif=exif(6))),
+            )
+        ),
+        *(
+            Case(f"turned by {name}.png", png(HEIGHT, WIDTH, 8, 2, png_rows(np.rot90(rgb)), (kind, body)), image)
+            for name, kind, body in (
+                ("xmp", b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + turned_xmp),
+                ("packed xmp", b"iTXt", b"XML:com.adobe.xmp\0\1\0en\0XMP\0" + zlib.compress(turned_xmp)),
+                ("profile", b"tEXt", b"Raw profile type exif\0" + turned_profile),
+                ("packed profile", b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(turned_profile)),
+            )
+        ),
         Case("turned.png", encode(image.transpose(STORED[6]), "PNG", exif=exif(6)), image),
         Case("lossy.webp", encode(image, "WEBP", quality=95), image, 5),
         Case("lossless.webp", encode(image, "WEBP", lossless=True), image),

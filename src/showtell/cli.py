@@ -246,21 +246,27 @@ def evaluate(
     """Score captions against references: a model's, a file's, or two files' against each other."""
     from showtell import evaluation as ev
     from showtell.data import PhotoStore
-    from showtell.files import write_json
+    from showtell.files import try_place, write_json
 
     names = [name.strip() for name in metrics.split(",")]
     if sum(given is not None for given in (data, candidates, compare)) != 1:
         raise click.UsageError("give one of --data (with --model), --candidates and --compare")
     if (references is None) != (data is not None):
         raise click.UsageError("--references goes with --candidates or --compare, and --data brings its own")
+    if compare is not None and report is not None:
+        raise click.UsageError("--report shows one set of captions: it goes with --data or --candidates")
+    if json_file is not None:
+        try_place(json_file)
+    if report is not None:
+        ev.prepare(report)
     if compare is not None:
-        if report is not None:
-            raise click.UsageError("--report shows one set of captions: it goes with --data or --candidates")
         assert references is not None  # checked above
         comparison = ev.compare_files(*compare, references, names, partial=partial, split=split)
-        ev.print_comparison(comparison)
-        if json_file is not None:
-            write_json(json_file, comparison.to_json())
+        try:
+            if json_file is not None:
+                write_json(json_file, comparison.to_json())
+        finally:  # scores are not lost where a file cannot be written after all
+            ev.print_comparison(comparison)
         return DONE
     failed = 0
     store: PhotoStore | None
@@ -273,12 +279,14 @@ def evaluate(
         assert references is not None
         result = ev.evaluate_files(candidates, references, names, partial=partial, split=split)
         store = PhotoStore(folders=[photos]) if photos else None
-    ev.print_evaluation(result)
-    if json_file is not None:
-        write_json(json_file, result.to_json())
-    if report is not None:
-        page = ev.write_report(result, report, store.read if store else None)
-        click.echo(f"report: {page}", err=True)
+    try:
+        if json_file is not None:
+            write_json(json_file, result.to_json())
+        if report is not None:
+            page = ev.write_report(result, report, store.read if store else None)
+            click.echo(f"report: {page}", err=True)
+    finally:
+        ev.print_evaluation(result)
     return SOME_FAILED if failed else DONE
 
 
@@ -340,6 +348,7 @@ def explain(
 
     With --num-captions the further captions follow below, each with its own words.
     """
+    from showtell.files import try_place
     from showtell.image import ImageSettings
     from showtell.runtime import explain as explaining
     from showtell.runtime import load
@@ -347,6 +356,7 @@ def explain(
     explaining.picture_format(output)  # a wrong suffix is said before the work
     if output.exists() and not overwrite:
         raise OutputError(f"{output}: is there already; give another file or --overwrite")
+    try_place(output)
     captioner = load(model, threads=threads, device=device, images=ImageSettings(lenient=lenient))
     picture = explaining.explain(captioner, photo, captioner.options(**search))
     explaining.save(picture, output)
@@ -361,10 +371,14 @@ def average(checkpoints: tuple[Path, ...], output: Path) -> int:
 
     They must have gone on from one another or from one model, as epochs of a run have. What is named twice counts twice.
     """
+    from showtell.files import try_place
+
     with _needs("train", "averaging"):
         from showtell.train.averaging import average as run
         from showtell.train.checkpoint import find
 
+    if not output.exists():  # which is refused below
+        try_place(output)
     made = run([find(path) for path in checkpoints], output)
     click.echo(f"{made.path}: the mean of {len(checkpoints)}", err=True)
     click.echo(f"next: showtell export {made.path} --output BUNDLE_DIR", err=True)
@@ -406,12 +420,15 @@ def export(
     The bundle searches as its recipe's validation did, unless told otherwise here.
     """
     from showtell.bundle import Bundle
+    from showtell.files import try_place
 
     with _needs("train", "exporting"):
         from showtell.export import calibration_inputs
         from showtell.export import export as run
         from showtell.train.checkpoint import find
 
+    if not output.exists():  # which is refused below
+        try_place(output)
     found = find(checkpoint)
     taken = Bundle.find(encoder) if encoder else None
     photos = []
@@ -449,11 +466,12 @@ def _output_sink(path: Path, overwrite: bool) -> Iterator[Any]:
     if kind is None:
         raise OutputError(f"{path}: the suffix says the format and must be one of {', '.join(kinds)}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         stream = path.open("w" if overwrite else "x", encoding="utf-8", errors="surrogateescape", newline="\n")
     except FileExistsError:
         raise OutputError(f"{path}: is there already; give another file or --overwrite") from None
     except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error.strerror})") from None
+        raise OutputError.of(path, error) from None
     with stream:
         yield _sink(kind, stream, single=False)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from showtell.console import Console
+from showtell.files import try_place
 
 if TYPE_CHECKING:
     from showtell.data import Columns
@@ -72,6 +73,9 @@ def check(
 
     if unknown := set(ignore) - set(KINDS):
         raise click.UsageError(f"--ignore {sorted(unknown)[0]}: kinds are {', '.join(KINDS)}")
+    for file in (json_file, html_file):
+        if file is not None and file != Path("-"):
+            try_place(file)
     columns = _columns(image_column, caption_column, split_column)
     with Console() as console:
         found = run(
@@ -79,15 +83,17 @@ def check(
             workers=workers,
             progress=lambda done, total: console.progress("checking photos", done, total),
         )
-    if json_file == Path("-"):
-        click.echo(to_json(found))
-    else:
-        print_check(found)
-        if json_file is not None:
+    try:
+        if json_file is not None and json_file != Path("-"):
             write_json(found, json_file)
-    if html_file is not None:
-        write_page(found, html_file)
-        click.echo(f"page: {html_file}", err=True)
+        if html_file is not None:
+            write_page(found, html_file)
+            click.echo(f"page: {html_file}", err=True)
+    finally:  # what was found is not lost where a file cannot be written after all
+        if json_file == Path("-"):
+            click.echo(to_json(found))
+        else:
+            print_check(found)
     return 1 if found.wrong(ignore) else 0
 
 
@@ -120,6 +126,8 @@ def convert(
     from showtell.data.convert import format_of
 
     format_ = format_ or format_of(destination)
+    if not destination.is_dir():  # which is refused below
+        try_place(destination)
     columns = _columns(image_column, caption_column, split_column)
     dataset = read(source, layout, columns=columns, split_seed=split_seed)
     with Console() as console:

@@ -77,6 +77,13 @@ class BundleError(ShowtellError, ValueError):
 class OutputError(ShowtellError, OSError):
     """An output file or folder cannot be written, or would overwrite what is there."""
 
+    @classmethod
+    def of(cls, path: object, error: OSError) -> Self:
+        """That `path` cannot be written, and the system's reason."""
+        made = cls(f"{path}: cannot be written ({error.strerror or error})")
+        made.strerror = error.strerror
+        return made
+
 
 class MissingExtraError(ShowtellError, ImportError):
     """A feature needs packages that the base install leaves out."""

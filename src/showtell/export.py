@@ -30,7 +30,7 @@ from showtell.data import PhotoStore, recognise
 from showtell.data import read as read_dataset
 from showtell.decoding import Array, Step, search
 from showtell.errors import DataError, OutputError
-from showtell.files import sync
+from showtell.files import sync, try_place, writing
 from showtell.graphs import fold_constants, quantize_products, store_half
 from showtell.image import Preprocessing, read_photo
 from showtell.nn.captioner import CaptionModel
@@ -78,8 +78,8 @@ def export(
         about_model = card.read_text(encoding="utf-8") if card else None
     except (OSError, UnicodeDecodeError) as error:
         raise OutputError(f"{card}: not readable as a model card in UTF-8 ({error})") from None
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as temporary:
+    try_place(output)
+    with writing(output), tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as temporary:
         folder = Path(temporary) / "bundle"
         folder.mkdir()
         write_graphs(model, folder)

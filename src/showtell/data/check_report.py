@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from showtell.data.check import KINDS, Check, Item
-from showtell.errors import ImageError, OutputError
+from showtell.errors import ImageError
 from showtell.files import replacing
 from showtell.image import read_rgb
 
@@ -87,12 +87,8 @@ def write_page(check: Check, path: Path) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as temporary:
-            temporary.write_text(text, encoding="utf-8", errors="replace")
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from None
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", errors="replace")
 
 
 def histogram(lengths: dict[int, int]) -> list[tuple[str, int]]:

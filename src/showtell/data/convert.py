@@ -6,7 +6,6 @@ JSON lines and COCO name the photos, by paths from their own folder; tars hold c
 """
 
 import io
-import json
 import os
 import tarfile
 import tempfile
@@ -17,7 +16,7 @@ from typing import Any, Literal, get_args
 from showtell.data.dataset import Dataset
 from showtell.data.photos import is_photo
 from showtell.errors import ImageError, OptionError, OutputError
-from showtell.files import replacing, sync
+from showtell.files import json_text, replacing, sync, writing
 from showtell.types import Sample
 
 Format = Literal["jsonl", "coco", "webdataset"]
@@ -56,7 +55,7 @@ def convert(
     if destination.exists() and (folder or destination.is_dir() or not overwrite):
         remedy = "give a new folder" if folder or destination.is_dir() else "give another file or --overwrite"
         raise OutputError(f"{destination}: is there already; {remedy}")
-    try:
+    with writing(destination):
         destination.parent.mkdir(parents=True, exist_ok=True)
         if folder:
             return _write_folder(dataset, destination, progress)
@@ -65,11 +64,7 @@ def convert(
                 return list(_write_tar(dataset, temporary, list(enumerate(dataset.samples)), progress))
             lines = _jsonl(dataset, destination) if format == "jsonl" else [_coco(dataset, destination)]
             with open(temporary, "w", encoding="utf-8", newline="\n") as file:
-                file.writelines(_json(line) + "\n" for line in lines)
-    except OSError as error:
-        if isinstance(error, OutputError):
-            raise
-        raise OutputError(f"{destination}: cannot be written ({error.strerror or error})") from None
+                file.writelines(json_text(line) + "\n" for line in lines)
     return []
 
 
@@ -95,20 +90,6 @@ def _path(dataset: Dataset, sample: Sample, destination: Path) -> str:
     assert place is not None  # samples have their photos
     path = os.path.relpath(place.file.parent.resolve() / place.file.name, destination.parent.resolve())
     return (Path(path) / (place.member or "")).as_posix()
-
-
-def _json(value: Any) -> str:
-    """One line of JSON. A path that is not UTF-8 keeps its bytes as escaped surrogates."""
-    text = json.dumps(value, ensure_ascii=False)
-    return text if _encodes(text) else json.dumps(value)
-
-
-def _encodes(text: str) -> bool:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _write_folder(dataset: Dataset, destination: Path, progress: Progress | None) -> list[str]:
@@ -151,7 +132,7 @@ def _write_tar(dataset: Dataset, path: Path, samples: Sequence[tuple[int, Sample
             }
             _add(tar, f"{key}{suffix}", photo)
             _add(tar, f"{key}.txt", sample.captions[0].encode("utf-8", "replace"))
-            _add(tar, f"{key}.json", _json(about).encode("utf-8"))
+            _add(tar, f"{key}.json", json_text(about).encode("utf-8"))
 
 
 def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:

@@ -9,7 +9,7 @@
 
 from showtell.evaluation.captions import Pairs, References, join, read_candidates, read_references
 from showtell.evaluation.evaluate import Comparison, Evaluation, compare, compare_files, evaluate, evaluate_files
-from showtell.evaluation.report import write_report
+from showtell.evaluation.report import prepare, write_report
 from showtell.evaluation.significance import Difference, Interval
 from showtell.evaluation.table import print_comparison, print_evaluation
 
@@ -25,6 +25,7 @@ __all__ = [
     "evaluate",
     "evaluate_files",
     "join",
+    "prepare",
     "print_comparison",
     "print_evaluation",
     "read_candidates",

@@ -14,7 +14,7 @@ from PIL import Image
 from showtell.errors import ImageError, OutputError
 from showtell.evaluation.evaluate import Evaluation
 from showtell.evaluation.table import describe_diversity
-from showtell.files import replacing
+from showtell.files import replacing, try_place
 from showtell.image import read_rgb
 
 THUMBNAIL = 320  # pixels of the longer side
@@ -30,7 +30,7 @@ def write_report(evaluation: Evaluation, folder: Path, photo: Photo | None = Non
     `photo` gives the encoded bytes of an image by name; a photo that it does not have, or that cannot be read, is shown as a
     card without picture. Raises OutputError where the folder is a file, cannot be written or holds other things.
     """
-    _prepare(folder)
+    prepare(folder)
     ranked = _ranked(evaluation)
     kept = ranked if len(ranked) <= MAX_PHOTOS else ranked[: MAX_PHOTOS // 2] + ranked[-MAX_PHOTOS // 2 :]
     cards = [
@@ -64,12 +64,14 @@ def write_report(evaluation: Evaluation, folder: Path, photo: Photo | None = Non
     return path
 
 
-def _prepare(folder: Path) -> None:
+def prepare(folder: Path) -> None:
+    """Makes the folder, and finds out before the work whether the report can be written there. Raises OutputError."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if any(folder.iterdir()) and not (folder / "index.html").is_file():
             raise OutputError(f"{folder}: holds other files; give a new folder for the report")
         (folder / "photos").mkdir(exist_ok=True)
+        try_place(folder / "index.html")
     except OSError as error:
         if isinstance(error, OutputError):
             raise

@@ -7,6 +7,7 @@ import struct
 from PIL import ImageFile
 
 from showtell.errors import ImageError
+from showtell.image.pillow import isolated
 
 # What a folder is searched for.
 SUFFIXES = frozenset(
@@ -122,18 +123,21 @@ def looks_readable(head: bytes) -> bool:
 
 
 @functools.cache
-def _decoder(format_: str) -> type[ImageFile.ImageFile] | None:
+def _decoder(format_: str, max_pixels: int) -> type[ImageFile.ImageFile] | None:
     module, name = _DECODERS[format_]
     try:
         plugin = importlib.import_module(module)
     except ImportError:
         return None
-    return getattr(plugin, name) if getattr(plugin, "SUPPORTED", True) else None
+    return isolated(getattr(plugin, name), max_pixels) if getattr(plugin, "SUPPORTED", True) else None
 
 
-def decoder(format_: str, name: str) -> type[ImageFile.ImageFile]:
-    """The class that opens files of the format. Raises ImageError where it is not installed."""
-    found = _decoder(format_)
+def decoder(format_: str, name: str, max_pixels: int) -> type[ImageFile.ImageFile]:
+    """The class that opens files of the format, and refuses more pixels before it sets memory aside for them.
+
+    Raises ImageError where it is not installed.
+    """
+    found = _decoder(format_, max_pixels)
     if found is None:
         what = "HEIC needs a package that is not installed: pip install 'showtell[heif]'"
         if format_ != "HEIF":

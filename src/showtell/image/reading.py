@@ -14,6 +14,7 @@ from showtell.errors import ImageError, OptionError
 from showtell.image.formats import decoder, is_cut
 from showtell.image.jpeg import passes
 from showtell.image.modes import to_rgb
+from showtell.image.png import essential
 from showtell.image.preprocessing import Preprocessing, to_pixels
 from showtell.image.source import Array, PhotoSource, from_array, name_of, read_bytes
 
@@ -153,8 +154,12 @@ def _decode(data: bytes, format_: str, name: str, settings: ImageSettings, enoug
 
 def _open(data: bytes, format_: str, name: str, settings: ImageSettings, enough: int | None) -> _Picture:
     """The image with its header read and its size checked, prepared to decode scaled where it is large enough."""
+    texts: dict[str, str] = {}
+    if format_ == "PNG":
+        data, texts = essential(data)
     with _silence():
-        image = decoder(format_, name)(io.BytesIO(data))
+        image = decoder(format_, name, settings.max_pixels)(io.BytesIO(data))
+    image.info.update(texts)
     size = image.size
     box = None
     if format_ == "JPEG":

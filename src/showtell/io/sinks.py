@@ -1,9 +1,9 @@
 """Where records go: text for people, JSON lines for programs."""
 
-import json
 from dataclasses import replace
 from typing import TextIO
 
+from showtell.files import json_text
 from showtell.text import as_sentence
 from showtell.types import Record
 
@@ -36,12 +36,7 @@ class JsonlSink:
 
 def to_line(record: Record) -> str:
     """The record as one line of JSON. A path that is not UTF-8 keeps its bytes as escaped surrogates."""
-    text = json.dumps(record.to_json(), ensure_ascii=False)
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        text = json.dumps(record.to_json())
-    return text
+    return json_text(record.to_json())
 
 
 def sentences(record: Record) -> Record:

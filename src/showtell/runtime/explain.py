@@ -64,11 +64,8 @@ def explain(captioner: Captioner, photo: PhotoSource, options: DecodeOptions | N
 def save(picture: Image.Image, path: Path) -> None:
     """Writes the picture in the format that the suffix names. Raises OutputError."""
     format_ = picture_format(path)
-    try:
-        with replacing(path) as temporary:
-            picture.save(temporary, format_, **({"optimize": True} if format_ == "PNG" else {"quality": 92}))
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from None
+    with replacing(path) as temporary:
+        picture.save(temporary, format_, **({"optimize": True} if format_ == "PNG" else {"quality": 92}))
 
 
 def picture_format(path: Path) -> str:

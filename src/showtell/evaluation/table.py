@@ -45,6 +45,13 @@ def describe_diversity(evaluation: Evaluation) -> list[tuple[str, str]]:
         ("distinct", f"{found.distinct:.1%}"),
         ("two words twice", f"{found.repeated:.1%}"),
         ("breaks off", f"{found.unfinished:.1%}"),
+        (
+            "says a thing twice",
+            f"{found.said_twice:.1%} (around and {found.around_and:.1%}, in a row {found.doubled:.1%}, "
+            f"a word again {found.word_twice:.1%})",
+        ),
+        ("false people", f"{found.false_people:.1%}"),
+        ("false dogs", f"{found.false_dogs:.1%}"),
     ]
     return rows if found.unseen is None else [*rows, ("never seen in training", f"{found.unseen:.1%}")]
 

@@ -11,6 +11,10 @@ class ShowtellError(Exception):
     """Base of all errors that showtell raises on purpose."""
 
 
+class ShowtellWarning(UserWarning):
+    """Something goes on, but hardly as it was meant; the message says what is done and what would be better."""
+
+
 class OptionError(ShowtellError, ValueError):
     """An option has a value that is not allowed, or two options contradict each other."""
 
@@ -76,6 +80,10 @@ class BundleError(ShowtellError, ValueError):
 
 class OutputError(ShowtellError, OSError):
     """An output file or folder cannot be written, or would overwrite what is there."""
+
+
+class ListenError(ShowtellError, OSError):
+    """The service cannot listen at the address or the socket that it was given."""
 
 
 class MissingExtraError(ShowtellError, ImportError):

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from showtell.bundle import Bundle
+from showtell.serve.listening import listen
 from showtell.serve.server import Server
 from showtell.serve.settings import ServiceSettings
 from showtell.types import Caption, DecodeOptions
@@ -97,10 +98,12 @@ class Served:
 
 
 @contextlib.contextmanager
-def serving(model: GreyModel | None = None, **settings: object) -> Iterator[Served]:
-    """A server with these settings on any free port."""
+def serving(
+    model: GreyModel | None = None, *, sockets: list[socket.socket] | None = None, **settings: object
+) -> Iterator[Served]:
+    """A server with these settings, on any free port unless told otherwise."""
     model = model or GreyModel()
-    server = Server(model, ServiceSettings(**settings), "127.0.0.1", 0)
+    server = Server(model, ServiceSettings(**settings), sockets or listen("127.0.0.1", 0))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     until(lambda: server.url != "")
@@ -138,7 +141,7 @@ def request(
     path: str = "/v1/captions", *, body: bytes = b"", length: int | None = None, kind: str = "image/png", headers: str = ""
 ) -> bytes:
     """A POST as it goes over the wire."""
-    head = f"POST {path} HTTP/1.1\r\nHost: test\r\nContent-Type: {kind}\r\n{headers}"
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\n{headers}"
     return f"{head}Content-Length: {len(body) if length is None else length}\r\n\r\n".encode() + body
 
 

@@ -1,5 +1,6 @@
 """The service as its clients see it, over HTTP; its limits and hostile clients are in test_serve_limits.py."""
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -7,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -15,9 +17,10 @@ import pytest
 import showtell
 from conftest import draw
 from serving import SOON, GreyModel, Served, bundle, photo, post, serving, until
+from serving import answer as answer_on
 from showtell.errors import OptionError
 from showtell.serve.errors import CODES
-from showtell.serve.security import CONTENT_SECURITY_POLICY
+from showtell.serve.security import CONTENT_SECURITY_POLICY, Door
 from showtell.serve.settings import ServiceSettings, check_exposure
 from torture import encode
 
@@ -27,6 +30,13 @@ TOKEN = "0123456789abcdef-a-secret"
 @pytest.fixture(scope="module")
 def served() -> Iterator[Served]:
     with serving() as served:
+        yield served
+
+
+@pytest.fixture(scope="module")
+def named() -> Iterator[Served]:
+    """A service with names and sites on its lists."""
+    with serving(hosts=("captions.example.org", "192.168.1.5"), origins=("https://example.org",)) as served:
         yield served
 
 
@@ -67,6 +77,58 @@ def test_a_raw_body_is_one_photo(client: httpx.Client, kind: str | None) -> None
     answer = client.post("/v1/captions", content=photo(30), headers={"Content-Type": kind} if kind else {})
     record = answer.json()["results"][0]
     assert (record["path"], record["caption"]) == ("photo-1", "grey 30")
+
+
+@pytest.mark.parametrize(
+    ("disposition", "name"),
+    [
+        ("filename*=UTF-8''%E6%97%A5%E6%9C%AC.jpg", "日本.jpg"),  # what Python's requests sends
+        ("filename*=utf-8'de'gr%C3%B6%C3%9Fe.png", "größe.png"),
+        ("filename*=iso-8859-1''caf%E9.png", "café.png"),
+        ("filename*=\"UTF-8''a%20b.png\"", "a b.png"),
+        ("filename*=utf-8''%FF.png", "\ufffd.png"),
+        ("filename*=unicode_escape''%5Cud800.png", "\\ud800.png"),
+        ("filename*=utf-8''", "photo-1"),
+        ("filename=\"a.png\"; filename*=utf-8''b.png", "a.png"),
+        ("filename*=utf-8''b.png; filename=a.png", "a.png"),
+    ],
+)
+def test_file_names_in_the_extended_form_are_read(client: httpx.Client, disposition: str, name: str) -> None:
+    head = f'--X\r\nContent-Disposition: form-data; name="image"; {disposition}\r\n\r\n'
+    body = head.encode() + photo(9) + b"\r\n--X--\r\n"
+    answer = client.post("/v1/captions", content=body, headers={"Content-Type": "multipart/form-data; boundary=X"})
+    assert answer.status_code == 200
+    assert [(record["path"], record["caption"]) for record in answer.json()["results"]] == [(name, "grey 9")]
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/health/live", "/health/ready", "/v1/model", "/metrics", "/openapi.json", "/static/app.js"]
+)
+def test_head_is_answered_as_get_without_the_body(client: httpx.Client, served: Served, path: str) -> None:
+    got, asked = client.get(path), client.head(path)
+    assert (asked.status_code, asked.content) == (got.status_code, b"") == (200, b"")
+    assert asked.headers["content-type"] == got.headers["content-type"]
+    with served.connect() as connection:  # as it goes over the wire
+        connection.sendall(f"HEAD {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+        assert answer_on(connection) == (200, b"")
+
+
+def test_head_where_there_is_no_get_is_an_error(client: httpx.Client) -> None:
+    assert client.head("/nowhere").status_code == 404
+    assert client.head("/v1/captions").status_code == 405
+    assert client.delete("/v1/model").headers["allow"] == "GET, HEAD"
+
+
+@pytest.mark.parametrize("path", ["/v1/captions/", "/v1/captions/stream/", "/health/live/", "/v1/model/", "/metrics/"])
+def test_a_slash_at_the_end_of_a_path_changes_nothing(client: httpx.Client, path: str) -> None:
+    forwarded = {"X-Forwarded-Proto": "https"}
+    if "captions" in path:
+        answer = client.post(path, content=photo(8), headers=forwarded)
+        assert "grey 8" in answer.text
+    else:
+        answer = client.get(path, headers=forwarded)
+    assert answer.status_code == 200
+    assert f'route="{path[:-1]}",status="200"' in client.get("/metrics").text
 
 
 def test_a_file_name_is_echoed_whatever_it_is(client: httpx.Client) -> None:
@@ -222,6 +284,8 @@ def test_health_and_metrics(client: httpx.Client) -> None:
     assert float(lines['showtell_requests_total{method="GET",route="unmatched",status="404"}']) >= 1
     assert lines["showtell_held_bytes"] == lines["showtell_waiting_photos"] == "0.0"
     assert "nowhere" not in page.text
+    assert "showtell_requests_total" in page.text
+    assert "_created" not in page.text
 
 
 def test_every_answer_has_the_security_headers(client: httpx.Client) -> None:
@@ -295,12 +359,116 @@ def test_token() -> None:
         assert "401" in client.get("/openapi.json").json()["paths"]["/v1/captions"]["post"]["responses"]
 
 
+def test_a_wrong_token_reads_otherwise_than_none() -> None:
+    with serving(token=TOKEN) as served:
+
+        def message(**headers: str) -> tuple[str, str]:
+            answer = httpx.get(f"{served.url}/v1/model", headers=headers, timeout=SOON)
+            assert answer.status_code == 401
+            return answer.json()["error"]["message"], answer.headers["www-authenticate"]
+
+        assert message() == ("this service asks for its bearer token", 'Bearer realm="showtell"')
+        said, challenge = message(Authorization="Bearer wrong-wrong-wrong")
+        assert said == "the bearer token is not this service's"
+        assert challenge == 'Bearer realm="showtell", error="invalid_token"'
+        assert "`Authorization: Bearer TOKEN`" in message(Authorization=f"Token {TOKEN}")[0]
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("127.0.0.1", 200),
+        ("127.0.0.1:8000", 200),
+        ("127.1.2.3:80", 200),
+        ("localhost:9", 200),
+        ("LOCALHOST.", 200),
+        ("[::1]:8000", 200),
+        ("captions.example.org", 200),
+        ("Captions.Example.org:8443", 200),
+        ("192.168.1.5:8000", 200),
+        ("evil.example", 421),
+        ("evil.example:8000", 421),
+        ("captions.example.org.evil.example", 421),
+        ("localhost.evil.example", 421),
+        ("evil.example@localhost", 421),
+        ("192.168.1.6", 421),
+        ("0.0.0.0", 421),
+        ("[2001:db8::1]", 421),
+        ("[::1", 421),
+        ("", 421),
+    ],
+)
+def test_only_names_on_the_list_are_answered(named: Served, host: str, status: int) -> None:
+    for path in ("/v1/model", "/", "/health/live"):
+        answer = httpx.get(named.url + path, headers={"Host": host}, timeout=SOON)
+        assert answer.status_code == status
+    if status == 421:
+        assert answer.json()["error"]["code"] == "unknown-host"
+        assert repr(host) in answer.json()["error"]["message"]
+        refused = post(f"{named.url}/v1/captions", content=photo(5), headers={"Host": host})
+        assert refused.status_code == 421
+        assert named.model.seen == []
+
+
+def test_the_address_that_was_connected_to_needs_no_list() -> None:
+    def door(host: str) -> int:
+        statuses: list[int] = []
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            statuses.append(200)
+
+        async def send(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                statuses.append(message["status"])
+
+        headers = [(b"host", host.encode())]
+        scope = {"type": "http", "method": "GET", "path": "/", "headers": headers, "server": ("10.0.0.7", 8000)}
+        asyncio.run(Door(app, ServiceSettings())(scope, None, send))  # type: ignore[arg-type]  # it reads nothing
+        return statuses[0]
+
+    assert door("10.0.0.7:8000") == 200
+    assert door("10.0.0.8:8000") == 421
+
+
+@pytest.mark.parametrize(
+    ("origin", "host", "status"),
+    [
+        ("http://localhost:8000", "localhost:8000", 200),
+        ("https://localhost", "localhost", 200),  # behind a proxy that ends TLS
+        ("https://localhost", "localhost:443", 200),
+        ("https://example.org", "localhost:8000", 200),  # on the list
+        ("http://example.org", "localhost:8000", 403),
+        ("https://example.org:444", "localhost:8000", 403),
+        ("https://evil.example", "localhost:8000", 403),
+        ("http://localhost:3000", "localhost:8000", 403),
+        ("http://127.0.0.1:8000", "localhost:8000", 403),
+        ("null", "localhost:8000", 403),
+        ("", "localhost:8000", 403),
+    ],
+)
+def test_pages_of_other_sites_may_not_use_the_service(named: Served, origin: str, host: str, status: int) -> None:
+    named.model.seen.clear()
+    for path in ("/v1/captions", "/v1/captions/stream"):
+        answer = post(named.url + path, content=photo(5), headers={"Origin": origin, "Host": host})
+        assert answer.status_code == status
+    assert named.model.seen == ([5, 5] if status == 200 else [])
+    if status == 403:
+        assert answer.json()["error"]["code"] == "foreign-origin"
+        assert repr(origin) in answer.json()["error"]["message"]
+    named.model.seen.clear()
+
+
 def test_cross_origin_requests_only_from_listed_sites() -> None:
     with serving(origins=("https://example.org",)) as served, httpx.Client(base_url=served.url, timeout=SOON) as client:
         answer = client.post("/v1/captions", content=photo(5), headers={"Origin": "https://example.org"})
         assert answer.headers["access-control-allow-origin"] == "https://example.org"
         answer = client.post("/v1/captions", content=photo(5), headers={"Origin": "https://example.com"})
         assert "access-control-allow-origin" not in answer.headers
+        assert answer.status_code == 403
+        asks = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}
+        answer = client.options("/v1/captions", headers={"Origin": "https://example.org", **asks})
+        assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (200, "https://example.org")
+        assert client.options("/v1/captions", headers={"Origin": "https://example.com", **asks}).status_code == 403
 
 
 @pytest.mark.parametrize(
@@ -319,7 +487,15 @@ def test_other_machines_need_a_token_or_leave(host: str, good: bool) -> None:
 
 @pytest.mark.parametrize(
     "settings",
-    [{"places": 0}, {"deadline": 0}, {"token": "short"}, {"token": "ü" * 20}, {"origins": ("*",)}, {"max_held_bytes": 1}],
+    [
+        {"places": 0},
+        {"deadline": 0},
+        {"token": "short"},
+        {"token": "ü" * 20},
+        {"max_held_bytes": 1},
+        *({"origins": (origin,)} for origin in ("*", "https://example.org/", "example.org", "https://*.example.org")),
+        *({"hosts": (host,)} for host in ("*", "http://example.org", "example.org:80", "")),
+    ],
 )
 def test_settings_that_make_no_sense_are_refused(settings: dict[str, object]) -> None:
     with pytest.raises(OptionError):

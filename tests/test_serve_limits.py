@@ -1,8 +1,10 @@
 """The service under too much load and with hostile clients: each is answered as docs/service.md says, and forgotten."""
 
 import contextlib
+import gc
 import io
 import json
+import logging
 import time
 import zipfile
 import zlib
@@ -181,6 +183,43 @@ def test_clients_that_leave_are_forgotten(served: Served) -> None:
             connection.sendall(request(body=photo(5) + bytes(1000))[:cut])
     with served.connect() as connection:
         connection.sendall(request("/v1/captions/stream", body=multipart(part(photo(5)), part(photo(6))), kind=FORM)[:-30])
+
+
+@pytest.mark.parametrize("path", ["/v1/captions", "/v1/captions/stream"])
+def test_clients_that_leave_put_no_traceback_into_the_log(path: str) -> None:
+    """However far they came: in the middle of the body, while the model works, and where their deadline passed meanwhile."""
+    logged: list[str] = []
+
+    class Listener(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            logged.append(f"{record.name}: {record.getMessage()}")
+
+    listener = Listener(logging.WARNING)
+    loggers = [logging.getLogger(name) for name in ("asyncio", "uvicorn.error", "showtell.serve")]
+    for logger in loggers:
+        logger.addHandler(listener)
+    model = GreyModel()
+    try:
+        with serving(model, batch_size=1, deadline=1) as served:
+            whole = request(path, body=multipart(part(photo(2)), part(photo(3))), kind=FORM)
+            for sent in (50, len(whole) - 40):
+                with served.connect() as connection:
+                    connection.sendall(whole[:sent])
+            model.going.clear()
+            with served.connect() as late, served.connect() as connection:
+                late.sendall(whole)
+                until(lambda: served.server.service.waiting == 2)
+                connection.sendall(whole)
+                until(lambda: served.server.service.waiting == 4)
+                connection.close()
+                until(lambda: served.server.service.waiting == 0)  # the deadline of those that stayed
+            model.going.set()
+            until(served.idle)
+        gc.collect()  # asyncio complains of what nobody asked for when that is thrown away
+    finally:
+        for logger in loggers:
+            logger.removeHandler(listener)
+    assert logged == []
 
 
 def test_many_tiny_requests(served: Served) -> None:

@@ -19,7 +19,7 @@ import click
 from showtell.cli_data import data as data_commands
 from showtell.cli_data import layout as _layout
 from showtell.cli_serve import serve
-from showtell.console import Console
+from showtell.console import Console, show_warnings
 from showtell.errors import MissingExtraError, OutputError, ShowtellError
 from showtell.types import DecodeOptions
 
@@ -36,6 +36,7 @@ def main() -> None:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="surrogateescape")  # paths that are not UTF-8 go out as they came in
     logging.getLogger("PIL").addHandler(logging.NullHandler())  # what is wrong with a photo is reported once, by its error
+    show_warnings()
     try:
         status = cli.main(standalone_mode=False)
     except click.exceptions.Exit as error:

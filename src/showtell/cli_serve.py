@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
+from pathlib import Path
+from typing import Any
 
 import click
 
@@ -10,8 +13,9 @@ from showtell.errors import MissingExtraError
 
 
 @click.command()
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 is any that is free.")
+@click.option("--host", show_default="127.0.0.1", help="Address to listen on.")
+@click.option("--port", type=click.IntRange(0, 65535), show_default="8000", help="0 is any that is free.")
+@click.option("--unix-socket", type=click.Path(path_type=Path), metavar="PATH", help="Listen there instead, behind a proxy.")
 @click.option("--model", metavar="DIR_OR_NAME", help="A bundle's folder or name.  [default: the embedded model]")
 @click.option("--threads", type=click.IntRange(0), default=0, show_default="all cores", help="CPU threads of the model.")
 @click.option("--batch-size", type=click.IntRange(1), default=8, show_default=True, help="Photos at a time at most.")
@@ -20,25 +24,38 @@ from showtell.errors import MissingExtraError
 @click.option(
     "--upload-timeout", type=click.FloatRange(0.1), default=30.0, show_default=True, help="Seconds a photo may take to arrive."
 )
+@click.option(
+    "--allow-host", "hosts", multiple=True, metavar="NAME", help="A name that clients may ask for, as a proxy's; repeatable."
+)
 @click.option("--origin", "origins", multiple=True, metavar="URL", help="A site whose pages may call this one; repeatable.")
 @click.option("--anonymous", is_flag=True, help="Serve other machines without a token.")
+@click.option("--log-format", type=click.Choice(["json", "text"]), help="Log each request, on standard error.  [default: none]")
 def serve(
-    host: str,
-    port: int,
+    host: str | None,
+    port: int | None,
+    unix_socket: Path | None,
     model: str | None,
     threads: int,
     batch_size: int,
     places: int,
     deadline: float,
     upload_timeout: float,
+    hosts: tuple[str, ...],
     origins: tuple[str, ...],
     anonymous: bool,
+    log_format: Any,
 ) -> int:
     """Serve captions over HTTP, with a page to try it in a browser.
 
     Where the environment has SHOWTELL_TOKEN, requests need it as bearer token. docs/service.md describes the interface.
     """
+    # Nothing is served yet, so there is nothing to finish. Without a handler a container's first process would not end at all.
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    if unix_socket is not None and (host is not None or port is not None):
+        raise click.UsageError("--unix-socket stands instead of --host and --port")
     try:
+        from showtell.serve import logs
+        from showtell.serve.listening import listen, listen_unix
         from showtell.serve.memory import limit_heap
         from showtell.serve.server import run
         from showtell.serve.settings import ServiceSettings, check_exposure
@@ -53,10 +70,17 @@ def serve(
         places=places,
         deadline=deadline,
         upload_timeout=upload_timeout,
+        hosts=(*hosts, *([host] if host else [])),
         origins=origins,
         token=os.environ.get("SHOWTELL_TOKEN") or None,
     )
-    check_exposure(host, settings.token, anonymous=anonymous)
+    logs.configure(log_format)
+    if unix_socket is not None:
+        sockets = listen_unix(unix_socket)
+    else:
+        host = host or "127.0.0.1"
+        check_exposure(host, settings.token, anonymous=anonymous)
+        sockets = listen(host, 8000 if port is None else port)
     limit_heap()
-    run(load(model, threads=threads), settings, host, port)
+    run(load(model, threads=threads), settings, sockets)
     return 0

@@ -3,13 +3,36 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TextIO
 
 import click
 
+from showtell.errors import ShowtellWarning
+
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
+
+
+def show_warnings() -> None:
+    """Has showtell's warnings come as lines like its errors do, without a place in its code."""
+    plain = warnings.showwarning
+
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        if issubclass(category, ShowtellWarning):
+            click.echo(f"showtell: {message}", err=True)
+        else:
+            plain(message, category, filename, lineno, file, line)
+
+    warnings.showwarning = show
 
 
 class Console:

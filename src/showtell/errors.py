@@ -11,6 +11,10 @@ class ShowtellError(Exception):
     """Base of all errors that showtell raises on purpose."""
 
 
+class ShowtellWarning(UserWarning):
+    """Something goes on, but hardly as it was meant; the message says what is done and what would be better."""
+
+
 class OptionError(ShowtellError, ValueError):
     """An option has a value that is not allowed, or two options contradict each other."""
 
@@ -83,6 +87,10 @@ class OutputError(ShowtellError, OSError):
         made = cls(f"{path}: cannot be written ({error.strerror or error})")
         made.strerror = error.strerror
         return made
+
+
+class ListenError(ShowtellError, OSError):
+    """The service cannot listen at the address or the socket that it was given."""
 
 
 class MissingExtraError(ShowtellError, ImportError):

@@ -1,6 +1,7 @@
 """The captioner that people use: photos in, captions out, in batches, one bad photo never ending the rest."""
 
 import itertools
+import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -12,7 +13,7 @@ import numpy as np
 
 from showtell.bundle import Bundle
 from showtell.decoding import Array, Hypothesis, search
-from showtell.errors import ImageError, OptionError
+from showtell.errors import ImageError, OptionError, ShowtellWarning
 from showtell.image import ImageSettings, PhotoSource, name_of, read_photo
 from showtell.runtime.attention import attention_maps
 from showtell.runtime.cpu import available_cpus
@@ -53,8 +54,8 @@ class Captioner:
 
     Call it with a path, encoded bytes, an open file, a PIL image or an array for a `Caption`, or with a list of such for a
     list. `records` streams any number of photos and reports broken ones instead of raising. `images` limits what is read.
-    `threads` is how many processors the networks keep busy, 0 for as many as the machine or the container has. All methods may
-    be called by several threads at once.
+    `threads` is how many processors the networks keep busy, 0 for as many as the machine or the container has; no more than
+    those are used (ShowtellWarning). All methods may be called by several threads at once.
     """
 
     def __init__(
@@ -62,7 +63,12 @@ class Captioner:
     ) -> None:
         if threads < 0:
             raise OptionError(f"threads is {threads}; it must be 0 (as many as there are cores) or more")
-        threads = threads or available_cpus()
+        processors = available_cpus()
+        if threads > processors:
+            may = f"{processors} processor{'s' * (processors > 1)} may be used"
+            message = f"threads is {threads}, and {may} here: more threads would wait for each other, so {processors} work"
+            warnings.warn(message, ShowtellWarning, stacklevel=3)
+        threads = min(threads or processors, processors)
         self._batches = min(threads, MOST_BATCHES)
         self.bundle = bundle
         self.images = images or ImageSettings()

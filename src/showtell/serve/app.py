@@ -18,7 +18,7 @@ from showtell import __version__
 from showtell.serve import schemas
 from showtell.serve.errors import IMAGE_STATUS, add_handlers, error_body
 from showtell.serve.schemas import CaptionQuery
-from showtell.serve.security import Guard, bearer
+from showtell.serve.security import Door, Guard, bearer
 from showtell.serve.service import Model, Service
 from showtell.serve.settings import ServiceSettings
 from showtell.serve.stream import MEDIA_TYPE, JsonLines, record_lines, until_disconnected
@@ -50,9 +50,11 @@ _BODY: dict[str, Any] = {
 _RETRY = {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}}}
 _ERRORS: dict[int | str, dict[str, Any]] = {
     400: {"model": schemas.ErrorBody, "description": "No photo, an empty one, or a malformed body."},
+    403: {"model": schemas.ErrorBody, "description": "From the page of a site that is not on the list."},
     408: {"model": schemas.ErrorBody, "description": "The upload was too slow."},
     413: {"model": schemas.ErrorBody, "description": "Too many bytes, pixels or photos."},
     415: {"model": schemas.ErrorBody, "description": "Neither a photo nor a form with photos."},
+    421: {"model": schemas.ErrorBody, "description": "A host name that is not on the list."},
     422: {"model": schemas.ErrorBody, "description": "A broken photo, or an option that is not allowed."},
     500: {"model": schemas.ErrorBody, "description": "A fault of the service."},
     503: {"model": schemas.ErrorBody, "description": "Too much at once; try again.", "headers": _RETRY},
@@ -79,12 +81,13 @@ def create_app(model: Model, settings: ServiceSettings) -> FastAPI:
         lifespan=lifespan,
         docs_url=None,  # their pages fetch scripts from other hosts
         redoc_url=None,
+        redirect_slashes=False,  # behind a proxy that ends TLS it would lead to http://
     )
     app.state.service = service
     add_handlers(app)
     app.include_router(_health(service))
-    guarded = {"dependencies": [bearer(settings.token)], "responses": _UNAUTHORIZED} if settings.token else {}
-    app.include_router(_captions(service), **guarded)  # type: ignore[arg-type]  # one of the two dictionaries is empty
+    guarded = {"dependencies": bearer(settings.token), "responses": _UNAUTHORIZED} if settings.token else {}
+    app.include_router(_captions(service), **guarded)
     app.mount("/static", StaticFiles(directory=PAGE), name="static")
 
     @app.get("/", include_in_schema=False)
@@ -99,6 +102,7 @@ def create_app(model: Model, settings: ServiceSettings) -> FastAPI:
             allow_headers=["Authorization", "Content-Type"],
             expose_headers=["Retry-After"],
         )
+    app.add_middleware(Door, settings=settings)
     app.add_middleware(Guard, metrics=service.metrics)
     return app
 
@@ -165,7 +169,7 @@ def _captions(service: Service) -> APIRouter:
             async with contextlib.aclosing(incoming(request, limits)) as photos:
                 async for upload in photos:
                     tasks.append(await service.submit(upload, options, attention=wanted.attention, wait=False))
-            records = await _unless_disconnected(request, asyncio.gather(*tasks))
+            records = await _unless_disconnected(request, tasks)
         finally:
             for task in tasks:
                 task.cancel()
@@ -217,17 +221,21 @@ def _captions(service: Service) -> APIRouter:
     return router
 
 
-async def _unless_disconnected(request: Request, records: "asyncio.Future[list[Record]]") -> list[Record]:
-    """The records, unless their client goes away first. Raises ClientDisconnect."""
+async def _unless_disconnected(request: Request, tasks: list[asyncio.Task[Record]]) -> list[Record]:
+    """What the tasks give, unless their client goes away first (ClientDisconnect) or one of them fails."""
     gone = asyncio.create_task(until_disconnected(request))
+    # Not `gather`: cancelled while its tasks are, it leaves an exception that nobody takes, which asyncio writes into the log.
+    done = asyncio.create_task(asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION))
     try:
-        await asyncio.wait((records, gone), return_when=asyncio.FIRST_COMPLETED)
-        if not records.done():
-            records.cancel()
+        await asyncio.wait((done, gone), return_when=asyncio.FIRST_COMPLETED)
+        if not done.done():
             raise ClientDisconnect
-        return records.result()
+        for task in done.result()[0]:
+            task.result()  # the error of one that failed, while others may still be at work
+        return [task.result() for task in tasks]
     finally:
         gone.cancel()
+        done.cancel()
 
 
 def _answer(records: list[Record], model: str) -> Response:

@@ -17,12 +17,14 @@ from showtell.errors import ImageCode, OptionError, ShowtellError
 RequestCode = Literal[
     "bad-request",
     "unauthorized",
+    "foreign-origin",
     "no-such-path",
     "method-not-allowed",
     "upload-too-slow",
     "body-too-large",
     "too-many-photos",
     "unsupported-content-type",
+    "unknown-host",
     "invalid-option",
     "internal",
     "overloaded",
@@ -122,7 +124,10 @@ def add_handlers(app: FastAPI) -> None:
     async def http_error(request: Request, error: HTTPException) -> Response:
         known: dict[int, RequestCode] = {401: "unauthorized", 404: "no-such-path", 405: "method-not-allowed"}
         code = known.get(error.status_code, "bad-request")
-        return ErrorAnswer(error.status_code, code, f"{request.url.path}: {error.detail}", error.headers)
+        headers = dict(error.headers or {})
+        if headers.get("Allow") == "GET":
+            headers["Allow"] = "GET, HEAD"  # which `security.Guard` answers
+        return ErrorAnswer(error.status_code, code, f"{request.url.path}: {error.detail}", headers)
 
     @app.exception_handler(ClientDisconnect)
     async def disconnect(request: Request, error: ClientDisconnect) -> Response:

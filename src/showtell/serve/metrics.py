@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, PlatformCollector, ProcessCollector, generate_latest
+from prometheus_client.metrics_core import Metric
 
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
@@ -49,4 +50,17 @@ class Metrics:
 
     def page(self) -> bytes:
         """All of it in Prometheus's text format."""
-        return generate_latest(self.registry)
+        return generate_latest(_WithoutTimes(self.registry))
+
+
+class _WithoutTimes(CollectorRegistry):
+    """A registry less the `_created` series, which double what Prometheus stores and say nothing of what happens here."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        super().__init__()
+        self._registry = registry
+
+    def collect(self) -> Iterator[Metric]:
+        for metric in self._registry.collect():
+            metric.samples = [sample for sample in metric.samples if not sample.name.endswith("_created")]
+            yield metric

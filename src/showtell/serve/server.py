@@ -1,9 +1,14 @@
 """Serving the application with uvicorn: slow clients cut off, SIGTERM ends after what was accepted is answered."""
 
 import asyncio
+import contextlib
 import json
 import signal
-import sys
+import socket
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import uvicorn
@@ -12,6 +17,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from showtell.serve.app import create_app
 from showtell.serve.errors import error_body
+from showtell.serve.listening import address
+from showtell.serve.logs import LOG
 from showtell.serve.service import Model, Service
 from showtell.serve.settings import ServiceSettings
 
@@ -19,20 +26,23 @@ _READ_BYTES = 64 * 1024  # of a connection at a time: asyncio's 256 kB would be 
 _KEEP_ALIVE = 5  # seconds without a request
 
 
-def run(model: Model, settings: ServiceSettings, host: str, port: int) -> None:
-    """Serves until SIGINT or SIGTERM."""
-    signal.signal(signal.SIGTERM, lambda *_: None)  # uvicorn raises it anew when it is done; it is no failure
-    Server(model, settings, host, port).run()
+def run(model: Model, settings: ServiceSettings, sockets: Sequence[socket.socket]) -> None:
+    """Serves on sockets of `listening` until SIGTERM, or until SIGINT, which is a KeyboardInterrupt when all is answered."""
+    files = [Path(opened.getsockname()) for opened in sockets if isinstance(opened.getsockname(), str)]
+    try:
+        Server(model, settings, sockets).run()
+    finally:
+        for file in files:
+            file.unlink(missing_ok=True)
 
 
-def _config(app: FastAPI, settings: ServiceSettings, host: str, port: int) -> uvicorn.Config:
+def _config(app: FastAPI, settings: ServiceSettings) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        host=host,
-        port=port,
         http=_protocol(settings),
         ws="none",
         loop="asyncio",
+        log_config=None,  # as `logs` has it
         log_level="warning",
         access_log=False,
         server_header=False,
@@ -45,19 +55,44 @@ def _config(app: FastAPI, settings: ServiceSettings, host: str, port: int) -> uv
 class Server(uvicorn.Server):
     """uvicorn with the service's application; `url` is known once it has `started`."""
 
-    def __init__(self, model: Model, settings: ServiceSettings, host: str, port: int) -> None:
+    def __init__(self, model: Model, settings: ServiceSettings, sockets: Sequence[socket.socket]) -> None:
         app = create_app(model, settings)
-        super().__init__(_config(app, settings, host, port))
+        super().__init__(_config(app, settings))
         self.service: Service = app.state.service
         self.url = ""
+        self._sockets = list(sockets)
+        self._interrupted = False
 
-    async def startup(self, sockets: Any = None) -> None:
+    def run(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serves until it is told to stop."""
+        super().run(sockets or self._sockets)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Says where it listens."""
         await super().startup(sockets)
         if self.started:
-            host, port = self.servers[0].sockets[0].getsockname()[:2]
-            self.url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-            print(f"showtell: {self.url}", file=sys.stderr, flush=True)
+            self.url = address(self._sockets[0])
+            LOG.info(self.url)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Ends after what was accepted; a second SIGINT ends at once."""
+        self._interrupted = self._interrupted or sig == signal.SIGINT
+        super().handle_exit(sig, frame)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Unlike uvicorn's it does not raise a SIGTERM anew when all is done: that was no failure."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+        if self._interrupted:
+            raise KeyboardInterrupt
 
     async def shutdown(self, sockets: Any = None) -> None:
         """Stops taking requests, answers those it took, ends."""

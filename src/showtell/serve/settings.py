@@ -1,12 +1,15 @@
 """What the service allows itself and its clients. Each limit is a field, so that memory follows from them."""
 
 import ipaddress
+import re
 from dataclasses import dataclass, field
 
 from showtell.errors import OptionError
 from showtell.image import ImageSettings
 
 MB = 2**20
+_HOST = re.compile(r"(?:\[(?P<address>[0-9A-Fa-f:.]+)\]|(?P<name>[^\s:@/?#\[\]*]+))(?::\d*)?")
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^\s/?#@*]+")  # as browsers write it: no path, not even a slash
 _SMALL = ImageSettings(max_bytes=16 * MB, max_pixels=1_000_000, max_passed_pixels=20_000_000)
 # A picture of 3840 x 2160 pixels is read. What decoding takes is 17 bytes a pixel at most (lossless WebP), 140 MB.
 _LARGE = ImageSettings(max_bytes=16 * MB, max_pixels=8_400_000, max_passed_pixels=120_000_000)
@@ -35,6 +38,7 @@ class ServiceSettings:
     head_timeout: float = 10.0  # for the request line and headers
     deadline: float = 30.0
     max_connections: int = 512
+    hosts: tuple[str, ...] = ()  # names that clients may ask for, besides loopback's and the address that they came to
     origins: tuple[str, ...] = ()  # other sites whose pages may call the service (CORS)
     token: str | None = field(default=None, repr=False)
 
@@ -51,20 +55,38 @@ class ServiceSettings:
             )
         if self.token is not None and (len(self.token) < 16 or not self.token.isascii() or not self.token.isprintable()):
             raise OptionError("the token must be at least 16 printable ASCII characters, such as `openssl rand -hex 32` gives")
-        if "*" in self.origins:
-            raise OptionError("origin '*' would let any site's page use the service; list the sites")
+        for host in self.hosts:
+            if not _is_address(host) and host_name(host) != host.lower():
+                raise OptionError(
+                    f"host {host!r} is not a name or an address alone, such as captions.example.org or 192.168.1.5"
+                )
+        for origin in self.origins:
+            if not _ORIGIN.fullmatch(origin):
+                raise OptionError(f"origin {origin!r} is not scheme and host of one site, such as https://example.org")
+
+
+def host_name(host: str) -> str | None:
+    """The name or address of a Host header, in lower case, without brackets and port; None where it is none."""
+    found = _HOST.fullmatch(host)
+    return found and (found["address"] or found["name"].removesuffix(".")).lower()
 
 
 def check_exposure(host: str, token: str | None, *, anonymous: bool) -> None:
     """Refuses to serve other machines without a token, unless told that anyone may. Raises OptionError."""
-    if token is None and not anonymous and not _is_loopback(host):
+    if token is None and not anonymous and not is_loopback(host):
         raise OptionError(
             f"host {host} can be reached from other machines: set SHOWTELL_TOKEN, or say --anonymous if anyone may caption"
         )
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether a name or an address means this very machine."""
+    return ipaddress.ip_address(host).is_loopback if _is_address(host) else host == "localhost"
+
+
+def _is_address(host: str) -> bool:
     try:
-        return ipaddress.ip_address(host).is_loopback
+        ipaddress.ip_address(host)
     except ValueError:
-        return host == "localhost"
+        return False
+    return True

@@ -5,10 +5,12 @@ and of the time that each photo takes to arrive. Nothing is written to disk. A p
 """
 
 import asyncio
+import re
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from urllib.parse import unquote_to_bytes
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
 
 FIELD = "image"
+# A file name that is not ASCII as some clients send it (RFC 5987), Python's requests among them: filename*=utf-8''%E6%97%A5.png
+_EXTENDED_NAME = re.compile(rb"""filename\*\s*=\s*"?([\w-]*)'[\w-]*'([^\s;"]*)""", re.IGNORECASE)
 _NAME_LENGTH = 255  # of a file name that is echoed
 
 
@@ -232,9 +236,14 @@ class _Multipart(_Parts):
         field = parameters.get(b"name", b"").decode("utf-8", "replace")
         if field != FIELD:
             raise RequestError(400, "bad-request", f"form field {field!r} is not known; photos go into {FIELD!r}")
+        name = parameters.get(b"filename", b"").decode("utf-8", "replace")
         if b"filename" not in parameters:
-            raise RequestError(400, "bad-request", f"form field {FIELD!r} is text and not a file: it has no file name")
-        self._name = parameters[b"filename"].decode("utf-8", "replace")
+            extended = _EXTENDED_NAME.search(self._headers[b"content-disposition"])
+            if extended is None:
+                raise RequestError(400, "bad-request", f"form field {FIELD!r} is text and not a file: it has no file name")
+            charset = "latin-1" if extended[1].lower() == b"iso-8859-1" else "utf-8"
+            name = unquote_to_bytes(extended[2]).decode(charset, "replace")
+        self._name = name
 
     def _on_part_data(self, data: bytes, start: int, end: int) -> None:
         self._add(data[start:end])

@@ -19,6 +19,7 @@ from showtell.errors import DataError, OptionError
 from showtell.metrics import coco
 from showtell.metrics.bleu import SentenceBleu, bleu, closest_lengths
 from showtell.metrics.cider import Cider, DocumentFrequencies
+from showtell.metrics.cider import caveat as cider_caveat
 from showtell.metrics.diversity import Diversity, diversity
 from showtell.metrics.ngrams import NGramTable
 from showtell.metrics.result import MetricResult, Tokens
@@ -35,6 +36,7 @@ __all__ = [
     "NGramTable",
     "Scores",
     "SentenceBleu",
+    "cider_caveat",
     "score",
 ]
 

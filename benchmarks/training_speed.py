@@ -33,12 +33,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from showtell.data import PhotoStore
 from showtell.data import read as read_dataset
 from showtell.nn.attention_lstm import AttentionLSTM, DecoderConfig, lstm_cell
 from showtell.nn.captioner import CaptionModel
 from showtell.nn.resnet import ResNet, ResNetConfig
 from showtell.text import tokenize
 from showtell.train.batches import Batches
+from showtell.train.cache import Rows
 from showtell.train.features import FeatureCache
 from showtell.train.inputs import CachedInputs, PhasedInputs
 from showtell.train.objectives import CrossEntropy
@@ -47,14 +49,15 @@ from showtell.train.trainer import Network
 from showtell.vocab import BEGIN, PAD, Vocabulary
 
 
-def open_cache(folder: Path) -> FeatureCache:
+def open_cache(folder: Path, photos: PhotoStore, names: list[str]) -> FeatureCache:
     """A cache of grid features as it is on disk, read-only; photos whose rows are not there yet are left out."""
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    if manifest["output"] != "grid":
-        raise SystemExit(f"{folder}: holds {manifest['output']} features; give a cache whose name ends in -grid")
-    array = np.memmap(folder / "features.f16", "<f2", "r", shape=tuple(manifest["shape"]))
-    done = np.fromfile(folder / "done.u8", "u1").astype(bool)
-    return FeatureCache(tuple(name if ready else "" for name, ready in zip(manifest["names"], done, strict=True)), array)
+    if manifest["output"] != "grid" or "view" in manifest:
+        raise SystemExit(f"{folder}: holds {manifest['output']} features or a view; give a cache whose name ends in -grid")
+    rows = Rows(folder, {key: value for key, value in manifest.items() if key not in ("shape", "dtype")}, manifest["shape"])
+    places = rows.places()
+    found = {name: row for name in names if (row := places.get(photos.digest(name))) is not None}
+    return FeatureCache(tuple(found), rows.array(), list(found.values()))
 
 
 Order = dict[int, list[tuple[str, ...]]]  # names of the photos of each batch of each epoch
@@ -191,8 +194,9 @@ def main() -> None:
         torch.set_num_threads(arguments.threads)
 
     recipe = Recipe.load("flickr8k")
-    cache = open_cache(arguments.cache)
-    samples = read_dataset(arguments.data).split("train")
+    dataset = read_dataset(arguments.data)
+    samples = dataset.split("train")
+    cache = open_cache(arguments.cache, dataset.photos, [sample.image for sample in samples])
     vocabulary = Vocabulary.from_captions(
         (tokenize(text) for sample in samples for text in sample.captions), recipe.vocabulary.min_count
     )

@@ -57,6 +57,18 @@ def test_intervals_hold_the_score_and_narrow_with_more_images():
         assert interval.high - interval.low < few.intervals[name].high - few.intervals[name].low
 
 
+def test_what_one_image_can_tell_is_said_wherever_its_scores_are_shown(tmp_path):
+    found, other = evaluate(*made_up(1)), evaluate(*made_up(60))
+    assert "CIDEr is 0 whatever" in printed(print_evaluation, found)
+    assert "CIDEr is 0 whatever" in printed(print_comparison, compare(found, found))
+    assert "CIDEr is 0 whatever" in write_report(found, tmp_path / "page").read_text()
+    assert "CIDEr is 0 whatever" in found.to_json()["notes"][0]
+    assert found.scores.corpus["CIDEr"] == 0
+    assert "CIDEr of 20 images says little" in printed(print_evaluation, evaluate(*made_up(20)))
+    assert other.notes == evaluate(*made_up(1), ["bleu"]).notes == []
+    assert "whatever" not in printed(print_evaluation, other)
+
+
 def test_a_mean_has_the_interval_of_its_standard_error():
     found = evaluate(*made_up(400), ("rouge",), samples=4000)
     values = found.scores.results["ROUGE-L"].images

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from showtell.errors import DataError, MissingExtraError, MissingToolError, OptionError
-from showtell.metrics import Cider, DocumentFrequencies, NGramTable, coco, score
+from showtell.metrics import Cider, DocumentFrequencies, NGramTable, cider_caveat, coco, score
 from showtell.metrics.bleu import bleu
 from showtell.metrics.rouge import lcs_length, rouge_l
 
@@ -165,3 +165,12 @@ def test_spice_without_its_models_says_where_to_put_them(monkeypatch, tmp_path):
     with pytest.raises(MissingToolError, match=r"stanford-corenlp-3\.6\.0\.jar") as caught:
         score(CANDIDATES, REFERENCES, ("spice",))
     assert str(tmp_path / "spice" / "lib") in str(caught.value)
+
+
+def test_what_few_or_equal_references_do_to_cider_is_said():
+    assert "there is one image" in cider_caveat([["a dog", "a cat"]])
+    assert "the references of all 60 images are alike" in cider_caveat([["A dog.", "a dog"], *[["a dog"]] * 59])
+    assert cider_caveat([["a dog"], *[["a cat"]] * 48]).startswith("CIDEr of 49 images says little")
+    assert cider_caveat([["a dog"], *[["a cat"]] * 49]) is None
+    alike = {str(number): "a dog runs" for number in range(60)}
+    assert score(alike, {image: [text] for image, text in alike.items()}).corpus["CIDEr"] == 0  # as is said

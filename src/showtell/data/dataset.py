@@ -158,10 +158,7 @@ def _identities(photos: PhotoStore, names: Iterable[str]) -> list[str]:
     names = list(names)
     sizes = [photos.size(name) for name in names]
     count = Counter(sizes)
-    digests = [
-        hashlib.sha256(photos.read(name)).hexdigest() if count[size] > 1 else name
-        for name, size in zip(names, sizes, strict=True)
-    ]
+    digests = [photos.digest(name).hex() if count[size] > 1 else name for name, size in zip(names, sizes, strict=True)]
     first: dict[str, str] = {}
     for digest, name in sorted(zip(digests, names, strict=True)):
         first.setdefault(digest, name)

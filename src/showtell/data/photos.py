@@ -1,5 +1,6 @@
 """The photos of a data set, in folders and uncompressed tar files, found by path or by file name."""
 
+import hashlib
 import os
 import posixpath
 import tarfile
@@ -74,6 +75,7 @@ class PhotoStore:
         self._places: dict[str, Place] = {}
         self._by_file_name: dict[str, list[str]] = {}
         self._outside: dict[str, Place | None] = {}
+        self._digests: dict[str, bytes] = {}
         self._roots = [Path(folder) for folder in folders]
         for folder in self._roots:
             for path in walk(folder):
@@ -172,6 +174,12 @@ class PhotoStore:
         if place.member and len(data) != place.size:
             raise ImageError("truncated", f"{place.file}: photo {name} is cut short")
         return data
+
+    def digest(self, name: str) -> bytes:
+        """The SHA-256 of the photo's encoded bytes as they were when first asked for. Raises what `read` does."""
+        if name not in self._digests:
+            self._digests[name] = hashlib.sha256(self.read(name)).digest()
+        return self._digests[name]
 
     def _found(self, name: str) -> Place:
         try:

@@ -8,12 +8,15 @@ from typing import Any
 from showtell.errors import DataError
 from showtell.evaluation.captions import join, read_candidates, read_references
 from showtell.evaluation.significance import SAMPLES, Difference, Interval, differences, intervals
-from showtell.metrics import DEFAULT_METRICS, DocumentFrequencies, Scores, score
+from showtell.metrics import DEFAULT_METRICS, DocumentFrequencies, Scores, cider_caveat, score
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One set of candidates, measured. `name` says whose they are; `without_*` count images that were left out."""
+    """One set of candidates, measured. `name` says whose they are; `without_*` count images that were left out.
+
+    `notes` say what keeps a score from meaning what it usually does.
+    """
 
     name: str
     candidates: Mapping[str, str]
@@ -22,13 +25,15 @@ class Evaluation:
     intervals: Mapping[str, Interval]
     without_candidate: int = 0
     without_reference: int = 0
+    notes: Sequence[str] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The object that `showtell evaluate --json` writes."""
         found = {name: [interval.low, interval.high] for name, interval in self.intervals.items()}
         left_out = {"without_candidate": self.without_candidate, "without_reference": self.without_reference}
         captions = {"captions": dict(self.candidates)}
-        return {"name": self.name} | self.scores.to_json() | {"intervals": found, "left_out": left_out} | captions
+        about = {"intervals": found, "left_out": left_out, "notes": list(self.notes)}
+        return {"name": self.name} | self.scores.to_json() | about | captions
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,9 @@ def evaluate(
 ) -> Evaluation:
     """Scores captions by image and finds 95% intervals by `samples` bootstrap samples. Raises as `metrics.score` does."""
     scores = score(candidates, references, metrics, frequencies=frequencies, training_captions=training_captions)
-    return Evaluation(name, candidates, references, scores, intervals(scores.results, samples=samples))
+    note = cider_caveat(references.values()) if frequencies is None and {"cider", "cider-plain"} & set(metrics) else None
+    found = intervals(scores.results, samples=samples)
+    return Evaluation(name, candidates, references, scores, found, notes=[note] if note else [])
 
 
 def evaluate_files(

@@ -47,10 +47,11 @@ def write_report(evaluation: Evaluation, folder: Path, photo: Photo | None = Non
     limits = (
         "" if len(kept) == len(ranked) else f"The best and the worst {len(kept) // 2:,} of {len(ranked):,} photos are here."
     )
+    tokenizer = f"tokenizer {evaluation.scores.tokenizer}"
     versions = ", ".join(f"{name} {version}" for name, version in evaluation.scores.versions.items())
     page = Template(resources.files(__package__).joinpath("report.html").read_text(encoding="utf-8")).substitute(
         title=escape(evaluation.name),
-        about=escape(f"{len(ranked):,} photos; tokenizer {evaluation.scores.tokenizer}; {versions}"),
+        about=escape("; ".join([f"{len(ranked):,} photos", *evaluation.notes, tokenizer, versions])),
         scores="".join(_row(name, *_score(evaluation, name)) for name in names),
         diversity="".join(_row(*row) for row in describe_diversity(evaluation)),
         histograms="".join(_histogram(name, [scores[name] for scores in evaluation.scores.images.values()]) for name in names),

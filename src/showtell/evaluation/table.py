@@ -16,7 +16,8 @@ def print_evaluation(evaluation: Evaluation, console: "Console | None" = None) -
         for name, value in evaluation.scores.corpus.items()
     ]
     scores = _Table(("metric", "score", "95% interval"), rows)
-    _print(_title(evaluation), [scores, _Table(("diversity", ""), describe_diversity(evaluation))], console)
+    tables = [scores, _Table(("diversity", ""), describe_diversity(evaluation))]
+    _print(_title(evaluation), tables, console, evaluation.notes)
 
 
 def print_comparison(comparison: Comparison, console: "Console | None" = None) -> None:
@@ -33,7 +34,7 @@ def print_comparison(comparison: Comparison, console: "Console | None" = None) -
         for name, found in comparison.differences.items()
     ]
     header = ("metric", comparison.first.name, comparison.second.name, "difference", "95% interval", "p")
-    _print(f"{len(comparison.first.candidates)} images", [_Table(header, rows)], console)
+    _print(f"{len(comparison.first.candidates)} images", [_Table(header, rows)], console, comparison.first.notes)
 
 
 def describe_diversity(evaluation: Evaluation) -> list[tuple[str, str]]:
@@ -73,7 +74,7 @@ class _Table(NamedTuple):
     rows: Sequence[Sequence[str]]
 
 
-def _print(title: str, tables: Sequence[_Table], console: "Console | None") -> None:
+def _print(title: str, tables: Sequence[_Table], console: "Console | None", notes: Sequence[str]) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -87,3 +88,5 @@ def _print(title: str, tables: Sequence[_Table], console: "Console | None") -> N
         for row in rows:
             table.add_row(*map(Text, row))
         console.print(table)
+    for note in notes:
+        console.print(Text(f"note: {note}"))

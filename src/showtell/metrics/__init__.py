@@ -19,6 +19,7 @@ from showtell.errors import DataError, OptionError
 from showtell.metrics import coco
 from showtell.metrics.bleu import bleu, closest_lengths
 from showtell.metrics.cider import Cider, DocumentFrequencies
+from showtell.metrics.cider import caveat as cider_caveat
 from showtell.metrics.diversity import Diversity, diversity
 from showtell.metrics.ngrams import NGramTable
 from showtell.metrics.result import MetricResult, Tokens
@@ -34,6 +35,7 @@ __all__ = [
     "MetricResult",
     "NGramTable",
     "Scores",
+    "cider_caveat",
     "score",
 ]
 

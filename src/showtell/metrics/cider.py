@@ -11,11 +11,12 @@ A candidate and a reference are compared as vectors of n-gram counts, each n-gra
   published code, and without the paper's stemming.
 
 Document frequencies are those of the references at hand, or of a saved file, which makes scores of small sets comparable.
-With the frequencies of a single image every n-gram weighs log 1 = 0, so both scores are 0.
+Where all references are alike, such as those of a single image, every n-gram weighs log 1 = 0, so both scores are 0;
+`caveat` says so.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -26,9 +27,11 @@ from showtell.errors import DataError
 from showtell.files import write_json
 from showtell.metrics.ngrams import ORDER, Captions, IntArray, NGram, NGramTable, documents, positions
 from showtell.metrics.result import FloatArray, MetricResult, Tokens
+from showtell.text import tokenize
 
 SIGMA = 6.0  # words of difference in length at which the penalty is exp(-1/2)
 SCALE = 10.0  # the paper's factor, which brings human captions to about 1 (and 100 in tables)
+FEW = 50  # images below which an n-gram's weight says more of the choice of images than of the n-gram
 _FORMAT = "showtell document frequencies 1"
 
 Variant = Literal["CIDEr", "CIDEr-plain"]
@@ -70,6 +73,19 @@ class DocumentFrequencies:
                 f"{path}: `counts` or `documents` is missing or of the wrong kind; save the document frequencies again"
             )
         return cls({tuple(ngram.split(" ")): count for ngram, count in counts.items()}, total)
+
+
+def caveat(references: Collection[Sequence[str]]) -> str | None:
+    """What to know of CIDEr with the document frequencies of these images' reference captions, or None where all is well."""
+    count = len(references)
+    sets = (frozenset(" ".join(tokenize(text)) for text in texts) for texts in references)
+    first = next(sets, None)
+    if all(other == first for other in sets):
+        which = "there is one image" if count == 1 else f"the references of all {count} images are alike"
+        return f"CIDEr is 0 whatever the captions: it weighs words by how few images have them, and {which}"
+    if count < FEW:
+        return f"CIDEr of {count} images says little: it weighs words by how few images have them, which takes {FEW} or more"
+    return None
 
 
 class Cider:

@@ -132,8 +132,8 @@ def photo_inputs(recipe: Recipe, model: CaptionModel, dataset: Dataset, names: S
         for number in range(recipe.views.count):
             view = View(augmentation, number) if number else None
             which = [name for name in names if name in train] if number else list(names)
-            folder = cache_folder(root, encoder, which, output, view, bundle)
-            grid = cache_folder(root, encoder, which, "grid", view, bundle)
+            folder = cache_folder(root, encoder, output, view, bundle)
+            grid = cache_folder(root, encoder, "grid", view, bundle)
             report.message(f"features in {folder}")
             caches.append(
                 extract(

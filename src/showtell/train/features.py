@@ -1,27 +1,28 @@
 """What the frozen part of the encoder makes of each photo, computed once and kept: a memory-mapped float16 array.
 
-    manifest.json   what the features are of: encoder fingerprint, preprocessing, photo names and sizes in row order
-    features.f16    little-endian float16: grid features (photos, 49, 2048) where the whole encoder is frozen, or their mean
-                    (photos, 1, 2048) for a decoder that needs no more; outputs of the third stage (photos, 14, 14, 1024) or
-                    the second (photos, 28, 28, 512) where the stages after it are trained
-    done.u8         one byte a photo, 1 once its row is on disk
+    manifest.json   what the features are of: encoder fingerprint, preprocessing, view
+    features.f16    little-endian float16, one row a photo: grid features (49, 2048) where the whole encoder is frozen, or
+                    their mean (1, 2048) for a decoder that needs no more; outputs of the third stage (14, 14, 1024) or the
+                    second (28, 28, 512) where the stages after it are trained
+    rows.sha256     32 bytes a row: the SHA-256 of the photo's bytes; of a view also of what it depends on besides
 
-An interrupted extraction goes on where it stopped. A cache of another encoder, other preprocessing, other photos or other
-views of them is refused, never mixed. Grid features can also be those of a bundle's int8 encoder, which are a little off the
+A photo is known by its bytes alone. So data sets share a cache whatever their photos are called, and of a photo that was
+added or changed the features are computed, and of no other. Rows are only ever appended, the features before the SHA-256: an
+interrupted extraction goes on where it stopped, and several processes may fill one cache. A cache of another encoder, other
+preprocessing or another view is refused. Grid features can also be those of a bundle's int8 encoder, which are a little off the
 float32 ones: a decoder trained on them has seen what it will get.
 """
 
 import hashlib
 import json
-import math
 import os
-import shutil
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -29,22 +30,26 @@ import torch
 from showtell.bundle import Bundle
 from showtell.data import PhotoStore
 from showtell.errors import CacheError
-from showtell.files import write_json
 from showtell.image import Array, Preprocessing
 from showtell.nn.resnet import ResNet
+from showtell.train.cache import Rows
 from showtell.train.views import Augmentation, read_view
 
-FORMAT = 1
+FORMAT = 2
 Output = Literal["grid", "pooled", "third-stage", "second-stage"]
 STAGES: dict[Output, int] = {"third-stage": 3, "second-stage": 2}
 
 
 @dataclass(frozen=True)
 class FeatureCache:
-    """Features of named photos. `array` is (photos, ...) float16, memory-mapped; the shapes are above."""
+    """Features of named photos. `array` is (rows, ...) float16, memory-mapped; the shapes are above.
+
+    `order` gives each photo's row where that is not its place among the names.
+    """
 
     names: tuple[str, ...]
     array: Array
+    order: Sequence[int] | None = None
 
     def rows(self, names: Sequence[str]) -> list[int]:
         """Row numbers of the named photos. Raises CacheError for a photo that was not extracted."""
@@ -55,7 +60,7 @@ class FeatureCache:
 
     @cached_property
     def _index(self) -> dict[str, int]:
-        return {name: row for row, name in enumerate(self.names)}
+        return dict(zip(self.names, self.order or range(len(self.names)), strict=True))
 
 
 @dataclass(frozen=True)
@@ -67,20 +72,15 @@ class View:
 
 
 def cache_folder(
-    root: Path | None,
-    encoder: ResNet,
-    names: Sequence[str],
-    output: Output = "grid",
-    view: View | None = None,
-    bundle: Bundle | None = None,
+    root: Path | None, encoder: ResNet, output: Output = "grid", view: View | None = None, bundle: Bundle | None = None
 ) -> Path:
-    """One folder for each encoder, list of photos, kind of output and view, below `root` or the user's cache."""
+    """One folder for each encoder, kind of output and view, below `root` or the user's cache."""
     if root is None:
         root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "showtell" / "features"
-    name = f"{_fingerprint(encoder, bundle)[:12]}-{_digest(names)[:12]}-{output}"
+    name = f"{_fingerprint(encoder, bundle)[:12]}-{output}"
     if view is not None:
         described = json.dumps(view.augmentation.describe(view.number), sort_keys=True)
-        name += f"-view-{view.number}-{_digest([described])[:8]}"
+        name += f"-view-{view.number}-{hashlib.sha256(described.encode()).hexdigest()[:8]}"
     return root / name
 
 
@@ -101,57 +101,62 @@ def extract(
     """Features of the named photos, or of a view of each, from the cache in `folder` as far as it has them.
 
     With `bundle`, its encoder computes them, of which `encoder` is the form that was trained; "grid" and "pooled" alone.
-    Where `grid` is the folder of a finished cache of the same photos' grid features, pooled ones are made from these instead
-    of from the photos. `progress(done, total)` is called after each batch. Raises CacheError where `folder` holds a cache of
-    something else, ImageError where a photo cannot be read.
+    Where `grid` is the folder of a cache of the same encoder's grid features, pooled ones are made from these as far as it
+    has them. `progress(done, total)` is called after each batch. Raises CacheError where `folder` holds a cache of something
+    else, ImageError where a photo cannot be read.
     """
     side, channels = preprocessing.size // 32, encoder.config.channels
     if output in STAGES:
         sides = side * 2 ** (len(encoder.config.blocks) - STAGES[output])
-        shape: tuple[int, ...] = (len(names), sides, sides, encoder.config.stage_channels(STAGES[output]))
+        shape: tuple[int, ...] = (sides, sides, encoder.config.stage_channels(STAGES[output]))
     else:
-        shape = (len(names), side * side if output == "grid" else 1, channels)
+        shape = (side * side if output == "grid" else 1, channels)
     manifest = {
         "format": FORMAT,
         "encoder": _fingerprint(encoder, bundle),
-        "preprocessing": _plain(asdict(preprocessing)),
-        "output": output,
-        "shape": list(shape),
-        "dtype": "float16",
-        "names": list(names),
-        "sizes": [photos.size(name) for name in names],
+        "preprocessing": asdict(preprocessing),
         **({} if view is None else {"view": view.augmentation.describe(view.number)}),
     }
-    array, done = _open(folder, manifest, shape)
-    if output == "pooled" and grid is not None and not done.all():
-        _pool(grid, manifest, array, done)
-    todo = np.flatnonzero(done == 0)
-    compute = _in_onnxruntime(bundle) if bundle else _in_torch(encoder, output)
-    finished = len(names) - len(todo)
-    if progress:
-        progress(finished, len(names))
+    rows = Rows(folder, {**manifest, "output": output}, shape)
 
-    def read(row: int) -> Array:
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        keys = dict(zip(names, pool.map(lambda name: _key(photos.digest(name), name, view), names), strict=True))
+    if output == "pooled" and grid is not None and grid.exists():
+        _pool(rows, Rows(grid, {**manifest, "output": "grid"}, (side * side, channels)), list(keys.values()))
+    known = rows.places()
+    alike: dict[bytes, list[str]] = defaultdict(list)
+    for name, key in keys.items():
+        if key not in known:
+            alike[key].append(name)
+    rows.check_room(len(alike))
+    compute = _in_onnxruntime(bundle) if bundle else _in_torch(encoder, output)
+    finished = len(keys) - sum(map(len, alike.values()))
+    if progress:
+        progress(finished, len(keys))
+
+    def read(same: list[str]) -> Array:
+        name = same[0]
+        data = photos.read(name)
+        # By what is read now, should the file have changed since.
+        keys.update(dict.fromkeys(same, _key(hashlib.sha256(data).digest(), name, view)))
         number = view.number if view else 0
         augmentation = view.augmentation if view else None
-        return preprocessing.normalize(read_view(photos, names[row], preprocessing, augmentation, number))
+        return preprocessing.normalize(read_view(data, name, preprocessing, augmentation, number))
 
-    for rows, pixels in _batches(todo, read, batch_size):
+    for batch, pixels in _batches(list(alike.values()), read, batch_size):
         features = compute(pixels)
         if output == "pooled":
             features = features.mean(1, keepdims=True)
         if not np.isfinite(features).all() or np.abs(features).max() > np.finfo(np.float16).max:
             raise CacheError(
-                f"features of {names[rows[0]]} or its neighbours do not fit float16: are the encoder's weights whole?"
+                f"features of {batch[0][0]} or its neighbours do not fit float16: are the encoder's weights whole?"
             )
-        array[rows] = features
-        array.flush()  # the rows must be on disk before they are marked as done
-        done[rows] = 1
-        done.flush()
-        finished += len(rows)
+        rows.append([keys[same[0]] for same in batch], features)
+        finished += sum(map(len, batch))
         if progress:
-            progress(finished, len(names))
-    return FeatureCache(tuple(names), np.memmap(folder / "features.f16", "<f2", "r", shape=shape))
+            progress(finished, len(keys))
+    known = rows.places()
+    return FeatureCache(tuple(names), rows.array(), [known[keys[name]] for name in names])
 
 
 def _in_onnxruntime(bundle: Bundle) -> Callable[[Array], Array]:
@@ -184,13 +189,23 @@ def _fingerprint(encoder: ResNet, bundle: Bundle | None) -> str:
     return str(bundle.config["files"]["encoder.onnx"]) if bundle else encoder.fingerprint()
 
 
-def _batches(todo: Array, read: Callable[[int], Array], batch_size: int) -> Iterator[tuple[Array, Array]]:
-    """(rows, pixels) batch by batch; while one is worked on, a thread decodes the next."""
+def _key(digest: bytes, name: str, view: View | None) -> bytes:
+    """What a photo's features are known by, given the SHA-256 of its bytes: a view depends on the photo's name besides."""
+    if view is None:
+        return digest
+    sided = name in view.augmentation.sided
+    return hashlib.sha256(digest + f"{sided}/{name}".encode("utf-8", "surrogateescape")).digest()
+
+
+def _batches(
+    todo: Sequence[list[str]], read: Callable[[list[str]], Array], batch_size: int
+) -> Iterator[tuple[Sequence[list[str]], Array]]:
+    """(equal photos, pixels) batch by batch; while one is worked on, a thread decodes the next."""
     chunks = [todo[start : start + batch_size] for start in range(0, len(todo), batch_size)]
     with ThreadPoolExecutor(1) as pool:
 
-        def load(rows: Array) -> Array:
-            return np.stack([read(int(row)) for row in rows])
+        def load(chunk: Sequence[list[str]]) -> Array:
+            return np.stack([read(same) for same in chunk])
 
         ahead = [pool.submit(load, chunk) for chunk in chunks[:1]]
         for number, chunk in enumerate(chunks):
@@ -199,63 +214,10 @@ def _batches(todo: Array, read: Callable[[int], Array], batch_size: int) -> Iter
             yield chunk, ahead.pop(0).result()
 
 
-def _pool(folder: Path, manifest: dict[str, Any], array: Any, done: Any) -> None:
-    """Fills a cache of pooled features from that of grid features in `folder`, if this is finished and of the same photos."""
-    try:
-        found = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-        finished = np.fromfile(folder / "done.u8", "u1").all()
-    except (OSError, ValueError):
-        return
-    apart = ("output", "shape")
-    if not finished or any(found.get(key) != value for key, value in manifest.items() if key not in apart):
-        return
-    grid = np.memmap(folder / "features.f16", "<f2", "r", shape=tuple(found["shape"]))
-    for start in range(0, len(array), 256):
-        array[start : start + 256] = grid[start : start + 256].mean(1, keepdims=True, dtype=np.float32)
-    array.flush()
-    done[:] = 1
-    done.flush()
-
-
-def _open(folder: Path, manifest: dict[str, Any], shape: tuple[int, ...]) -> tuple[Any, Any]:
-    """The feature and done arrays of a cache, newly made or continued."""
-    path = folder / "manifest.json"
-    mode: Literal["r+", "w+"] = "r+"
-    if path.exists():
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise CacheError(f"{path}: broken ({error}); delete the folder to extract the features again") from None
-        for key in {**manifest, **found}:
-            value = manifest.get(key)
-            if found.get(key) != value:
-                what = "" if key in ("names", "sizes") else f" ({found.get(key)!r}, now {value!r})"
-                raise CacheError(f"{folder}: a feature cache with another {key}{what}; give another folder or delete this one")
-    else:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise CacheError(f"{folder}: cannot be made ({error.strerror}); choose another feature cache folder") from None
-        if {entry.name for entry in folder.iterdir()} - {"features.f16", "done.u8"}:
-            raise CacheError(f"{folder}: not empty and not a feature cache; give another folder")
-        needed, free = 2 * math.prod(shape), shutil.disk_usage(folder).free
-        if free < needed:  # writing past the end of the disk through a memory map would kill the process
-            raise CacheError(
-                f"{folder}: {free / 1e6:.0f} MB are free and the features will take {needed / 1e6:.0f} MB; "
-                "make room or choose another feature cache folder"
-            )
-        mode = "w+"
-    array = np.memmap(folder / "features.f16", "<f2", mode, shape=shape)
-    done = np.memmap(folder / "done.u8", "u1", mode, shape=shape[:1])
-    if mode == "w+":
-        write_json(path, manifest)  # last, so that a manifest always has its arrays beside it
-    return array, done
-
-
-def _digest(names: Sequence[str]) -> str:
-    return hashlib.sha256("\n".join(names).encode()).hexdigest()
-
-
-def _plain(value: Any) -> Any:
-    """The value as JSON gives it back, tuples as lists."""
-    return json.loads(json.dumps(value))
+def _pool(rows: Rows, grid: Rows, keys: Sequence[bytes]) -> None:
+    """Adds the pooled features of those keys whose grid features are there."""
+    known, found = rows.places(), grid.places()
+    todo = [key for key in dict.fromkeys(keys) if key not in known and key in found]
+    for start in range(0, len(todo), 256):
+        chunk = todo[start : start + 256]
+        rows.append(chunk, grid.array()[[found[key] for key in chunk]].mean(1, keepdims=True, dtype=np.float32))

@@ -132,7 +132,7 @@ class Skills:
         names = sorted(sample.image for sample in self.old.split("dev"))
         root = Path(self.recipe.encoder.cache) if self.recipe.encoder.cache else None
         output = decoders.reads(model.decoder.config)
-        folder = cache_folder(root, model.encoder, names, output)
+        folder = cache_folder(root, model.encoder, output)
 
         def progress(done: int, total: int) -> None:
             self.report.progress("features of old photos", done, total)

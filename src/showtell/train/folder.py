@@ -12,7 +12,7 @@ import fcntl
 import json
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from showtell.errors import OutputError, RecipeError
@@ -28,20 +28,29 @@ def claimed(output: Path, recipe: Recipe, resume: bool) -> Iterator[None]:
     cannot be written, another process trains in it, or it holds a run and `resume` is not set; RecipeError where that run is by
     another recipe.
     """
-    try:
-        (output / "checkpoints").mkdir(parents=True, exist_ok=True)
-        lock = open(output / ".lock", "a")  # noqa: SIM115 - closed below
-    except OSError as error:
-        raise OutputError(f"{output}: cannot be written ({error.strerror}); give another folder") from None
-    with lock:
+    with ExitStack() as stack:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            (output / "checkpoints").mkdir(parents=True, exist_ok=True)
+            stack.enter_context(locked(output / ".lock", wait=False))
         except BlockingIOError:
             raise OutputError(f"{output}: another process is training here; wait for it or give another folder") from None
         except OSError as error:
+            raise OutputError(f"{output}: cannot be written ({error.strerror}); give another folder") from None
+        _check(output, recipe, resume)
+        yield
+
+
+@contextmanager
+def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
+    """Within the block the lock file is this process's; where another has it, waits or raises BlockingIOError."""
+    with open(path, "a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            raise
+        except OSError as error:
             if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):  # a file system without locks
                 raise
-        _check(output, recipe, resume)
         yield
 
 

@@ -78,7 +78,7 @@ class PixelInputs:
         return np.moveaxis(self._preprocessing.normalize(pixels), 1, -1)
 
     def _read(self, name: str, view: int) -> Array:
-        return read_view(self._photos, name, self._preprocessing, self._augmentation, view)
+        return read_view(self._photos.read(name), name, self._preprocessing, self._augmentation, view)
 
 
 @dataclass(frozen=True)

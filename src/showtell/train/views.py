@@ -15,7 +15,6 @@ from typing import Any, Self
 import numpy as np
 from PIL import Image, ImageEnhance
 
-from showtell.data import PhotoStore
 from showtell.image import Array, Preprocessing, read_photo, read_rgb, to_pixels
 
 _STRETCH = 4 / 3  # of a crop's sides against each other, at most; Szegedy et al. allow aspect ratios from 3/4 to 4/3
@@ -66,23 +65,18 @@ class Augmentation:
         return photo
 
     def describe(self, view: int) -> dict[str, Any]:
-        """What tells this view's features from others, for the manifest of their cache."""
-        sided = hashlib.sha256("\n".join(sorted(self.sided)).encode("utf-8", "surrogateescape")).hexdigest()
+        """What tells this view's features from others, for the manifest of their cache; `sided` is each photo's own."""
         return {
             "number": view,
             "seed": self.seed,
             "flip": self.flip,
             "crop": [self.crop_min, self.crop_max],
             "colour": self.colour,
-            "sided": sided,
         }
 
 
-def read_view(
-    photos: PhotoStore, name: str, preprocessing: Preprocessing, augmentation: Augmentation | None, number: int
-) -> Array:
+def read_view(data: bytes, name: str, preprocessing: Preprocessing, augmentation: Augmentation | None, number: int) -> Array:
     """A view of a photo at the model's size: uint8 (size, size, 3). Raises ImageError where the photo cannot be read."""
-    data = photos.read(name)
     if augmentation is None or number == 0:
         return read_photo(data, preprocessing, name).pixels
     return to_pixels(augmentation(read_rgb(data, name), name, number), preprocessing)

@@ -105,7 +105,7 @@ def main() -> None:
             target.mkdir()
             path = target / "encoder.onnx"
             path.write_bytes((folder / "encoder.onnx").read_bytes())
-            quantize_encoder(path, model.encoder.config, calibration[count or arguments.calibration_photos], how)
+            quantize_encoder(path, model.encoder, calibration[count or arguments.calibration_photos], how)
             encoders[name] = OnnxEncoder(target, 1, "cpu")
             got = np.concatenate([encoders[name](one) for one in photos])
             results[name] = {

@@ -31,11 +31,11 @@ from showtell.data import read as read_dataset
 from showtell.decoding import Array, Step, search
 from showtell.errors import DataError, OutputError
 from showtell.files import sync, try_place, writing
-from showtell.graphs import fold_constants, quantize_products, store_half
+from showtell.graphs import fold_constants, fold_padding, quantize_products, store_half
 from showtell.image import Preprocessing, read_photo
 from showtell.nn.captioner import CaptionModel
 from showtell.nn.decoders import Decoder
-from showtell.nn.resnet import ResNet, ResNetConfig
+from showtell.nn.encoder import STAGES, Encoder
 from showtell.runtime.models import OnnxEncoder, OnnxState, OnnxStepModel
 from showtell.train.checkpoint import Checkpoint
 from showtell.train.recipe import without_folders
@@ -87,7 +87,7 @@ def export(
         if encoder is not None:
             shutil.copyfile(encoder.folder / "encoder.onnx", folder / "encoder.onnx")
         elif quantize == "int8":
-            quantize_encoder(folder / "encoder.onnx", model.encoder.config, calibration)
+            quantize_encoder(folder / "encoder.onnx", model.encoder, calibration)
         if quantize == "int8":
             quantize_decoder(folder, model.vocabulary, options, calibration)
         model.vocabulary.save(folder / "vocab.json")
@@ -137,6 +137,7 @@ def write_graphs(model: CaptionModel, folder: Path) -> None:
     encoder = fold_batch_norm(model.encoder)
     pixels = torch.zeros(2, 3, size, size)
     _write(encoder, (pixels,), folder / "encoder.onnx", ["pixels"], ["features"], {"pixels": {0: "photos"}})
+    fold_padding(folder / "encoder.onnx")
 
     features = torch.zeros(2, (size // 32) ** 2, model.encoder.config.channels)
     prepare = _Prepare(model.decoder).eval()
@@ -185,7 +186,7 @@ class _Step(nn.Module):
         return (log_probs, *(() if attention is None else (attention,)), *state)
 
 
-def fold_batch_norm(encoder: ResNet) -> ResNet:
+def fold_batch_norm(encoder: Encoder) -> Encoder:
     """A copy whose normalisations are part of the convolutions before them: the same function with half the operations."""
     folded = copy.deepcopy(encoder).eval()
     pairs = [("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3"), ("0", "1")]
@@ -215,13 +216,14 @@ class EncoderInt8:
     float_last: bool = False
 
 
-def quantize_encoder(path: Path, config: ResNetConfig, calibration: Sequence[Array], how: EncoderInt8 | None = None) -> None:
-    """Replaces the float32 encoder graph at `path` by its int8 form."""
+def quantize_encoder(path: Path, encoder: Encoder, calibration: Sequence[Array], how: EncoderInt8 | None = None) -> None:
+    """Replaces the float32 graph of `encoder` at `path` by its int8 form."""
     how = how or EncoderInt8()
+    after = {id(module) for number in range(2, STAGES + 1) for module in encoder.stage(number).modules()}
+    first = sum(isinstance(module, nn.Conv2d) and id(module) not in after for module in encoder.modules())
     nodes = onnx.load(path).graph.node
     convolutions = [place for place, node in enumerate(nodes) if node.op_type == "Conv"]
-    kept = 1 + 3 * config.blocks[0] + 1  # the stem, the first stage's blocks and its shortcut
-    exact = [node.name for node in nodes[: convolutions[kept]]] if how.float_first else []
+    exact = [node.name for node in nodes[: convolutions[first]]] if how.float_first else []
     if how.float_last:
         exact += [node.name for node in nodes[convolutions[-3] :]]
     method = CalibrationMethod.MinMax if how.percentile == 100 else CalibrationMethod.Percentile

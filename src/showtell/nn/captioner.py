@@ -13,7 +13,7 @@ from showtell.decoding import Array, Step
 from showtell.errors import BundleError
 from showtell.image import Preprocessing
 from showtell.nn.decoders import Decoder
-from showtell.nn.resnet import ResNet
+from showtell.nn.encoder import Encoder
 from showtell.vocab import Vocabulary
 
 
@@ -21,7 +21,7 @@ from showtell.vocab import Vocabulary
 class CaptionModel:
     """A captioner in torch: networks, vocabulary and preprocessing that belong together."""
 
-    encoder: ResNet
+    encoder: Encoder
     decoder: Decoder
     vocabulary: Vocabulary
     preprocessing: Preprocessing

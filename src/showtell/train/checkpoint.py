@@ -26,9 +26,8 @@ from torch import Tensor
 from showtell.errors import CheckpointError, OptionError, OutputError
 from showtell.files import sha256, sync, write_json
 from showtell.image import Preprocessing
-from showtell.nn import decoders
+from showtell.nn import decoders, encoders
 from showtell.nn.captioner import CaptionModel
-from showtell.nn.resnet import ResNet, ResNetConfig
 from showtell.vocab import Vocabulary
 
 FORMAT = 1
@@ -71,8 +70,8 @@ class Checkpoint:
         """The captioner, in evaluation mode. Raises CheckpointError where files are damaged or do not fit the config."""
         self.verify()
         vocabulary = Vocabulary.load(self.path / "vocab.json")
-        encoder_config = {**self.config["encoder"], "blocks": tuple(self.config["encoder"]["blocks"])}
         try:
+            encoder_config = encoders.read_config(self.config["encoder"])
             decoder_config = decoders.read_config(self.config["decoder"])
         except OptionError as error:
             raise CheckpointError(f"{self.path / 'config.json'}: {error}") from None
@@ -81,7 +80,7 @@ class Checkpoint:
                 f"{self.path}: the decoder has {decoder_config.vocabulary} words and vocab.json {len(vocabulary)}"
             )
         model = CaptionModel(
-            ResNet(ResNetConfig(**encoder_config)),
+            encoders.build(encoder_config),
             decoders.build(decoder_config),
             vocabulary,
             Preprocessing.from_json(self.config["preprocessing"]),

@@ -31,13 +31,13 @@ from showtell.bundle import Bundle
 from showtell.data import PhotoStore
 from showtell.errors import CacheError
 from showtell.image import Array, Preprocessing
-from showtell.nn.resnet import ResNet
+from showtell.nn.encoder import STAGES, Encoder
 from showtell.train.cache import Rows
 from showtell.train.views import Augmentation, read_view
 
 FORMAT = 2
 Output = Literal["grid", "pooled", "third-stage", "second-stage"]
-STAGES: dict[Output, int] = {"third-stage": 3, "second-stage": 2}
+OUTPUT_STAGES: dict[Output, int] = {"third-stage": 3, "second-stage": 2}
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class View:
 
 
 def cache_folder(
-    root: Path | None, encoder: ResNet, output: Output = "grid", view: View | None = None, bundle: Bundle | None = None
+    root: Path | None, encoder: Encoder, output: Output = "grid", view: View | None = None, bundle: Bundle | None = None
 ) -> Path:
     """One folder for each encoder, kind of output and view, below `root` or the user's cache."""
     if root is None:
@@ -86,7 +86,7 @@ def cache_folder(
 
 def extract(
     folder: Path,
-    encoder: ResNet,
+    encoder: Encoder,
     preprocessing: Preprocessing,
     photos: PhotoStore,
     names: Sequence[str],
@@ -106,9 +106,9 @@ def extract(
     else, ImageError where a photo cannot be read.
     """
     side, channels = preprocessing.size // 32, encoder.config.channels
-    if output in STAGES:
-        sides = side * 2 ** (len(encoder.config.blocks) - STAGES[output])
-        shape: tuple[int, ...] = (sides, sides, encoder.config.stage_channels(STAGES[output]))
+    if output in OUTPUT_STAGES:
+        sides = side * 2 ** (STAGES - OUTPUT_STAGES[output])
+        shape: tuple[int, ...] = (sides, sides, encoder.config.stage_channels(OUTPUT_STAGES[output]))
     else:
         shape = (side * side if output == "grid" else 1, channels)
     manifest = {
@@ -167,7 +167,7 @@ def _in_onnxruntime(bundle: Bundle) -> Callable[[Array], Array]:
     return OnnxEncoder(bundle.folder, available_cpus(), "cpu")
 
 
-def _in_torch(encoder: ResNet, output: Output) -> Callable[[Array], Array]:
+def _in_torch(encoder: Encoder, output: Output) -> Callable[[Array], Array]:
     """Model input float32 (B, 3, size, size) to grid features or a stage's outputs, float32."""
     network = encoder.eval()
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a form that torch documents and its stubs lack
@@ -177,14 +177,17 @@ def _in_torch(encoder: ResNet, output: Output) -> Callable[[Array], Array]:
         batch = torch.from_numpy(pixels).to(device, memory_format=torch.channels_last)
         with torch.inference_mode():
             # A stage's outputs are channels last on disk, as the next stage's convolutions like them.
-            found = network.first_stages(batch, STAGES[output]).permute(0, 2, 3, 1) if output in STAGES else network(batch)
+            if output in OUTPUT_STAGES:
+                found = network.first_stages(batch, OUTPUT_STAGES[output]).permute(0, 2, 3, 1)
+            else:
+                found = network(batch)
             features: Array = found.float().cpu().numpy()
             return features
 
     return compute
 
 
-def _fingerprint(encoder: ResNet, bundle: Bundle | None) -> str:
+def _fingerprint(encoder: Encoder, bundle: Bundle | None) -> str:
     """What tells the features of one encoder from those of another."""
     return str(bundle.config["files"]["encoder.onnx"]) if bundle else encoder.fingerprint()
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from showtell import metrics
 from showtell.decoding import Array, search
 from showtell.nn.captioner import CaptionModel, TorchStepModel
-from showtell.nn.resnet import ResNet
+from showtell.nn.encoder import STAGES, Encoder
 from showtell.text import detokenize
 from showtell.train.batches import Written, tokenized
 from showtell.train.display import Reporter
@@ -89,7 +89,7 @@ def validate(
     )
 
 
-def grid_features(encoder: ResNet, read: Array, dtype: torch.dtype = torch.float32) -> Tensor:
+def grid_features(encoder: Encoder, read: Array, dtype: torch.dtype = torch.float32) -> Tensor:
     """Grid features (B, 49, 2048), or their mean (B, 1, 2048), of what Inputs.read gave.
 
     Those that come from a cache as they are are in `dtype`; of a stage's outputs and of pixels, the rest of the encoder is
@@ -102,5 +102,5 @@ def grid_features(encoder: ResNet, read: Array, dtype: torch.dtype = torch.float
     x = x.float().permute(0, 3, 1, 2)  # the shape that torch wants; in memory channels stay last, as convolutions like them
     if channels == 3:
         return encoder(x)  # type: ignore[no-any-return]
-    [stage] = [stage for stage in range(1, len(config.blocks)) if config.stage_channels(stage) == channels]
+    [stage] = [stage for stage in range(1, STAGES) if config.stage_channels(stage) == channels]
     return encoder.last_stages(x, stage + 1)

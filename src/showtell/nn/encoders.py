@@ -1,0 +1,32 @@
+"""The encoders by the name of their kind, which their configs carry: the one place that tells them apart."""
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from showtell.errors import OptionError
+from showtell.nn.efficientnet_lite import EfficientNetLite, EfficientNetLiteConfig
+from showtell.nn.encoder import Encoder
+from showtell.nn.resnet import ResNet, ResNetConfig
+
+Config = ResNetConfig | EfficientNetLiteConfig
+
+
+def read_config(values: Mapping[str, Any]) -> Config:
+    """An encoder's config from its JSON object. Raises OptionError for an unknown kind, and for a key too many or too few."""
+    kind = values.get("kind", "resnet")  # which says no kind, as it was the only one
+    kinds: dict[str, Any] = {"resnet": ResNetConfig, "efficientnet-lite": EfficientNetLiteConfig}
+    if kind not in kinds:
+        raise OptionError(f"encoder kind {kind!r} is not known; there are {', '.join(kinds)}")
+    plain: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+    try:
+        config: Config = kinds[kind](**plain)
+    except TypeError:
+        known = ", ".join(field.name for field in fields(kinds[kind]))
+        raise OptionError(f"an encoder of kind {kind} has {known}; these are {', '.join(values)}") from None
+    return config
+
+
+def build(config: Config) -> Encoder:
+    """The encoder of that config, with new random weights."""
+    return ResNet(config) if isinstance(config, ResNetConfig) else EfficientNetLite(config)

@@ -6,11 +6,14 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 
+from showtell import runtime
+from showtell.cli import cli
 from showtell.errors import MissingExtraError
 from showtell.train import checkpoint
 
@@ -205,6 +208,57 @@ def test_evaluate_names_a_broken_photo_and_goes_on(float_bundle: Path, tmp_path:
     assert done.returncode == 1, done.stderr.decode()
     assert "cut.jpg: the file is cut short" in done.stderr.decode()
     assert json.loads((tmp_path / "scores.json").read_text())["count"] == 1
+
+
+def test_evaluate_measures_each_of_several_sets_as_if_alone(float_bundle: Path, shapes: Path, tmp_path: Path) -> None:
+    few = tmp_path / "few" / "dev"
+    few.mkdir(parents=True)
+    lines = []
+    for name in ("red-square-2.jpg", "blue-cross-2.jpg", "green-fence-2.jpg"):
+        shutil.copy(shapes / "images" / name, few / name)
+        lines.append(json.dumps({"file_name": name, "captions": [f"a {name.split('-')[0]} thing", "a man"]}))
+    (few / "metadata.jsonl").write_text("\n".join(lines))
+    options = ["--split", "dev", "--model", float_bundle, "--json", tmp_path / "scores.json"]
+    alone = {}
+    for path in (shapes, few.parent):
+        assert run("evaluate", "--data", path, *options).returncode == 0
+        alone[path.name] = json.loads((tmp_path / "scores.json").read_text())
+
+    page = tmp_path / "report"
+    done = run("evaluate", "--data", shapes, "--data", few.parent, *options, "--report", page)
+    assert done.returncode == 0, done.stderr.decode()
+    assert json.loads((tmp_path / "scores.json").read_text()) == {"sets": alone}
+    for name, found in alone.items():
+        [row] = [line.split() for line in done.stdout.decode().splitlines() if line.split()[:1] == [name]]
+        assert row[1:] == [f"{score:.1f}" for score in found["scores"].values()]
+        low, high = found["intervals"]["CIDEr"]
+        assert f"{low:.1f}-{high:.1f}" in done.stdout.decode()
+        assert found["name"] in (page / name / "index.html").read_text()
+    assert len(list((page / "few" / "photos").glob("*.jpg"))) == 3
+    assert (page / "index.html").exists() is False
+
+
+def test_evaluate_reads_all_sets_before_it_loads_one_model(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load, loaded = runtime.load, []
+    monkeypatch.setattr(runtime, "load", lambda model, **options: loaded.append(model) or load(model, **options))
+    copies = [shutil.copytree(shapes, tmp_path / name / "shapes") for name in ("here", "there")]
+    no_dev = shutil.copytree(shapes, tmp_path / "no-dev")
+    (no_dev / "Flickr_8k.devImages.txt").write_text("")
+
+    def evaluate(*paths: Path) -> Any:
+        arguments = ["evaluate", "--json", str(tmp_path / "scores.json")]
+        for path in paths:
+            arguments += ["--data", str(path)]
+        return CliRunner().invoke(cli, arguments, standalone_mode=False)
+
+    assert "'dev'" in str(evaluate(shapes, no_dev).exception)
+    assert "two of the data sets are called" in str(evaluate(shapes, shapes).exception)
+    assert loaded == []
+    assert evaluate(*copies).return_value == 0
+    assert list(json.loads((tmp_path / "scores.json").read_text())["sets"]) == ["here-shapes", "there-shapes"]
+    assert loaded == [None]
 
 
 def test_evaluate_files_report_and_comparison(float_bundle: Path, shapes: Path, tmp_path: Path) -> None:

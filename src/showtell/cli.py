@@ -10,9 +10,9 @@ import contextlib
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 import click
 
@@ -208,7 +208,9 @@ def train(
 
 
 @cli.command()
-@click.option("--data", type=_path, metavar="DIR", help="Caption a data set's photos and score that.")
+@click.option(
+    "--data", "sets", multiple=True, type=_path, metavar="DIR", help="Caption a data set's photos and score that; repeatable."
+)
 @_layout
 @click.option("--split", type=click.Choice(["train", "dev", "test"]), help="Of --data or --references.  [default: dev, or all]")
 @_model
@@ -221,13 +223,18 @@ def train(
     "--metrics", default="bleu,rouge,cider", show_default=True, metavar="LIST", help="Also meteor, spice, cider-plain."
 )
 @click.option("--json", "json_file", type=_path, metavar="FILE", help="Write all scores there.")
-@click.option("--report", type=_path, metavar="DIR", help="Write a page with the best and the worst photos there.")
+@click.option(
+    "--report",
+    type=_path,
+    metavar="DIR",
+    help="Write a page with the best and the worst photos there; of several data sets, a folder each.",
+)
 @click.option("--photos", type=_path, metavar="DIR", help="For --report on files: where the photos are.")
 @_batch_size
 @_threads
 @_device
 def evaluate(
-    data: Path | None,
+    sets: tuple[Path, ...],
     layout: str | None,
     split: Any,
     model: str | None,
@@ -244,22 +251,27 @@ def evaluate(
     device: Any,
     **search: Any,
 ) -> int:
-    """Score captions against references: a model's, a file's, or two files' against each other."""
+    """Score captions against references: a model's, a file's, or two files' against each other.
+
+    Several --data give a row each, with document frequencies of its own for CIDEr.
+    """
     from showtell import evaluation as ev
     from showtell.data import PhotoStore
     from showtell.files import try_place, write_json
 
     names = [name.strip() for name in metrics.split(",")]
-    if sum(given is not None for given in (data, candidates, compare)) != 1:
+    if sum(given is not None for given in (sets or None, candidates, compare)) != 1:
         raise click.UsageError("give one of --data (with --model), --candidates and --compare")
-    if (references is None) != (data is not None):
+    if (references is None) != bool(sets):
         raise click.UsageError("--references goes with --candidates or --compare, and --data brings its own")
     if compare is not None and report is not None:
         raise click.UsageError("--report shows one set of captions: it goes with --data or --candidates")
     if json_file is not None:
         try_place(json_file)
-    if report is not None:
+    if report is not None and len(sets) < 2:
         ev.prepare(report)
+    elif report is not None:
+        try_place(report)
     if compare is not None:
         assert references is not None  # checked above
         comparison = ev.compare_files(*compare, references, names, partial=partial, split=split)
@@ -269,30 +281,47 @@ def evaluate(
         finally:  # scores are not lost where a file cannot be written after all
             ev.print_comparison(comparison)
         return DONE
-    failed = 0
-    store: PhotoStore | None
-    if data is not None:
-        result, store, failed = _evaluate_model(
-            data, layout, split or "dev", names, model, search, batch_size=batch_size, threads=threads, device=device
+    measured: dict[str, _Measured]
+    if sets:
+        measured = _evaluate_model(
+            sets, layout, split or "dev", names, model, search, batch_size=batch_size, threads=threads, device=device
         )
     else:
         assert candidates is not None  # checked above
         assert references is not None
         result = ev.evaluate_files(candidates, references, names, partial=partial, split=split)
-        store = PhotoStore(folders=[photos]) if photos else None
+        measured = {result.name: _Measured(result, PhotoStore(folders=[photos]) if photos else None, 0)}
+    evaluations = {name: found.evaluation for name, found in measured.items()}
+    content: dict[str, Any] = {"sets": {name: evaluation.to_json() for name, evaluation in evaluations.items()}}
+    if len(evaluations) == 1:
+        [single] = evaluations.values()
+        content = single.to_json()
     try:
         if json_file is not None:
-            write_json(json_file, result.to_json())
+            write_json(json_file, content)
         if report is not None:
-            page = ev.write_report(result, report, store.read if store else None)
-            click.echo(f"report: {page}", err=True)
+            for name, (evaluation, store, _) in measured.items():
+                folder = report if len(measured) == 1 else report / name.replace(os.sep, "-")
+                page = ev.write_report(evaluation, folder, store.read if store else None)
+                click.echo(f"report: {page}", err=True)
     finally:
-        ev.print_evaluation(result)
-    return SOME_FAILED if failed else DONE
+        if len(evaluations) == 1:
+            ev.print_evaluation(single)
+        else:
+            ev.print_evaluations(evaluations)
+    return SOME_FAILED if any(found.failed for found in measured.values()) else DONE
+
+
+class _Measured(NamedTuple):
+    """One set of captions, measured; its photos, where they are; and how many of them could not be read."""
+
+    evaluation: Evaluation
+    photos: PhotoStore | None
+    failed: int
 
 
 def _evaluate_model(
-    data: Path,
+    paths: Sequence[Path],
     layout: str | None,
     split: Any,
     metrics: list[str],
@@ -301,29 +330,36 @@ def _evaluate_model(
     *,
     batch_size: int,
     **load: Any,
-) -> tuple[Evaluation, PhotoStore, int]:
-    """A model's captions of a data set's split, measured; the photos; and how many of them could not be read."""
+) -> dict[str, _Measured]:
+    """A model's captions of the split of each data set, measured one by one, under names that tell the sets apart."""
     from showtell import evaluation as ev
     from showtell.data import read as read_dataset
     from showtell.evaluation.run import caption_split
     from showtell.runtime import load as load_model
 
-    dataset = read_dataset(data, layout)
+    datasets = [read_dataset(path, layout) for path in paths]
+    for dataset in datasets:
+        dataset.split(split)  # a set without this split is an error before the work
+    names = [dataset.name for dataset in datasets]
+    if len(set(names)) < len(names):
+        names = ["-".join(path.resolve().with_suffix("").parts[-2:]) for path in paths]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise click.UsageError(f"two of the data sets are called {twice}: rename one, or evaluate them one at a time")
     captioner = load_model(model, **load)
-    options = captioner.options(**search)
-    with Console() as console:
-        if note := dataset.describe_left_out():
-            console.message(note)
-        run = caption_split(captioner, dataset, split, options, batch_size=batch_size, progress=console.progress)
-        for reason in run.failed.values():
-            console.message(f"showtell: {reason}")
-    training = [caption for sample in dataset.samples if sample.split == "train" for caption in sample.captions]
-    name = f"{captioner.bundle.name} on {dataset.name} {split}"
-    return (
-        ev.evaluate(run.candidates, run.references, metrics, name=name, training_captions=training or None),
-        dataset.photos,
-        len(run.failed),
-    )
+    measured = {}
+    for name, dataset in zip(names, datasets, strict=True):
+        with Console() as console:
+            if note := dataset.describe_left_out():
+                console.message(note)
+            options = captioner.options(**search)
+            run = caption_split(captioner, dataset, split, options, batch_size=batch_size, progress=console.progress)
+            for reason in run.failed.values():
+                console.message(f"showtell: {reason}")
+        training = [caption for sample in dataset.samples if sample.split == "train" for caption in sample.captions]
+        title = f"{captioner.bundle.name} on {name} {split}"
+        evaluation = ev.evaluate(run.candidates, run.references, metrics, name=title, training_captions=training or None)
+        measured[name] = _Measured(evaluation, dataset.photos, len(run.failed))
+    return measured
 
 
 @cli.command()

@@ -11,7 +11,7 @@ from showtell.evaluation.captions import Pairs, References, join, read_candidate
 from showtell.evaluation.evaluate import Comparison, Evaluation, compare, compare_files, evaluate, evaluate_files
 from showtell.evaluation.report import prepare, write_report
 from showtell.evaluation.significance import Difference, Interval
-from showtell.evaluation.table import print_comparison, print_evaluation
+from showtell.evaluation.table import print_comparison, print_evaluation, print_evaluations
 
 __all__ = [
     "Comparison",
@@ -28,6 +28,7 @@ __all__ = [
     "prepare",
     "print_comparison",
     "print_evaluation",
+    "print_evaluations",
     "read_candidates",
     "read_references",
     "write_report",

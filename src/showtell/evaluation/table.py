@@ -1,6 +1,7 @@
 """Scores as tables for the terminal."""
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from showtell.evaluation.evaluate import Comparison, Evaluation
@@ -18,6 +19,25 @@ def print_evaluation(evaluation: Evaluation, console: "Console | None" = None) -
     scores = _Table(("metric", "score", "95% interval"), rows)
     tables = [scores, _Table(("diversity", ""), describe_diversity(evaluation))]
     _print(_title(evaluation), tables, console, evaluation.notes)
+
+
+def print_evaluations(evaluations: Mapping[str, Evaluation], console: "Console | None" = None) -> None:
+    """Prints a row of corpus scores and 95% intervals for each set of images, and how varied the captions of each are."""
+    found = list(evaluations.values())
+    rows = [
+        (name, *(_with_interval(evaluation, metric) for metric in evaluation.scores.corpus))
+        for name, evaluation in evaluations.items()
+    ]
+    scores = _Table(("set", *found[0].scores.corpus), rows)
+    described = [dict(describe_diversity(evaluation)) for evaluation in found]
+    figures = dict.fromkeys(itertools.chain(*described))  # not all sets have training captions
+    diversity = [(figure, *(column.get(figure, "") for column in described)) for figure in figures]
+    _print("\n".join(map(_title, found)), [scores, _Table(("diversity", *evaluations), diversity)], console)
+
+
+def _with_interval(evaluation: Evaluation, metric: str) -> str:
+    interval = evaluation.intervals[metric]
+    return f"{evaluation.scores.corpus[metric]:.1f}\n{interval.low:.1f}-{interval.high:.1f}"
 
 
 def print_comparison(comparison: Comparison, console: "Console | None" = None) -> None:
@@ -46,11 +66,10 @@ def describe_diversity(evaluation: Evaluation) -> list[tuple[str, str]]:
         ("distinct", f"{found.distinct:.1%}"),
         ("two words twice", f"{found.repeated:.1%}"),
         ("breaks off", f"{found.unfinished:.1%}"),
-        (
-            "says a thing twice",
-            f"{found.said_twice:.1%} (around and {found.around_and:.1%}, in a row {found.doubled:.1%}, "
-            f"a word again {found.word_twice:.1%})",
-        ),
+        ("says a thing twice", f"{found.said_twice:.1%}"),
+        ("- around and", f"{found.around_and:.1%}"),
+        ("- in a row", f"{found.doubled:.1%}"),
+        ("- a word again", f"{found.word_twice:.1%}"),
         ("false people", f"{found.false_people:.1%}"),
         ("false dogs", f"{found.false_dogs:.1%}"),
     ]
@@ -80,6 +99,8 @@ def _print(title: str, tables: Sequence[_Table], console: "Console | None", note
     from rich.text import Text
 
     console = console or Console()
+    if not console.is_terminal:
+        console.width = max(console.width, 160)  # a file or a pipe holds whole numbers
     console.print(Text(title, style="bold"))
     for header, rows in tables:
         table = Table(box=None, pad_edge=False)

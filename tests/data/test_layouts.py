@@ -339,7 +339,7 @@ def test_sidecars_without_photo_and_photos_without_sidecar_are_counted(tmp_path)
     assert [(s.image, s.captions) for s in dataset.samples] == [(DOG, ("A dog .",))]
     assert dataset.describe_left_out().splitlines()[:3] == [
         "1 text files lie beside no photo: lost.txt",
-        f"1 .txt files stand back behind a .caption: {DOG[:-4]}.txt",
+        f"1 text files stand back behind another of the same photo: {DOG[:-4]}.txt",
         f"2 listed photos have no caption: {MEN}, {CAT}",
     ]
 

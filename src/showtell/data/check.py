@@ -23,6 +23,7 @@ _PREPROCESSING = Preprocessing(size=duplicates.SIDE)
 # All kinds of findings, in the order in which they are shown.
 KINDS = {
     "missing-photo": "photos that are listed and not there",
+    "renamed-photo": "photos that are called otherwise in the caption files",
     "ambiguous-photo": "names that mean several photos",
     "empty-photo": "photos of no bytes",
     "unreadable-photo": "photos that cannot be read",
@@ -155,6 +156,8 @@ def _collect(listing: Listing, findings: dict[str, list[Item]]) -> dict[str, _Ph
     """The photos that are listed and there, by path; those that are not become findings."""
     photos: dict[str, _Photo] = {}
     lost: set[str] = set()
+    for name, meant in listing.photos.rename(entry.name for entry in listing.entries).items():
+        findings["renamed-photo"].append(Item((meant,), f"{name} is {meant}"))
     for entry in listing.entries:
         try:
             path = listing.photos.find(entry.name)
@@ -165,7 +168,7 @@ def _collect(listing: Listing, findings: dict[str, list[Item]]) -> dict[str, _Ph
             continue
         if path is None:
             if entry.name not in lost:
-                findings["missing-photo"].append(Item((), f"{entry.name} ({entry.place})"))
+                findings["missing-photo"].append(Item((), f"{entry.name} ({entry.place}){listing.photos.near(entry.name)}"))
             lost.add(entry.name)
             continue
         photo = photos.setdefault(path, _Photo(entry.name))

@@ -10,6 +10,7 @@ from typing import get_args
 from showtell.data.entries import Entry
 from showtell.data.photos import PhotoStore
 from showtell.errors import DataError
+from showtell.image import describe_skipped
 from showtell.types import Sample, Split
 
 SPLITS: tuple[Split, ...] = get_args(Split)
@@ -60,7 +61,8 @@ class Dataset:
         parts = []
         if self.missing:
             listed = len(self.missing) + len(self.samples)
-            parts.append(f"{len(self.missing)} of {listed} listed photos are missing: {some(self.missing)}")
+            names = [f"{name}{self.photos.near(name)}" if place < 3 else name for place, name in enumerate(self.missing)]
+            parts.append(f"{len(self.missing)} of {listed} listed photos are missing: {some(names)}")
         parts += [f"{len(names)} {reason}: {some(names)}" for reason, names in self.left_out.items() if names]
         if self.random_split is not None:
             counts = Counter(sample.split for sample in self.samples)
@@ -86,6 +88,7 @@ def assemble(listing: Listing) -> Dataset:
     captions: dict[str, list[str]] = {}
     missing: dict[str, str] = {}
     empty: list[str] = []
+    renamed = listing.photos.rename(entry.name for entry in listing.entries)
     for entry in listing.entries:
         path = listing.photos.find(entry.name)
         if path is None:
@@ -103,14 +106,18 @@ def assemble(listing: Listing) -> Dataset:
         captions.setdefault(path, []).extend(text for text in texts if text)
     samples = tuple(Sample(entry.name, tuple(captions[path]), entry.split) for path, entry in order.items() if captions[path])
     if len(missing) > len(order):
+        names = [f"{name}{listing.photos.near(name)}" for name in list(missing)[:3]]
+        skipped = describe_skipped(listing.photos.skipped)
         raise DataError(
-            f"{listing.root}: {len(missing)} of {len(order) + len(missing)} listed photos are missing: {some(list(missing))} "
+            f"{listing.root}: {len(missing)} of {len(order) + len(missing)} listed photos are missing: {some(names)} "
             f"(the first is named in {next(iter(missing.values()))}). Put them into this folder or below it, as files or in "
             "uncompressed .tar files, or name the caption file of the photos that are here"
+            + (f". What is here and no photo: {skipped}" if skipped else "")
         )
     if not samples:
         raise DataError(f"{listing.root}: no photo has a caption ({listing.name})")
     left_out = dict(listing.skipped)
+    left_out["photos are called otherwise in the caption files"] = [f"{name} is {path}" for name, path in renamed.items()]
     left_out["captions are empty, of"] = empty
     left_out["listed photos have no caption"] = [entry.name for path, entry in order.items() if not captions[path]]
     return Dataset(listing.name, samples, listing.photos, tuple(missing), left_out)

@@ -1,6 +1,7 @@
 """A data set in memory: samples that name their photos, a store that reads them, and what was left out on the way."""
 
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,6 +16,7 @@ from showtell.types import Sample, Split
 
 SPLITS: tuple[Split, ...] = get_args(Split)
 RANDOM_SPLITS: Mapping[Split, float] = {"train": 0.8, "dev": 0.1, "test": 0.1}
+SMALL, MIN_DEV = 200, 5  # photos
 
 
 @dataclass(frozen=True)
@@ -126,20 +128,30 @@ def assemble(listing: Listing) -> Dataset:
 def with_random_split(dataset: Dataset, seed: int) -> Dataset:
     """The data set split 80 / 10 / 10 by a hash of seed and photo name.
 
-    So a photo stays in its split when others come and go. Photos of equal bytes share a split whatever their names.
+    So a photo stays in its split when others come and go. Photos of equal bytes share a split whatever their names. Below SMALL
+    photos chance may leave dev too few: it has a tenth at least, and MIN_DEV where that is no more than a quarter; what it
+    lacks comes from train.
     """
     names = _identities(dataset.photos, [sample.image for sample in dataset.samples])
-    samples = tuple(replace(sample, split=_draw(name, seed)) for sample, name in zip(dataset.samples, names, strict=True))
+    count = Counter(names)
+    places = {name: _place(name, seed) for name in sorted(count)}
+    train, dev = (sum(RANDOM_SPLITS[split] for split in splits) for splits in (("train",), ("train", "dev")))
+    if len(names) < SMALL:
+        lacking = min(max(MIN_DEV, math.ceil(len(names) / 10)), len(names) // 4)
+        for name in sorted((name for name in places if places[name] < dev), key=places.__getitem__, reverse=True):
+            if lacking <= 0:
+                break
+            train = min(train, places[name])
+            lacking -= count[name]
+    splits: dict[str, Split] = {
+        name: "train" if place < train else "dev" if place < dev else "test" for name, place in places.items()
+    }
+    samples = tuple(replace(sample, split=splits[name]) for sample, name in zip(dataset.samples, names, strict=True))
     return replace(dataset, samples=samples, random_split=seed)
 
 
-def _draw(name: str, seed: int) -> Split:
-    place = int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode(errors="surrogateescape")).digest()[:8]) / 2**64
-    for split, share in RANDOM_SPLITS.items():
-        if place < share:
-            return split
-        place -= share
-    return "test"
+def _place(name: str, seed: int) -> float:
+    return int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode(errors="surrogateescape")).digest()[:8]) / 2**64
 
 
 def _identities(photos: PhotoStore, names: Iterable[str]) -> list[str]:

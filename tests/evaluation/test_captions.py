@@ -202,6 +202,7 @@ SEVERAL = {
     "json in a cell.csv": 'image,caption\ndog.jpg,"[""A dog."", ""The dog.""]"\n',
     "python in a cell.tsv": "image\tcaption\ndog.jpg\t['A dog.', 'The dog.']\n",
     "captions.txt": "image,caption\ndog.jpg,A dog.\ndog.jpg,The dog.\n",
+    "tokens.txt": "photos/dog.jpg#0\tA dog.\nphotos/dog.jpg#1\tThe dog.\n",
     "results.token": "dog.jpg#0\tA dog.\ndog.jpg#1\tThe dog.\n",
     "one row each.jsonl": lines({"image": "dog.jpg", "caption": "A dog."}, {"image": "dog.jpg", "caption": "The dog."}),
     "late.jsonl": lines({"image": "men.jpg", "note": 1}, {"image": "dog.jpg", "captions": ["A dog.", "The dog."]}).replace(

@@ -52,7 +52,7 @@ def split_of_folder(path: str) -> Split | None:
 
 def split_of_file(path: str) -> Split | None:
     """The split that a file is named after, as in `captions_train2017.json` or `val-00001.tar`, or else a folder of its."""
-    words = re.split(r"[^a-z0-9]+", parsing.file_name(path).split(".")[0].lower())
+    words = re.split(r"[^a-z0-9]+", re.split(r"[/\\]", path)[-1].split(".")[0].lower())
     return next((split for word in words if (split := _SPLITS.get(_without_year(word)))), split_of_folder(path))
 
 

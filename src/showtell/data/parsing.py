@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -123,8 +122,3 @@ def identifier(value: Any, place: str) -> str:
     if isinstance(value, bool) or not isinstance(value, int | str):
         raise DataError(f"{place}: the image id {value!r} is of type {type(value).__name__}; ids are whole numbers or strings")
     return str(value)
-
-
-def file_name(path: str) -> str:
-    """A path's last part, whichever way its slashes lean."""
-    return re.split(r"[/\\]", path)[-1]

@@ -5,10 +5,11 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
-from showtell.image.formats import HEAD, SUFFIXES, looks_readable
+from showtell.image.formats import HEAD, looks_readable
 
-# What cameras, systems and stores keep beside photos. Camera raw files begin like TIFF, so their bytes would not tell.
-_OTHERS = {
+# What suffixes say. Camera raw files begin like TIFF, so their bytes would not tell.
+_KINDS = {
+    "photo": ".apng .avif .bmp .gif .heic .heif .hif .jfif .jpe .jpeg .jpg .mpo .pbm .pfm .pgm .png .pnm .ppm .tif .tiff .webp",
     "camera raw": ".3fr .arw .cr2 .cr3 .crw .dcr .dng .erf .iiq .kdc .mef .mos .mrw .nef .nrw .orf .pef .raf .raw .rw2 .rwl"
     " .sr2 .srf .srw .x3f",
     "video": ".3gp .avi .m4v .mkv .mov .mp4 .mpeg .mpg .mts .webm .wmv",
@@ -16,7 +17,8 @@ _OTHERS = {
     " .txt .xml .xmp .yaml .yml",
     "archive": ".7z .bz2 .gz .rar .tar .tgz .xz .zip .zst",
 }
-KINDS = {suffix: kind for kind, suffixes in _OTHERS.items() for suffix in suffixes.split()}
+_KIND_OF = {suffix: kind for kind, suffixes in _KINDS.items() for suffix in suffixes.split()}
+SUFFIXES = frozenset(_KINDS["photo"].split())
 # Folders of small copies and of deleted photos, which photo stores, macOS and Windows make.
 _SYSTEM_FOLDERS = frozenset(
     ["@eaDir", "@Recycle", "#recycle", "#snapshot", "$RECYCLE.BIN", "__MACOSX", "System Volume Information", "lost+found"]
@@ -30,12 +32,10 @@ def is_hidden(path: str) -> bool:
 
 def kind_of(path: str, head: Callable[[], bytes]) -> str | None:
     """None for a photo, else what kind of file it is; `head` gives its first bytes where they are needed."""
-    suffix = PurePosixPath(path).suffix.lower()
-    if suffix in SUFFIXES:
-        return None
-    if suffix in KINDS:
-        return KINDS[suffix]
-    return None if looks_readable(head()) else "unknown"
+    kind = _KIND_OF.get(PurePosixPath(path).suffix.lower())
+    if kind is None:
+        kind = "photo" if looks_readable(head()) else "unknown"
+    return None if kind == "photo" else kind
 
 
 def kind_of_file(path: Path) -> str | None:

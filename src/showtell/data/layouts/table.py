@@ -18,7 +18,7 @@ from typing import Any
 
 from showtell.data import parquet, parsing
 from showtell.data.dataset import Listing
-from showtell.data.entries import Entry, as_split, is_coco, is_karpathy, split_of_file
+from showtell.data.entries import TOKEN_LINE, Entry, as_split, is_coco, is_karpathy, split_of_file
 from showtell.data.layouts.base import Columns, Layout
 from showtell.data.layouts.coco import json_files
 from showtell.data.layouts.flickr30k import is_flickr30k
@@ -28,23 +28,14 @@ from showtell.errors import DataError
 from showtell.image import SUFFIXES as PHOTO_SUFFIXES
 
 SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet")
-IMAGE_COLUMNS = (
-    "image",
-    "path",
-    "file_name",
-    "filename",
-    "filepath",
-    "file_path",
-    "image_path",
-    "image_file",
-    "image_name",
-    "img",
-    "photo",
-    "file",
-)
-ID_COLUMNS = ("image_id", "img_id", "cocoid")  # what COCO's results have instead of paths
-CAPTION_COLUMNS = ("caption", "captions", "text", "description", "sentence", "sentences", "comment", "alt_text", "alt", "raw")
-SPLIT_COLUMNS = ("split",)
+# The common names of columns, the commonest first. Ids are what COCO's results have instead of paths.
+_COMMON = {
+    "image": "image path file_name filename filepath file_path image_path image_file image_name img photo file",
+    "id": "image_id img_id cocoid",
+    "caption": "caption captions text description sentence sentences comment alt_text alt raw",
+    "split": "split",
+}
+COMMON = {kind: tuple(names.split()) for kind, names in _COMMON.items()}
 _PYTHON_LIST = re.compile(r"""\[(['"]).*(['"])\]""", re.DOTALL)
 
 Row = tuple[str, Mapping[str, Any]]  # its place and its cells by column
@@ -89,19 +80,19 @@ def read_tables(tree: Tree, files: Sequence[str], columns: Columns) -> Listing:
 def choose(names: Sequence[str], columns: Columns, path: Path) -> Chosen:
     """Which columns of a table hold what. Raises DataError where one cannot be told or is not there."""
 
-    def first(common: Sequence[str]) -> str | None:
-        return next((name for wanted in common for name in names if name.lower() == wanted), None)
+    def first(kind: str) -> str | None:
+        return next((name for common in COMMON[kind] for name in names if name.lower() == common), None)
 
-    key = first(ID_COLUMNS)
-    image = columns.image or first(IMAGE_COLUMNS) or key
+    key = first("id")
+    image = columns.image or first("image") or key
     if columns.caption:
         captions = [name.strip() for name in columns.caption.split(",")]
     else:
         numbered = (
-            [name for name in names if re.fullmatch(rf"{common}([._ -]?\d+)?", name.lower())] for common in CAPTION_COLUMNS
+            [name for name in names if re.fullmatch(rf"{common}([._ -]?\d+)?", name.lower())] for common in COMMON["caption"]
         )
         captions = next((found for found in numbered if found), [])
-    split = columns.split or first(SPLIT_COLUMNS)
+    split = columns.split or first("split")
     have = f"the columns are {', '.join(names) or 'none'}"
     if image is None:
         raise DataError(f"{path}, line 1: no column of paths is recognised; {have}; name it with --image-column")
@@ -176,7 +167,7 @@ def _name(row: Mapping[str, Any], column: str, place: str) -> str | bytes:
         value = value.get("path")
     if value is None or value == "":
         raise DataError(f"{place}, column {column}: the photo's path is missing")
-    if column.lower() in ID_COLUMNS:
+    if column.lower() in COMMON["id"]:
         return parsing.identifier(value, place)
     return parsing.text(value, f"{place}, column {column}", "path")
 
@@ -245,6 +236,8 @@ def _dialect(tree: Tree, file: str, columns: Columns) -> tuple[str, bool]:
         return delimiter, True
     for delimiter in "\t,;|":  # what `showtell caption` writes has tabs
         name, *rest = _cells(first, delimiter)
+        if TOKEN_LINE.fullmatch(first):
+            break
         suffix = PurePosixPath(name).suffix.lower()
         if len(rest) == 1 and (suffix in PHOTO_SUFFIXES or (delimiter == "\t" and "/" in name)):
             return delimiter, False

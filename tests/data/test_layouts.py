@@ -722,3 +722,17 @@ def test_photos_inside_parquet_are_read(tmp_path):
         assert convert(dataset, tmp_path / destination) == []
         again = read(tmp_path / destination)
         assert Counter(again.photos.read(s.image) for s in again.samples) == Counter(map(jpeg, (DOG, MEN, CAT, DOG)))
+
+
+def test_files_that_are_no_photos_and_no_text_are_counted(tmp_path):
+    put(tmp_path, {"t.csv": f"image,caption\n{DOG},A dog .\n", **photos(), "a.nef": "MM", "b.mov": "x", "c.txt": "x"})
+    assert "files that are no photos: 1 camera raw (.nef), 1 video (.mov)" in read(tmp_path).describe_left_out().splitlines()
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-8-sig"])
+@pytest.mark.parametrize("sample", ["csv", "tsv", "captions.txt", "flickr8k"])
+def test_text_files_may_begin_with_a_byte_order_mark(tmp_path, sample, encoding):
+    mark = "\ufeff" if encoding[-2:] in ("le", "be") else ""
+    files = SAMPLES[sample][1]()
+    put(tmp_path, {n: (mark + c).encode(encoding) if isinstance(c, str) else c for n, c in files.items()})
+    assert {name.rsplit("/", 1)[-1]: texts for name, texts in captions_of(tmp_path).items()} == CAPTIONS

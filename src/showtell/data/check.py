@@ -16,6 +16,7 @@ from showtell.text import tokenize
 from showtell.types import Split
 
 MIN_SIDE = 64  # pixels; what a model sees of a smaller photo is mostly blown up
+MAX_NEAR = 20  # missing photos for which a near name is looked for, since each is compared with all
 MIN_COUNTS = (1, 2, 3, 5, 10)  # thresholds of the vocabulary table
 _COMMON_MODES = ("RGB", "L")
 _PREPROCESSING = Preprocessing(size=duplicates.SIDE)
@@ -168,7 +169,8 @@ def _collect(listing: Listing, findings: dict[str, list[Item]]) -> dict[str, _Ph
             continue
         if path is None:
             if entry.name not in lost:
-                findings["missing-photo"].append(Item((), f"{entry.name} ({entry.place}){listing.photos.near(entry.name)}"))
+                near = listing.photos.near(entry.name) if len(lost) < MAX_NEAR else ""
+                findings["missing-photo"].append(Item((), f"{entry.name} ({entry.place}){near}"))
             lost.add(entry.name)
             continue
         photo = photos.setdefault(path, _Photo(entry.name))

@@ -65,6 +65,9 @@ class Dataset:
             listed = len(self.missing) + len(self.samples)
             names = [f"{name}{self.photos.near(name)}" if place < 3 else name for place, name in enumerate(self.missing)]
             parts.append(f"{len(self.missing)} of {listed} listed photos are missing: {some(names)}")
+        strange = {kind: n for kind, n in self.photos.skipped.items() if kind.startswith(("camera raw", "video", "unknown"))}
+        if strange:
+            parts.append(f"files that are no photos: {describe_skipped(Counter(strange))}")
         parts += [f"{len(names)} {reason}: {some(names)}" for reason, names in self.left_out.items() if names]
         if self.random_split is not None:
             counts = Counter(sample.split for sample in self.samples)

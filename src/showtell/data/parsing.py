@@ -13,19 +13,24 @@ csv.field_size_limit(1 << 24)  # a caption of 128 KiB, the module's limit, is od
 
 
 def content(path: Path) -> str:
-    """The whole text of a UTF-8 file, with or without a byte order mark."""
+    """The whole text of a UTF-8 file, with or without a byte order mark, or of a UTF-16 file with one."""
     try:
         data = path.read_bytes()
     except OSError as error:
         raise DataError(f"{path}: {error.strerror or error}") from None
     try:
-        return data.decode("utf-8-sig")
+        return data.decode(encoding(data))
     except UnicodeDecodeError as error:
         # The codec counts from behind the byte order mark.
         start = error.start + 3 * data.startswith(b"\xef\xbb\xbf")
         number = data.count(b"\n", 0, start) + 1
         column = len(data[data.rfind(b"\n", 0, start) + 1 : start].decode("utf-8", "replace")) + 1
         raise DataError(f"{line(path, number)}, column {column}: byte {start} is not UTF-8; convert the file") from None
+
+
+def encoding(head: bytes) -> str:
+    """How a text file that begins with `head` is encoded; what Excel calls Unicode text is UTF-16."""
+    return "utf-16" if head.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
 
 
 def line(path: Path, number: int) -> str:

@@ -43,7 +43,9 @@ class Tree:
     def first_line(self, file: str) -> str:
         """A text file's first line that is not blank, as far as it can be told; nothing of a file that is no text."""
         try:
-            with open(self.root / file, encoding="utf-8-sig", errors="replace") as stream:
+            with open(self.root / file, "rb") as raw:
+                encoding = parsing.encoding(raw.read(2))
+            with open(self.root / file, encoding=encoding, errors="replace") as stream:
                 return next((line.rstrip("\n") for _ in range(100) if (line := stream.readline(100_000)).strip()), "")
         except OSError:
             return ""

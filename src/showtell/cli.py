@@ -10,6 +10,7 @@ import contextlib
 import logging
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
@@ -138,14 +139,16 @@ def caption(
     One photo prints its caption; several print path, tab, caption. A photo that cannot be read is named on standard error and
     the others go on.
     """
-    from showtell.image import ImageSettings
+    from showtell.image import ImageSettings, describe_skipped
     from showtell.io.sinks import sentences
     from showtell.io.sources import photo_paths
     from showtell.runtime import load
 
-    photos = photo_paths(paths, sys.stdin.buffer)
+    skipped: Counter[str] = Counter()
+    photos = photo_paths(paths, sys.stdin.buffer, skipped)
+    left_out = describe_skipped(skipped)
     if not photos:
-        raise click.UsageError(f"no photos in {', '.join(paths)}")
+        raise click.UsageError(f"no photos in {', '.join(paths)}" + (f"; what is there: {left_out}" if left_out else ""))
     captioner = load(model, threads=threads, device=device, images=ImageSettings(lenient=lenient))
     options = captioner.options(**search)
     failed = 0
@@ -164,6 +167,8 @@ def caption(
             console.progress("captioning", number, len(photos))
     if failed and len(photos) > 1:
         click.echo(f"showtell: {len(photos) - failed} captioned, {failed} failed", err=True)
+    if left_out:
+        click.echo(f"showtell: skipped in folders: {left_out}", err=True)
     if failed == len(photos):
         return NOTHING_DONE
     return SOME_FAILED if failed else DONE

@@ -123,7 +123,7 @@ def calibration_inputs(checkpoint: Checkpoint, source: Path, count: int, layout:
         dataset = read_dataset(source, layout)
         photos, names = dataset.photos, sorted(sample.image for sample in dataset.split("train"))
     else:
-        photos = PhotoStore(folders=[source], tars=sorted(source.rglob("*.tar")))
+        photos = PhotoStore([source])
         names = photos.names()
     if not names:
         raise DataError(f"{source}: no photos here to calibrate on")

@@ -127,6 +127,16 @@ def test_a_photo_listed_in_two_splits_and_a_name_of_two_photos(tmp_path):
     assert set(findings) == {"photo-in-two-splits", "ambiguous-photo", "unused-photo"}
 
 
+def test_a_photo_called_otherwise_is_one_finding_and_a_near_name_is_said(good):
+    files = {"6.JPEG": jpeg(6), "sea lion.jpg": jpeg(7)}
+    values = [("6.jpg", ["A number six ."], "train"), ("sea lions.jpg", ["They swim ."], "train")]
+    put(good, {"data.jsonl": rows(*GOOD, *values), **files})
+    findings = found(good)
+    assert [item.text for item in findings["renamed-photo"]] == ["6.jpg is 6.JPEG"]
+    assert findings["missing-photo"][0].text.endswith("(near is sea lion.jpg)")
+    assert list(findings) == ["missing-photo", "renamed-photo", "unused-photo"]
+
+
 @pytest.mark.parametrize(
     ("caption", "reason"),
     [

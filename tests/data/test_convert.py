@@ -1,11 +1,15 @@
 """Converters: what goes in comes out again when the result is read, whatever the source; nothing half-written stays."""
 
+import csv
+import io
 import json
 import os
 import tarfile
 
 import pytest
 from click.testing import CliRunner
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from test_layouts import CAPTIONS, DOG, PHOTOS, SAMPLES, SPLITS, jpeg, put
 
 from showtell.cli import cli
@@ -124,3 +128,76 @@ def test_the_command(tmp_path):
     assert "3 photos, 4 captions (jsonl)" in run.stderr
     lines = [json.loads(line) for line in (tmp_path / "d.out").read_text(encoding="utf-8").splitlines()]
     assert {line["split"] for line in lines} <= {"train", "dev", "test"}
+
+
+# Anything that a caption or a file's name may hold; a lone list of strings in a cell is read as several captions.
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30).filter(
+    lambda text: text.strip() and not (text.strip()[0] == "[" and text.strip()[-1] == "]")
+)
+NAMES = st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="/\\"), min_size=1, max_size=12).map(
+    lambda name: f"p{name}.jpg"
+)
+SETS = st.dictionaries(NAMES, st.lists(TEXTS, min_size=1, max_size=3), min_size=1, max_size=4)
+many = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+def fresh(folder, samples):
+    """A folder with a photo for each of the names, each of bytes of its own."""
+    for path in folder.glob("*"):
+        path.unlink()
+    for name in samples:
+        put(folder, {name: b"\xff\xd8\xff" + name.encode()})
+    return folder
+
+
+def stripped(samples, one_line=False):
+    return {
+        name: tuple(" ".join(text.split()) if one_line else text.strip() for text in texts) for name, texts in samples.items()
+    }
+
+
+def read_back(path):
+    return {sample.image.rsplit("/", 1)[-1]: sample.captions for sample in read(path, split_seed=None).samples}
+
+
+@many
+@given(samples=SETS)
+def test_what_convert_writes_is_what_is_read(tmp_path, samples):
+    folder = fresh(tmp_path, samples)
+    rows = [{"image": name, "captions": texts} for name, texts in samples.items()]
+    put(folder, {"data.jsonl": "".join(json.dumps(row) + "\n" for row in rows)})
+    source = read(folder / "data.jsonl", split_seed=None)
+    assert {s.image: s.captions for s in source.samples} == stripped(samples)
+    for destination in ("out.jsonl", "out.json", "out.tar"):
+        assert convert.convert(source, folder / destination, overwrite=True) == []
+        assert contents(read(folder / destination, split_seed=None)) == contents(source)
+        (folder / destination).unlink()
+
+
+@many
+@given(samples=SETS, delimiter=st.sampled_from(",;|"), ending=st.sampled_from(["\n", "\r\n", "\r"]))
+def test_any_csv_of_pythons_writer_is_read(tmp_path, samples, delimiter, ending):
+    text = io.StringIO(newline="")
+    rows = csv.writer(text, delimiter=delimiter, lineterminator=ending, quoting=csv.QUOTE_ALL)
+    rows.writerows([("image", "caption"), *((name, caption) for name, texts in samples.items() for caption in texts)])
+    (fresh(tmp_path, samples) / "t.csv").write_bytes(text.getvalue().encode())
+    assert read_back(tmp_path / "t.csv") == stripped(samples)
+
+
+@many
+@given(samples=SETS, headed=st.booleans(), ending=st.sampled_from(["\n", "\r\n", "\r"]))
+def test_any_tab_separated_lines_are_read(tmp_path, samples, headed, ending):
+    one_line = stripped(samples, one_line=True)
+    rows = [("image", "caption")] * headed + [(name, text) for name, texts in one_line.items() for text in texts]
+    text = "".join("\t".join(row) + ending for row in rows)
+    (fresh(tmp_path, samples) / "t.tsv").write_bytes(text.encode())
+    assert read_back(tmp_path / "t.tsv") == one_line
+
+
+@many
+@given(samples=SETS, ending=st.sampled_from(["\n", "\r\n", "\r"]))
+def test_any_token_lines_are_read(tmp_path, samples, ending):
+    one_line = stripped(samples, one_line=True)
+    text = "".join(f"{name}#{k}\t{text}{ending}" for name, texts in one_line.items() for k, text in enumerate(texts))
+    (fresh(tmp_path, samples) / "x.token").write_bytes(text.encode())
+    assert read_back(tmp_path / "x.token") == one_line

@@ -297,24 +297,35 @@ def test_a_name_that_means_two_photos_is_an_error_unless_one_is_in_a_tar(tmp_pat
 
 
 def test_random_splits_are_stable_and_keep_equal_photos_together(tmp_path):
-    names = [f"{number:03}.jpg" for number in range(200)]
+    names = [f"{number:03}.jpg" for number in range(500)]
     rows = "".join(f"{name},A thing .\n{name},The thing .\n" for name in names)
     put(tmp_path, {"captions.txt": "image,caption\n" + rows, **{name: f"photo {name}".encode() for name in names}})
-    for number in range(0, 200, 2):  # every other photo equals its neighbour
+    for number in range(0, 500, 2):  # every other photo equals its neighbour
         shutil.copy(tmp_path / names[number], tmp_path / names[number + 1])
     dataset = read(tmp_path)
     splits = {s.image: s.split for s in dataset.samples}
-    assert len(splits) == 200
-    assert all(splits[names[n]] == splits[names[n + 1]] for n in range(0, 200, 2))
+    assert len(splits) == 500
+    assert all(splits[names[n]] == splits[names[n + 1]] for n in range(0, 500, 2))
     count = Counter(splits.values())
-    assert 130 <= count["train"] <= 185
-    assert min(count["dev"], count["test"]) >= 4
+    assert 350 <= count["train"] <= 450
+    assert min(count["dev"], count["test"]) >= 20
     assert "drawn by photo with seed 0" in dataset.describe_left_out()
     assert {s.image: s.split for s in read(tmp_path).samples} == splits
     assert {s.image: s.split for s in read(tmp_path, split_seed=1).samples} != splits
-    put(tmp_path, {"captions.txt": "image,caption\n" + "".join(sorted(rows.splitlines(True)[:200], reverse=True))})
+    put(tmp_path, {"captions.txt": "image,caption\n" + "".join(sorted(rows.splitlines(True)[:500], reverse=True))})
     fewer = {s.image: s.split for s in read(tmp_path).samples}
     assert fewer == {name: splits[name] for name in fewer}
+
+
+@pytest.mark.parametrize(("photos", "dev"), [(60, 6), (20, 5), (30, 5), (150, 15), (12, 3), (3, 0)])
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_a_small_set_draws_enough_photos_for_dev(tmp_path, photos, dev, seed):
+    names = [f"{number}.jpg" for number in range(photos)]
+    rows = "".join(f"{name},A thing .\n" for name in names)
+    put(tmp_path, {"captions.txt": "image,caption\n" + rows, **{name: name.encode() * 9 for name in names}})
+    count = Counter(s.split for s in read(tmp_path, split_seed=seed).samples)
+    assert dev <= count["dev"] <= max(dev, 1, photos // 4)
+    assert count["train"] >= photos // 2
 
 
 def test_nothing_is_dropped_without_being_counted(tmp_path):
@@ -339,7 +350,7 @@ def test_sidecars_without_photo_and_photos_without_sidecar_are_counted(tmp_path)
     assert [(s.image, s.captions) for s in dataset.samples] == [(DOG, ("A dog .",))]
     assert dataset.describe_left_out().splitlines()[:3] == [
         "1 text files lie beside no photo: lost.txt",
-        f"1 .txt files stand back behind a .caption: {DOG[:-4]}.txt",
+        f"1 text files stand back behind another of the same photo: {DOG[:-4]}.txt",
         f"2 listed photos have no caption: {MEN}, {CAT}",
     ]
 
@@ -506,3 +517,222 @@ def test_names_in_tars_may_be_odd_or_given_twice(tmp_path):
 def test_a_data_set_is_called_as_its_folder(shapes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(shapes)
     assert read(shapes).name == read(Path()).name == shapes.name
+
+
+def captions_of(folder, **options):
+    return {s.image: s.captions for s in read(folder, split_seed=None, **options).samples}
+
+
+def test_tsv_cells_are_not_quoted(tmp_path):
+    rows = f'image\tcaption\n{DOG}\t"Sit" says a man .\n{MEN}\t"Two\n{CAT}\tA "cat"\n'
+    put(tmp_path, {"t.tsv": rows, **photos()})
+    assert captions_of(tmp_path) == {DOG: ('"Sit" says a man .',), MEN: ('"Two',), CAT: ('A "cat"',)}
+
+
+@pytest.mark.parametrize("sample", ["flickr8k", "captions.txt", "flickr30k results.csv", "tsv", "jsonl", "sidecars"])
+def test_lines_may_end_with_carriage_returns_alone(tmp_path, sample):
+    files = SAMPLES[sample][1]()
+    put(tmp_path, {n: c.replace("\r\n", "\n").replace("\n", "\r") if isinstance(c, str) else c for n, c in files.items()})
+    assert {name.rsplit("/", 1)[-1]: texts for name, texts in captions_of(tmp_path).items()} == CAPTIONS
+
+
+def test_the_first_row_of_json_lines_does_not_name_all_columns(tmp_path):
+    rows = [{"image": DOG, "captions": ["A dog ."]}, {"image": MEN, "captions": ["Men ."], "split": "test"}]
+    put(tmp_path, {"data.jsonl": lines(*rows), **photos()})
+    assert {s.image: s.split for s in read(tmp_path).samples} == {DOG: None, MEN: "test"}
+    failed = {"path": CAT, "status": "error", "error": {"code": "truncated", "message": "cut"}}
+    put(tmp_path, {"data.jsonl": lines(failed, {"path": DOG, "status": "ok", "caption": "A dog ."})})
+    assert captions_of(tmp_path) == {DOG: ("A dog .",)}
+    assert f"1 rows tell of photos that could not be captioned: {CAT}" in read(tmp_path).describe_left_out()
+
+
+def members(**parts):
+    return {name: jpeg(DOG) if name.endswith(("jpg", "png")) else content.encode() for name, content in parts.items()}
+
+
+def test_keys_of_a_tar_may_hold_dots_and_each_photo_keeps_its_caption(tmp_path):
+    names = {"22.05.png": "", "22.05.txt": "Five .", "22.07.png": "", "22.07.txt": "Seven ."}
+    put(tmp_path, {"0.tar": tar(members(**names))})
+    assert captions_of(tmp_path) == {"0.tar/22.05.png": ("Five .",), "0.tar/22.07.png": ("Seven .",)}
+
+
+def test_maps_beside_a_photo_in_a_tar_are_left_out_and_counted(tmp_path):
+    files = members(
+        **{"1.depth.png": "", "1.txt": "A dog .", "1.jpg": "", "2.image.jpg": "", "2.text.txt": "Men .", "2.json": "{}"}
+    )
+    files |= members(**{"3.left.jpg": "", "3.right.jpg": "", "3.txt": "Two sides ."})
+    put(tmp_path, {"0.tar": tar(files)})
+    assert captions_of(tmp_path) == {"0.tar/1.jpg": ("A dog .",), "0.tar/2.image.jpg": ("Men .",)}
+    assert read(tmp_path).describe_left_out().splitlines()[:2] == [
+        "1 photos of the tars stand beside another one of their sample: 0.tar/1.depth.png",
+        "2 photos of the tars have one caption for several: 0.tar/3.left.jpg, 0.tar/3.right.jpg",
+    ]
+
+
+def test_twins_of_macos_and_links_in_tars(tmp_path):
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w") as archive:
+        for name, content in {
+            "./._1.jpg": b"\0\5\x16",
+            "./._1.txt": b"\0\xff",
+            "./1.jpg": jpeg(DOG),
+            "./1.txt": b"A dog .",
+        }.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+        for name, kind, target in (("2.jpg", tarfile.LNKTYPE, "./1.jpg"), ("x/3.jpg", tarfile.SYMTYPE, "../1.jpg")):
+            link = tarfile.TarInfo(name)
+            link.type, link.linkname = kind, target
+            archive.addfile(link)
+        for name in ("2.txt", "x/3.txt"):
+            member = tarfile.TarInfo(name)
+            member.size = 5
+            archive.addfile(member, io.BytesIO(b"Same ."))
+    put(tmp_path, {"0.tar": data.getvalue()})
+    dataset = read(tmp_path, split_seed=None)
+    assert {s.image: s.captions[0] for s in dataset.samples} == {
+        "0.tar/1.jpg": "A dog .",
+        "0.tar/2.jpg": "Same",
+        "0.tar/x/3.jpg": "Same",
+    }
+    assert all(dataset.photos.read(s.image) == jpeg(DOG) for s in dataset.samples)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    order=strategies.permutations(
+        sorted({"a.1.jpg", "a.1.txt", "a.2.jpg", "a.2.json", "b.jpg", "b.seg.png", "b.caption", "c.jpg"})
+    )
+)
+def test_the_order_of_a_tars_members_does_not_matter(tmp_path, order):
+    files = members(**{"a.1.jpg": "", "a.1.txt": "One", "a.2.jpg": "", "a.2.json": '{"caption": "Two"}'})
+    files |= members(**{"b.jpg": "", "b.seg.png": "", "b.caption": "Three", "c.jpg": ""})
+    put(tmp_path, {"0.tar": tar({name: files[name] for name in order})})
+    assert captions_of(tmp_path) == {"0.tar/a.1.jpg": ("One",), "0.tar/a.2.jpg": ("Two",), "0.tar/b.jpg": ("Three",)}
+
+
+@pytest.mark.parametrize("name", ["00000.tar.gz", "photos.zip", "00000.tgz"])
+def test_a_compressed_archive_is_named_with_what_to_do(tmp_path, name):
+    put(tmp_path, {name: b"\x1f\x8b"})
+    with pytest.raises(DataError, match=rf"{name}: is compressed, and photos are read in place; unpack it"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("listed", "there"),
+    [
+        ("caf\u00e9.jpg", "cafe\u0301.jpg"),
+        ("x.JPG", "x.jpg"),
+        ("a%20b.jpg", "a b.jpg"),
+        ("x.jpg", "x.jpeg"),
+        ("x", "x.png"),
+        ("photos/x.jpg", "Photos/X.JPG"),
+        ("x.jpg", "x.jpg?width=600"),
+    ],
+)
+def test_a_photo_that_is_called_nearly_so_is_found_and_said(tmp_path, listed, there):
+    put(tmp_path, {"t.csv": f"image,caption\n{listed},A dog .\n", there: jpeg(DOG)})
+    dataset = read(tmp_path)
+    assert [dataset.photos.read(s.image) for s in dataset.samples] == [jpeg(DOG)]
+    assert f"1 photos are called otherwise in the caption files: {listed} is {there}" in dataset.describe_left_out()
+
+
+def test_a_nearly_equal_name_is_not_taken_from_another_photo_nor_guessed(tmp_path):
+    rows = "a.png,Gone .\na.jpg,There .\nb.jpg,Which ?\nabsent.jpg,No .\nmen_at_sea.jpg,Men .\n"
+    files = {name: jpeg(DOG) for name in ("a.jpg", "b.png", "b.jpeg", "men_at_see.jpg")}
+    put(tmp_path, {"t.csv": "image,caption\n" + rows, **files, "x1.jpg": jpeg(DOG)})
+    rows += "x1.jpg,More .\n" + "".join(f"y{n}.jpg,Y .\n" for n in range(9))
+    put(tmp_path, {"t.csv": "image,caption\n" + rows, **{f"y{n}.jpg": jpeg(DOG) for n in range(9)}})
+    dataset = read(tmp_path)
+    assert "a.png" in dataset.missing
+    assert captions_of(tmp_path)["a.jpg"] == ("There .",)
+    assert "b.jpg (near is b.jpeg or b.png)" in dataset.describe_left_out()
+    assert dataset.photos.near("men_at_sea.jpg") == " (near is men_at_see.jpg)"
+
+
+@pytest.mark.parametrize("name", ["22.jpg.1", "a1b2", "dogs.jpg?width=600", "dog.image"])
+@pytest.mark.parametrize("folder", ["", "Images/", "tar"])
+def test_photos_without_a_photos_suffix_are_known_by_their_bytes(tmp_path, name, folder):
+    files = (
+        {"photos.tar": tar({f"in/{name}": jpeg(DOG), "in/notes": b"none"})}
+        if folder == "tar"
+        else {f"{folder}{name}": jpeg(DOG)}
+    )
+    put(tmp_path, {"t.csv": f"image,caption\n{name},A dog .\n", **files})
+    dataset = read(tmp_path)
+    assert [dataset.photos.read(s.image) for s in dataset.samples] == [jpeg(DOG)]
+    assert len(dataset.photos) == 1
+    assert dataset.missing == ()
+
+
+def test_folders_of_thumbnails_and_bins_are_skipped(tmp_path):
+    put(tmp_path, {"t.csv": f"image,caption\n{DOG},A dog .\n", DOG: jpeg(DOG)})
+    for folder in ("@eaDir", "#recycle", ".thumbnails", "$RECYCLE.BIN", "__MACOSX"):
+        put(tmp_path / folder, {DOG: jpeg(MEN)})
+    assert read(tmp_path).photos.read(DOG) == jpeg(DOG)
+
+
+def test_where_photos_are_missing_the_files_that_are_none_are_counted(tmp_path):
+    put(tmp_path, {"t.csv": "image,caption\na.jpg,A dog .\n", "a.CR2": "II*\0", "b.cr2": "II*\0", "c.mp4": "x", "d.jxl": "x"})
+    with pytest.raises(DataError, match=r"no photo: 2 camera raw \(\.cr2\), 1 video \(\.mp4\), 1 unknown \(\.jxl\), 1 text"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize("suffix", [".jpg.txt", ".jpg.caption"])
+def test_sidecars_may_be_named_after_the_whole_photo(tmp_path, suffix):
+    put(
+        tmp_path,
+        {"a.b.jpg": jpeg(DOG), f"a.b{suffix}": "A dog .\n", "c.jpg": jpeg(MEN), "c.txt": "Men .", f"c{suffix}": "Two men ."},
+    )
+    assert captions_of(tmp_path) == {"a.b.jpg": ("A dog .",), "c.jpg": ("Two men .",)}
+    assert "stand back behind another of the same photo: c.txt" in read(tmp_path).describe_left_out()
+
+
+def test_json_of_blip_and_of_kohya_are_tables(tmp_path):
+    blip = [{"image": f"val2014/{DOG}", "caption": ["A dog .", "Dog ."], "image_id": "coco_1"}]
+    put(tmp_path / "blip", {"coco_karpathy_val.json": blip, f"val2014/{DOG}": jpeg(DOG)})
+    assert captions_of(tmp_path / "blip") == {f"val2014/{DOG}": ("A dog .", "Dog .")}
+    assert read(tmp_path / "blip").samples[0].split == "dev"
+    kohya = {DOG[:-4]: {"caption": "A dog .", "tags": "dog"}, MEN: {"caption": "Men ."}}
+    put(tmp_path / "kohya", {"meta_cap.json": kohya, **photos()})
+    assert captions_of(tmp_path / "kohya") == {DOG[:-4]: ("A dog .",), MEN: ("Men .",)}
+
+
+def test_photos_inside_parquet_are_read(tmp_path):
+    pa = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    cells = [
+        {"bytes": jpeg(DOG), "path": "dog.jpg"},
+        {"bytes": jpeg(MEN), "path": None},
+        {"bytes": jpeg(CAT), "path": "dog.jpg"},
+    ]
+    for split, chosen in (("train", cells), ("validation", cells[:1])):
+        table = pa.table({"image": chosen, "caption_0": ["One ."] * len(chosen), "caption_1": ["Two ."] * len(chosen)})
+        (tmp_path / "hub" / "data").mkdir(parents=True, exist_ok=True)
+        parquet.write_table(table, tmp_path / "hub" / "data" / f"{split}-00000-of-00001.parquet", row_group_size=2)
+    dataset = read(tmp_path / "hub")
+    assert [dataset.photos.read(s.image) for s in dataset.samples] == [jpeg(name) for name in (DOG, MEN, CAT, DOG)]
+    assert [s.split for s in dataset.samples] == ["train"] * 3 + ["dev"]
+    assert {s.captions for s in dataset.samples} == {("One .", "Two .")}
+    from showtell.data.convert import convert
+
+    for destination in ("out.jsonl", "tars"):
+        assert convert(dataset, tmp_path / destination) == []
+        again = read(tmp_path / destination)
+        assert Counter(again.photos.read(s.image) for s in again.samples) == Counter(map(jpeg, (DOG, MEN, CAT, DOG)))
+
+
+def test_files_that_are_no_photos_and_no_text_are_counted(tmp_path):
+    put(tmp_path, {"t.csv": f"image,caption\n{DOG},A dog .\n", **photos(), "a.nef": "MM", "b.mov": "x", "c.txt": "x"})
+    assert "files that are no photos: 1 camera raw (.nef), 1 video (.mov)" in read(tmp_path).describe_left_out().splitlines()
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-8-sig"])
+@pytest.mark.parametrize("sample", ["csv", "tsv", "captions.txt", "flickr8k"])
+def test_text_files_may_begin_with_a_byte_order_mark(tmp_path, sample, encoding):
+    mark = "\ufeff" if encoding[-2:] in ("le", "be") else ""
+    files = SAMPLES[sample][1]()
+    put(tmp_path, {n: (mark + c).encode(encoding) if isinstance(c, str) else c for n, c in files.items()})
+    assert {name.rsplit("/", 1)[-1]: texts for name, texts in captions_of(tmp_path).items()} == CAPTIONS

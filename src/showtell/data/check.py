@@ -16,6 +16,7 @@ from showtell.text import tokenize
 from showtell.types import Split
 
 MIN_SIDE = 64  # pixels; what a model sees of a smaller photo is mostly blown up
+MAX_NEAR = 20  # missing photos for which a near name is looked for, since each is compared with all
 MIN_COUNTS = (1, 2, 3, 5, 10)  # thresholds of the vocabulary table
 _COMMON_MODES = ("RGB", "L")
 _PREPROCESSING = Preprocessing(size=duplicates.SIDE)
@@ -23,6 +24,7 @@ _PREPROCESSING = Preprocessing(size=duplicates.SIDE)
 # All kinds of findings, in the order in which they are shown.
 KINDS = {
     "missing-photo": "photos that are listed and not there",
+    "renamed-photo": "photos that are called otherwise in the caption files",
     "ambiguous-photo": "names that mean several photos",
     "empty-photo": "photos of no bytes",
     "unreadable-photo": "photos that cannot be read",
@@ -155,6 +157,8 @@ def _collect(listing: Listing, findings: dict[str, list[Item]]) -> dict[str, _Ph
     """The photos that are listed and there, by path; those that are not become findings."""
     photos: dict[str, _Photo] = {}
     lost: set[str] = set()
+    for name, meant in listing.photos.rename(entry.name for entry in listing.entries).items():
+        findings["renamed-photo"].append(Item((meant,), f"{name} is {meant}"))
     for entry in listing.entries:
         try:
             path = listing.photos.find(entry.name)
@@ -165,7 +169,8 @@ def _collect(listing: Listing, findings: dict[str, list[Item]]) -> dict[str, _Ph
             continue
         if path is None:
             if entry.name not in lost:
-                findings["missing-photo"].append(Item((), f"{entry.name} ({entry.place})"))
+                near = listing.photos.near(entry.name) if len(lost) < MAX_NEAR else ""
+                findings["missing-photo"].append(Item((), f"{entry.name} ({entry.place}){near}"))
             lost.add(entry.name)
             continue
         photo = photos.setdefault(path, _Photo(entry.name))

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from showtell.data.dataset import Dataset
-from showtell.data.photos import is_photo
 from showtell.errors import ImageError, OptionError, OutputError
 from showtell.files import json_text, replacing, sync, writing
+from showtell.image import SUFFIXES
 from showtell.types import Sample
 
 Format = Literal["jsonl", "coco", "webdataset"]
@@ -121,7 +121,7 @@ def _write_tar(dataset: Dataset, path: Path, samples: Sequence[tuple[int, Sample
                 yield str(error)
                 continue
             key = f"{number:09}"
-            suffix = Path(sample.image).suffix.lower() if is_photo(sample.image) else ".jpg"
+            suffix = suffix if (suffix := Path(sample.image).suffix.lower()) in SUFFIXES else ".jpg"
             about = {
                 "key": key,
                 "status": "success",

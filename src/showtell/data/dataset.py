@@ -1,6 +1,7 @@
 """A data set in memory: samples that name their photos, a store that reads them, and what was left out on the way."""
 
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,10 +11,12 @@ from typing import get_args
 from showtell.data.entries import Entry
 from showtell.data.photos import PhotoStore
 from showtell.errors import DataError
+from showtell.image import describe_skipped
 from showtell.types import Sample, Split
 
 SPLITS: tuple[Split, ...] = get_args(Split)
 RANDOM_SPLITS: Mapping[Split, float] = {"train": 0.8, "dev": 0.1, "test": 0.1}
+SMALL, MIN_DEV = 200, 5  # photos
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,11 @@ class Dataset:
         parts = []
         if self.missing:
             listed = len(self.missing) + len(self.samples)
-            parts.append(f"{len(self.missing)} of {listed} listed photos are missing: {some(self.missing)}")
+            names = [f"{name}{self.photos.near(name)}" if place < 3 else name for place, name in enumerate(self.missing)]
+            parts.append(f"{len(self.missing)} of {listed} listed photos are missing: {some(names)}")
+        strange = {kind: n for kind, n in self.photos.skipped.items() if kind.startswith(("camera raw", "video", "unknown"))}
+        if strange:
+            parts.append(f"files that are no photos: {describe_skipped(Counter(strange))}")
         parts += [f"{len(names)} {reason}: {some(names)}" for reason, names in self.left_out.items() if names]
         if self.random_split is not None:
             counts = Counter(sample.split for sample in self.samples)
@@ -86,6 +93,7 @@ def assemble(listing: Listing) -> Dataset:
     captions: dict[str, list[str]] = {}
     missing: dict[str, str] = {}
     empty: list[str] = []
+    renamed = listing.photos.rename(entry.name for entry in listing.entries)
     for entry in listing.entries:
         path = listing.photos.find(entry.name)
         if path is None:
@@ -103,14 +111,18 @@ def assemble(listing: Listing) -> Dataset:
         captions.setdefault(path, []).extend(text for text in texts if text)
     samples = tuple(Sample(entry.name, tuple(captions[path]), entry.split) for path, entry in order.items() if captions[path])
     if len(missing) > len(order):
+        names = [f"{name}{listing.photos.near(name)}" for name in list(missing)[:3]]
+        skipped = describe_skipped(listing.photos.skipped)
         raise DataError(
-            f"{listing.root}: {len(missing)} of {len(order) + len(missing)} listed photos are missing: {some(list(missing))} "
+            f"{listing.root}: {len(missing)} of {len(order) + len(missing)} listed photos are missing: {some(names)} "
             f"(the first is named in {next(iter(missing.values()))}). Put them into this folder or below it, as files or in "
             "uncompressed .tar files, or name the caption file of the photos that are here"
+            + (f". What is here and no photo: {skipped}" if skipped else "")
         )
     if not samples:
         raise DataError(f"{listing.root}: no photo has a caption ({listing.name})")
     left_out = dict(listing.skipped)
+    left_out["photos are called otherwise in the caption files"] = [f"{name} is {path}" for name, path in renamed.items()]
     left_out["captions are empty, of"] = empty
     left_out["listed photos have no caption"] = [entry.name for path, entry in order.items() if not captions[path]]
     return Dataset(listing.name, samples, listing.photos, tuple(missing), left_out)
@@ -137,20 +149,30 @@ def joined(datasets: Sequence[Dataset], styles: Sequence[str] = ()) -> Dataset:
 def with_random_split(dataset: Dataset, seed: int) -> Dataset:
     """The data set split 80 / 10 / 10 by a hash of seed and photo name.
 
-    So a photo stays in its split when others come and go. Photos of equal bytes share a split whatever their names.
+    So a photo stays in its split when others come and go. Photos of equal bytes share a split whatever their names. Below SMALL
+    photos chance may leave dev too few: it has a tenth at least, and MIN_DEV where that is no more than a quarter; what it
+    lacks comes from train.
     """
     names = _identities(dataset.photos, [sample.image for sample in dataset.samples])
-    samples = tuple(replace(sample, split=_draw(name, seed)) for sample, name in zip(dataset.samples, names, strict=True))
+    count = Counter(names)
+    places = {name: _place(name, seed) for name in sorted(count)}
+    train, dev = RANDOM_SPLITS["train"], RANDOM_SPLITS["train"] + RANDOM_SPLITS["dev"]  # where they end
+    if len(names) < SMALL:
+        lacking = min(max(MIN_DEV, math.ceil(len(names) / 10)), len(names) // 4)
+        for name in sorted((name for name in places if places[name] < dev), key=places.__getitem__, reverse=True):
+            if lacking <= 0:
+                break
+            train = min(train, places[name])
+            lacking -= count[name]
+    splits: dict[str, Split] = {
+        name: "train" if place < train else "dev" if place < dev else "test" for name, place in places.items()
+    }
+    samples = tuple(replace(sample, split=splits[name]) for sample, name in zip(dataset.samples, names, strict=True))
     return replace(dataset, samples=samples, random_split=seed)
 
 
-def _draw(name: str, seed: int) -> Split:
-    place = int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode(errors="surrogateescape")).digest()[:8]) / 2**64
-    for split, share in RANDOM_SPLITS.items():
-        if place < share:
-            return split
-        place -= share
-    return "test"
+def _place(name: str, seed: int) -> float:
+    return int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode(errors="surrogateescape")).digest()[:8]) / 2**64
 
 
 def _identities(photos: PhotoStore, names: Iterable[str]) -> list[str]:

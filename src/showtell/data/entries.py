@@ -1,7 +1,4 @@
-"""The caption formats of research corpora, each as a stream of entries: Flickr tokens, COCO and Karpathy JSON, our own lines.
-
-Data sets and evaluation references are read by these same functions.
-"""
+"""The caption formats of research corpora, each as a stream of entries: Flickr tokens, COCO's and Karpathy's JSON."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -24,17 +21,17 @@ _SPLITS: dict[str, Split] = {
     "test": "test",
     "testing": "test",
 }
-_TOKEN_LINE = re.compile(r"(?P<name>[^\t#]+)#(?P<index>\d+)\t(?P<caption>.*)")
+TOKEN_LINE = re.compile(r"(?P<name>[^\t]+)#(?P<index>\d+)\t(?P<caption>.*)")
 
 
 class Entry(NamedTuple):
-    """One photo as a file lists it: where that stands, the photo's name or path, and its COCO id and split where told."""
+    """One photo as a file lists it: where that stands, the photo's name or path, and its split and id where told."""
 
     place: str
     name: str
     captions: Sequence[str]
     split: Split | None = None
-    number: int | None = None
+    key: str | None = None
 
 
 def as_split(value: Any, place: str) -> Split | None:
@@ -55,7 +52,7 @@ def split_of_folder(path: str) -> Split | None:
 
 def split_of_file(path: str) -> Split | None:
     """The split that a file is named after, as in `captions_train2017.json` or `val-00001.tar`, or else a folder of its."""
-    words = re.split(r"[^a-z0-9]+", parsing.file_name(path).split(".")[0].lower())
+    words = re.split(r"[^a-z0-9]+", re.split(r"[/\\]", path)[-1].split(".")[0].lower())
     return next((split for word in words if (split := _SPLITS.get(_without_year(word)))), split_of_folder(path))
 
 
@@ -68,7 +65,7 @@ def token_lines(path: Path) -> Iterator[Entry]:
     entries: dict[str, Entry] = {}
     captions: dict[str, list[str]] = {}
     for number, line in parsing.lines(path):
-        match = _TOKEN_LINE.fullmatch(line)
+        match = TOKEN_LINE.fullmatch(line)
         place = parsing.line(path, number)
         if match is None:
             raise DataError(f"{place}: {line[:60]!r} is not of the form name.jpg#0<TAB>caption")
@@ -84,22 +81,14 @@ def is_coco(value: Any) -> bool:
     """Whether a JSON value looks like COCO's captions, and not like its boxes or key points."""
     if not isinstance(value, dict) or not isinstance(value.get("images"), list):
         return False
-    annotations = value.get("annotations")
-    return isinstance(annotations, list) and all(isinstance(a, dict) and "caption" in a for a in annotations[:1])
+    annotations = value.get("annotations", [{}])
+    return not isinstance(annotations, list) or all(isinstance(a, dict) and "caption" in a for a in annotations[:1])
 
 
 def is_karpathy(value: Any) -> bool:
     """Whether a JSON value looks like one of Karpathy's `dataset_*.json`."""
     images = value.get("images") if isinstance(value, dict) else None
     return isinstance(images, list) and all(isinstance(image, dict) and "sentences" in image for image in images[:1])
-
-
-def coco_or_karpathy(path: Path, value: Any) -> Iterator[Entry]:
-    """The entries of a JSON file of either kind."""
-    images = value.get("images") if isinstance(value, dict) else None
-    if not isinstance(images, list):
-        raise DataError(f"{path}: has no list `images`; COCO's and Karpathy's reference files have one")
-    return coco(path, value) if "annotations" in value else karpathy(path, value)
 
 
 def coco(path: Path, value: Any) -> Iterator[Entry]:
@@ -110,11 +99,11 @@ def coco(path: Path, value: Any) -> Iterator[Entry]:
     annotations = parsing.get(value, "annotations", str(path))
     if not isinstance(annotations, list):
         raise DataError(f"{path}: `annotations` is no list; COCO's holds an object for each caption")
-    entries: dict[int, Entry] = {}
-    captions: dict[int, list[str]] = {}
+    entries: dict[str, Entry] = {}
+    captions: dict[str, list[str]] = {}
     for number, image in enumerate(parsing.items(value, "images", str(path)), start=1):
         place = f"{path}, image {number}"
-        key = parsing.number(parsing.get(image, "id", place), place)
+        key = parsing.identifier(parsing.get(image, "id", place), place)
         if key in entries:
             raise DataError(f"{place}: the id {key} is taken by an image before it; ids must differ")
         captions[key] = []
@@ -122,7 +111,7 @@ def coco(path: Path, value: Any) -> Iterator[Entry]:
         entries[key] = Entry(place, name, captions[key], as_split(image.get("split"), place), key)
     for number, annotation in enumerate(annotations, start=1):
         place = f"{path}, annotation {number}"
-        key = parsing.number(parsing.get(annotation, "image_id", place), place)
+        key = parsing.identifier(parsing.get(annotation, "image_id", place), place)
         if key not in captions:
             raise DataError(f"{place}: the image id {key} is not in the list `images`; add it there")
         captions[key].append(parsing.text(parsing.get(annotation, "caption", place), place))
@@ -137,13 +126,5 @@ def karpathy(path: Path, value: Any) -> Iterator[Entry]:
         texts = [
             parsing.text(parsing.get(sentence, "raw", place), place) for sentence in parsing.items(image, "sentences", place)
         ]
-        key = parsing.number(image["cocoid"], place) if "cocoid" in image else None
+        key = next((parsing.identifier(image[known], place) for known in ("cocoid", "imgid") if known in image), None)
         yield Entry(place, name, texts, as_split(image.get("split"), place), key)
-
-
-def dataset_lines(path: Path) -> Iterator[Entry]:
-    """Our own format, one JSON object a line: `{"image", "captions", "split"}`."""
-    for place, entry in parsing.json_lines(path):
-        name = parsing.text(parsing.get(entry, "image", place), place, "image")
-        texts = [parsing.text(text, place) for text in parsing.items(entry, "captions", place)]
-        yield Entry(place, name, texts, as_split(entry.get("split"), place))

@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,13 +13,13 @@ csv.field_size_limit(1 << 24)  # a caption of 128 KiB, the module's limit, is od
 
 
 def content(path: Path) -> str:
-    """The whole text of a UTF-8 file, with or without a byte order mark."""
+    """The whole text of a UTF-8 file, with or without a byte order mark, or of a UTF-16 file with one."""
     try:
         data = path.read_bytes()
     except OSError as error:
         raise DataError(f"{path}: {error.strerror or error}") from None
     try:
-        return data.decode("utf-8-sig")
+        return data.decode(encoding(data))
     except UnicodeDecodeError as error:
         # The codec counts from behind the byte order mark.
         start = error.start + 3 * data.startswith(b"\xef\xbb\xbf")
@@ -29,20 +28,32 @@ def content(path: Path) -> str:
         raise DataError(f"{line(path, number)}, column {column}: byte {start} is not UTF-8; convert the file") from None
 
 
+def encoding(head: bytes) -> str:
+    """How a text file that begins with `head` is encoded; what Excel calls Unicode text is UTF-16."""
+    return "utf-16" if head.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
+
+
 def line(path: Path, number: int) -> str:
     """How a place in a file is named."""
     return f"{path}, line {number}"
 
 
 def lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Each line that is not blank, by its number."""
-    for number, text in enumerate(content(path).split("\n"), start=1):
-        if text.strip():
-            yield number, text.removesuffix("\r")
+    """Each line that is not blank, by its number. Lines end with a line feed, or with carriage returns where there is none."""
+    text = content(path)
+    for number, found in enumerate(text.split("\n" if "\n" in text else "\r"), start=1):
+        if found.strip():
+            yield number, found.removesuffix("\r")
 
 
-def csv_rows(path: Path, delimiter: str = ",") -> Iterator[tuple[int, list[str]]]:
-    """The rows of a table, its header first, each by the number of its last line; blank ones are left out."""
+def table_rows(path: Path, delimiter: str = ",") -> Iterator[tuple[int, list[str]]]:
+    """The rows of a table, its header first, each by the number of its last line; blank ones are left out.
+
+    With tabs between cells nothing is quoted, so quotation marks are themselves and a line is a row.
+    """
+    if delimiter == "\t":
+        yield from ((number, text.split("\t")) for number, text in lines(path))
+        return
     rows = csv.reader(io.StringIO(content(path), newline=""), delimiter=delimiter, strict=True)
     try:
         for row in rows:
@@ -65,13 +76,22 @@ def read_json(path: Path) -> Any:
 
 def parse_json(path: Path, text: str, first_line: int) -> Any:
     """The value of JSON text that begins in `first_line` of `path`."""
+    place = line(path, first_line)
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            twice = next(key for number, (key, _) in enumerate(pairs) if key in dict(pairs[:number]))
+            raise DataError(f"{place}: the key {twice[:60]!r} stands twice in one object; leave one")
+        return found
+
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=unique)
     except json.JSONDecodeError as error:
         place = f"{line(path, first_line + error.lineno - 1)}, column {error.colno}"
         raise DataError(f"{place}: broken JSON ({error.msg})") from None
     except RecursionError:
-        raise DataError(f"{line(path, first_line)}: JSON nested too deeply to be captions") from None
+        raise DataError(f"{place}: JSON nested too deeply to be captions") from None
 
 
 def get(entry: Any, key: str, place: str) -> Any:
@@ -102,15 +122,8 @@ def items(entry: Any, key: str, place: str) -> list[Any]:
     return value
 
 
-def number(value: Any, place: str) -> int:
-    """A value that must be an image id as COCO has it."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise DataError(
-            f"{place}: the image id {value!r} is of type {type(value).__name__}; in these files ids are whole numbers"
-        )
-    return value
-
-
-def file_name(path: str) -> str:
-    """A path's last part, whichever way its slashes lean."""
-    return re.split(r"[/\\]", path)[-1]
+def identifier(value: Any, place: str) -> str:
+    """An image's id, a whole number or a string; 7 and "7" are one."""
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise DataError(f"{place}: the image id {value!r} is of type {type(value).__name__}; ids are whole numbers or strings")
+    return str(value)

@@ -1,101 +1,128 @@
-"""The photos of a data set, in folders and uncompressed tar files, found by path or by file name."""
+"""The photos of a data set, in folders, uncompressed tar files and Parquet, found by path or by file name."""
 
 import hashlib
-import os
 import posixpath
 import tarfile
+from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from dataclasses import dataclass, replace
+from pathlib import Path
 
+from showtell.data import parquet
+from showtell.data.names import Names
 from showtell.errors import DataError, ImageError
-from showtell.image import SUFFIXES
+from showtell.image import HEAD, count_skipped, is_hidden, kind_of, kind_of_file, walk
+
+COMPRESSED = (".gz", ".tgz", ".bz2", ".xz", ".zst", ".zip", ".7z", ".rar")  # cannot be read in place
+_ARCHIVES = (".tar", ".parquet")  # count as folders of photos
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a photo's bytes lie: all of `file`, or `size` bytes from `offset` of it, where `member` of a tar file is stored."""
+    """Where a photo's bytes lie: all of `file`, or `size` bytes of what it holds as `member`.
+
+    They begin at `offset` of a tar file, or are those of row `offset` in the `column` of a Parquet file.
+    """
 
     file: Path
     member: str | None = None
     offset: int = 0
     size: int = 0
+    column: str | None = None
 
     @property
     def path(self) -> Path:
-        """The photo's path, a tar file counted as a folder."""
+        """The photo's path, a tar or Parquet file counted as a folder."""
         return self.file / self.member if self.member else self.file
 
+    def read(self) -> bytes:
+        """All bytes, fewer where the file is cut short. Raises OSError."""
+        if self.column is not None:
+            return parquet.cell(self.file, self.column, self.offset)
+        return self.head(self.size if self.member else -1)
 
-def is_photo(path: str) -> bool:
-    """Whether a path has a photo's suffix and is not hidden, as the twins are that macOS adds to files."""
-    name = PurePosixPath(path)
-    return name.suffix.lower() in SUFFIXES and not name.name.startswith(".")
-
-
-def walk(folder: Path) -> Iterator[str]:
-    """Paths of all files below a folder, sorted, hidden ones left out. Links to folders are followed, each folder once."""
-    seen: set[tuple[int, int]] = set()
-    for root, folders, names in os.walk(folder, followlinks=True):
-        status = Path(root).stat()
-        if (status.st_dev, status.st_ino) in seen:
-            folders.clear()
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
-        below = Path(root).relative_to(folder)
-        yield from ((below / name).as_posix() for name in sorted(names) if not name.startswith("."))
+    def head(self, size: int) -> bytes:
+        """The first bytes of what lies in a file or a tar file. Raises OSError."""
+        with open(self.file, "rb") as file:
+            file.seek(self.offset)
+            return file.read(size)
 
 
-def photos_of_tar(path: Path) -> Iterable[tuple[str, Place]]:
-    """The photos in an uncompressed tar file. Raises DataError where it is compressed or damaged."""
-    for name, place in members(path):
-        if is_photo(name):
-            yield name, place
+def members(path: Path) -> Iterator[tuple[str, Place]]:
+    """The files in an uncompressed tar file, by their paths in it; hidden ones are left out, links are what they lead to.
 
-
-def members(path: Path) -> Iterable[tuple[str, Place]]:
-    """The files in an uncompressed tar file, by their paths in it."""
+    Raises DataError where it is compressed or damaged.
+    """
+    places: dict[str, Place] = {}
+    links: dict[str, str] = {}
     try:
         with tarfile.open(path, "r:") as tar:  # "r:" is uncompressed only: a compressed one cannot be read in place
             for member in tar:
+                name = posixpath.normpath(member.name)
                 if member.isfile():
-                    yield member.name, Place(path, member.name, member.offset_data, member.size)
+                    places[name] = Place(path, member.name, member.offset_data, member.size)
+                elif member.islnk() or member.issym():  # a hard link names its target from the top
+                    folder = posixpath.dirname(name) if member.issym() else ""
+                    links[name] = posixpath.normpath(posixpath.join(folder, member.linkname))
     except (tarfile.TarError, OSError, ValueError) as error:
         raise DataError(f"{path}: not a whole uncompressed tar file ({error}); unpack or fetch it again") from None
+    places |= {name: replace(places[target], member=name) for name, target in links.items() if target in places}
+    yield from ((name, place) for name, place in places.items() if not is_hidden(name))
+
+
+def is_photo(name: str, place: Place) -> bool:
+    """Whether a member of a tar file is a photo."""
+    return kind_of(name, lambda: place.head(min(HEAD, place.size))) is None
+
+
+def photos_within(path: Path) -> Iterator[tuple[str, Place]]:
+    """The photos in a tar or Parquet file. Raises DataError where it is damaged."""
+    if path.suffix.lower() == ".parquet":
+        for column, name, number, size in parquet.photos(path):
+            yield name, Place(path, name, number, size, column)
+    else:
+        yield from ((name, place) for name, place in members(path) if is_photo(name, place))
 
 
 class PhotoStore:
     """Photos by path below a folder; a tar file counts as a folder, so `images.tar/images/dog.jpg` is a path too.
 
     Tar members are indexed once and then read in place, so nothing is unpacked and any number of processes may read.
+    `skipped` counts the folders' files that are no photos, by kind.
     """
 
-    def __init__(self, folders: Iterable[Path] = (), tars: Iterable[Path] = ()) -> None:
+    def __init__(self, folders: Iterable[Path] = ()) -> None:
+        self.skipped: Counter[str] = Counter()
         self._places: dict[str, Place] = {}
-        self._by_file_name: dict[str, list[str]] = {}
+        self._names = Names()
         self._outside: dict[str, Place | None] = {}
         self._digests: dict[str, bytes] = {}
+        self._renamed: dict[str, str] = {}
         self._roots = [Path(folder) for folder in folders]
         for folder in self._roots:
-            for path in walk(folder):
-                if is_photo(path):
+            tars: list[str] = []
+            for path in walk(folder, self.skipped):
+                kind = kind_of_file(folder / path)
+                if path.lower().endswith(".tar"):
+                    tars.append(path)
+                elif kind is None:
                     self.add(path, Place(folder / path))
-        for tar in tars:
-            self.add_tar(tar)
+                else:
+                    count_skipped(path, kind, self.skipped)
+            for path in tars:
+                self.add_within(path, folder / path)
 
     def add(self, path: str, place: Place) -> None:
         """Takes up a photo; the first of a path stays."""
         path = posixpath.normpath(path)
         if path not in self._places:
             self._places[path] = place
-            self._by_file_name.setdefault(path.rsplit("/", 1)[-1], []).append(path)
+            self._names.add(path)
 
-    def add_tar(self, tar: Path) -> None:
-        """Takes up the photos in a tar file."""
-        below = next((tar.relative_to(root).as_posix() for root in self._roots if tar.is_relative_to(root)), tar.name)
-        for name, place in photos_of_tar(tar):
-            self.add(f"{below}/{name}", place)
+    def add_within(self, name: str, path: Path) -> None:
+        """Takes up the photos in a tar or Parquet file that is called `name` here."""
+        for member, place in photos_within(path):
+            self.add(f"{name}/{member}", place)
 
     def __contains__(self, name: str) -> bool:
         return self.find(name) is not None
@@ -122,12 +149,12 @@ class PhotoStore:
         the folder or absolute. Where a photo lies both as a file and in a tar, the file is meant. Raises DataError where
         several photos are meant.
         """
+        if name in self._renamed:
+            return self._renamed[name]
         name = name.replace("\\", "/") if "\\" in name and name not in self._places else name
         if (path := self.below(name)) is not None:
             return path
-        found = self._by_file_name.get(name.rsplit("/", 1)[-1], [])
-        if "/" in name:
-            found = [path for path in found if path.endswith("/" + name)]
+        found = self._names.ending(name)
         if len(found) > 1:
             found = [path for path in found if self._places[path].member is None] or found
         if len(found) > 1:
@@ -137,18 +164,45 @@ class PhotoStore:
             )
         return found[0] if found else self._find_outside(name)
 
+    def rename(self, names: Iterable[str]) -> dict[str, str]:
+        """Lets names that no photo has mean photos that are called nearly so and that no other of the names means.
+
+        Names may differ in capital letters, in how accents and spaces are coded, and in a photo's suffix. Returns the paths of
+        those that were found so; `find` knows them from then on.
+        """
+        lost: list[str] = []
+        taken: set[str] = set()
+        for name in dict.fromkeys(names):
+            try:
+                path = self.find(name)
+            except DataError:  # it means several
+                continue
+            if path is None:
+                lost.append(name)
+            else:
+                taken.add(path)
+        found = self._names.claims(lost, taken)
+        self._renamed |= found
+        return found
+
+    def near(self, name: str) -> str:
+        """What photos a name that none has may mean, in words for the end of a message; empty where none is near."""
+        near = self._names.near(name)
+        return f" (near is {' or '.join(near)})" if near else ""
+
     def _find_outside(self, name: str) -> str | None:
         """A photo on disk that lies not below the folder, or in a tar file that does not; its path is as named."""
         if name not in self._outside:
             self._outside[name] = None
             for root in self._roots:
                 path = root / name
-                tar = next((parent for parent in path.parents if parent.suffix.lower() == ".tar" and _is_file(parent)), None)
-                if tar is not None and str(tar) not in self._outside:
-                    self._outside[str(tar)] = None
-                    prefix = name[: len(name) - len(path.relative_to(tar).as_posix())]
-                    self._outside.update((prefix + member, place) for member, place in photos_of_tar(tar))
-                elif tar is None and _is_file(path):
+                parents = (parent for parent in path.parents if parent.suffix.lower() in _ARCHIVES and _is_file(parent))
+                archive = next(parents, None)
+                if archive is not None and str(archive) not in self._outside:
+                    self._outside[str(archive)] = None
+                    prefix = name[: len(name) - len(path.relative_to(archive).as_posix())]
+                    self._outside.update((prefix + member, place) for member, place in photos_within(archive))
+                elif archive is None and _is_file(path):
                     self._outside[name] = Place(path)
         return name if self._outside[name] else None
 
@@ -166,9 +220,7 @@ class PhotoStore:
         """The photo's encoded bytes. Raises ImageError where it is absent or cut short."""
         place = self._found(name)
         try:
-            with open(place.file, "rb") as file:
-                file.seek(place.offset)
-                data = file.read(place.size if place.member else -1)
+            data = place.read()
         except OSError as error:
             raise ImageError("unreadable", f"{place.file}: {error.strerror or error}") from None
         if place.member and len(data) != place.size:

@@ -3,17 +3,23 @@
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 
 from showtell.data import parsing
-from showtell.data.photos import PhotoStore, is_photo, walk
+from showtell.data.photos import PhotoStore
 from showtell.errors import DataError
+from showtell.image import kind_of_file, walk
+
+T = TypeVar("T")
 
 
 class Tree:
-    """All files below a folder that are not hidden. Where a file is named, it alone, with the photos around it."""
+    """All files below a folder that are not hidden. Where a file is named, it alone, with the photos around it.
 
-    def __init__(self, path: str | Path) -> None:
+    Without `photos` nobody looks for photos, and the captions alone are read.
+    """
+
+    def __init__(self, path: str | Path, *, photos: bool = True) -> None:
         path = Path(path)
         if not path.exists():
             raise DataError(f"{path}: no such file or folder; give the folder of a data set or its caption file")
@@ -23,7 +29,8 @@ class Tree:
         # COCO keeps its captions in a folder beside those of the photos.
         self.root = path if not self.single else path.parent.parent if path.parent.name == "annotations" else path.parent
         self.files: tuple[str, ...] = (path.relative_to(self.root).as_posix(),) if self.single else tuple(walk(path))
-        self._json: dict[str, Any] = {}
+        self._photos = photos
+        self._values: dict[tuple[str, Callable[..., Any]], Any] = {}
 
     def where(self, test: Callable[[PurePosixPath], bool]) -> list[str]:
         """The files that pass a test of their path."""
@@ -34,24 +41,32 @@ class Tree:
         return self.where(lambda file: file.suffix.lower() in suffixes)
 
     def first_line(self, file: str) -> str:
-        """A text file's first line, as far as it can be told whether there is one; nothing of a file that is no text."""
+        """A text file's first line that is not blank, as far as it can be told; nothing of a file that is no text."""
         try:
-            with open(self.root / file, encoding="utf-8-sig", errors="replace") as stream:
-                return stream.readline(100_000)
+            with open(self.root / file, "rb") as raw:
+                encoding = parsing.encoding(raw.read(2))
+            with open(self.root / file, encoding=encoding, errors="replace") as stream:
+                return next((line.rstrip("\n") for _ in range(100) if (line := stream.readline(100_000)).strip()), "")
         except OSError:
             return ""
 
+    def once(self, file: str, read: Callable[[Path], T]) -> T:
+        """What `read` makes of a file, made once."""
+        key = file, read
+        if key not in self._values:
+            self._values[key] = read(self.root / file)
+        value: T = self._values[key]
+        return value
+
     def json(self, file: str) -> Any:
-        """The value of a JSON file, read once."""
-        if file not in self._json:
-            self._json[file] = parsing.read_json(self.root / file)
-        return self._json[file]
+        """The value of a JSON file."""
+        return self.once(file, parsing.read_json)
 
     @cached_property
     def photo_files(self) -> list[str]:
-        """The files with a photo's suffix."""
-        return [file for file in self.files if is_photo(file)]
+        """The files that are photos."""
+        return [file for file in self.files if kind_of_file(self.root / file) is None]
 
     def photos(self) -> PhotoStore:
         """All photos at and below the root, those in tar files too."""
-        return PhotoStore(folders=[self.root], tars=[self.root / path for path in walk(self.root) if path.endswith(".tar")])
+        return PhotoStore([self.root] if self._photos else [])

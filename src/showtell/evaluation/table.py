@@ -32,7 +32,8 @@ def print_evaluations(evaluations: Mapping[str, Evaluation], console: "Console |
     described = [dict(describe_diversity(evaluation)) for evaluation in found]
     figures = dict.fromkeys(itertools.chain(*described))  # not all sets have training captions
     diversity = [(figure, *(column.get(figure, "") for column in described)) for figure in figures]
-    _print("\n".join(map(_title, found)), [scores, _Table(("diversity", *evaluations), diversity)], console)
+    notes = [f"{name}: {note}" for name, evaluation in evaluations.items() for note in evaluation.notes]
+    _print("\n".join(map(_title, found)), [scores, _Table(("diversity", *evaluations), diversity)], console, notes)
 
 
 def _with_interval(evaluation: Evaluation, metric: str) -> str:

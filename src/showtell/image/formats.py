@@ -9,32 +9,6 @@ from PIL import ImageFile
 from showtell.errors import ImageError
 from showtell.image.pillow import isolated
 
-# What a folder is searched for.
-SUFFIXES = frozenset(
-    [
-        ".jpg",
-        ".jpeg",
-        ".jpe",
-        ".jfif",
-        ".mpo",
-        ".png",
-        ".apng",
-        ".webp",
-        ".gif",
-        ".bmp",
-        ".tif",
-        ".tiff",
-        ".ppm",
-        ".pgm",
-        ".pbm",
-        ".pnm",
-        ".pfm",
-        ".avif",
-        ".heic",
-        ".heif",
-        ".hif",
-    ]
-)
 # Bytes that are enough to tell a format: an ISO media file lists its brands here.
 HEAD = 512
 

@@ -1,27 +1,28 @@
 """From what a person names to photo paths: files, folders (recursive) and `-` for a list on standard input."""
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from showtell.image import HEAD, SUFFIXES, looks_readable
+from showtell.image import count_skipped, kind_of_file, walk
 
 
-def photo_paths(arguments: Sequence[str], stdin: BinaryIO) -> list[str]:
+def photo_paths(arguments: Sequence[str], stdin: BinaryIO, skipped: Counter[str] | None = None) -> list[str]:
     """Paths of the photos, in the order named and sorted within a folder.
 
-    What is named itself is taken whatever its name and kind, so that it is reported if it cannot be read. A folder gives what
-    lies below it: files with a photo's suffix in small or capital letters, and files without a suffix whose first bytes are a
-    photo's; hidden ones are left out. Folders that are symbolic links are not followed, so that loops end. A folder that may
-    not be listed stands for itself, so that it is reported too.
+    What is named itself is taken whatever its name and kind, so that it is reported if it cannot be read. A folder gives the
+    photos below it, by suffix and else by their first bytes; links to folders are followed, each folder once. Other files are
+    counted in `skipped`, by kind. A folder that may not be listed stands for itself, so that it is reported too.
     """
+    skipped = Counter() if skipped is None else skipped
     found: list[str] = []
     for argument in arguments:
         if argument == "-":
             found.extend(os.fsdecode(line) for line in _lines(stdin))
         elif os.path.isdir(argument):  # noqa: PTH112  # Path("") is the current folder, and Path.is_dir may raise
-            found.extend(_walk(argument))
+            found.extend(_photos_below(Path(argument), skipped))
         else:
             found.append(argument)
     return found
@@ -33,23 +34,10 @@ def _lines(stdin: BinaryIO) -> list[bytes]:
     return [line for line in (text.split(b"\0") if b"\0" in text else text.splitlines()) if line.strip()]
 
 
-def _walk(folder: str) -> Iterator[str]:
-    unlisted: list[str] = []
-    for root, folders, files in os.walk(folder, onerror=lambda error: unlisted.append(error.filename)):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(files):
-            if not name.startswith(".") and _is_photo(Path(root, name)):
-                yield str(Path(root, name))
-    yield from unlisted
-
-
-def _is_photo(path: Path) -> bool:
-    if path.suffix:
-        return path.suffix.lower() in SUFFIXES
-    try:
-        if not path.is_file():  # to open a pipe would be to wait
-            return False
-        with path.open("rb") as file:
-            return looks_readable(file.read(HEAD))
-    except OSError:
-        return False
+def _photos_below(folder: Path, skipped: Counter[str]) -> Iterator[str]:
+    for name in walk(folder, skipped):
+        path = folder / name
+        if path.is_dir() or (kind := kind_of_file(path)) is None:
+            yield str(path)
+        else:
+            count_skipped(name, kind, skipped)

@@ -5,6 +5,7 @@ To add one, write a module with a `LAYOUT` and name it in `LAYOUTS`.
 
 from pathlib import Path
 
+from showtell.data import parquet
 from showtell.data.dataset import Dataset, Listing, assemble, with_random_split
 from showtell.data.layouts import (
     captions_txt,
@@ -19,6 +20,7 @@ from showtell.data.layouts import (
     webdataset,
 )
 from showtell.data.layouts.base import Columns, Layout
+from showtell.data.photos import COMPRESSED
 from showtell.data.tree import Tree
 from showtell.errors import DataError, MissingExtraError, OptionError
 
@@ -39,12 +41,14 @@ LAYOUTS: dict[str, Layout] = {
 }
 
 
-def list_entries(path: str | Path, layout: str | None = None, *, columns: Columns | None = None) -> Listing:
-    """What the caption files at `path` say, photos not yet looked at.
+def list_entries(
+    path: str | Path, layout: str | None = None, *, columns: Columns | None = None, photos: bool = True
+) -> Listing:
+    """What the caption files at `path` say, photos not yet looked at; without `photos`, nobody looks which there are.
 
     Raises OptionError for a layout that is not known, DataError where none or several are recognised, or a file is broken.
     """
-    tree = Tree(path)
+    tree = Tree(path, photos=photos)
     columns = columns or Columns()
     return _choose(tree, layout, columns).read(tree, columns)
 
@@ -89,11 +93,14 @@ def _choose(tree: Tree, name: str | None, columns: Columns) -> Layout:
             raise OptionError(f"layout {name!r} is not known; known are {', '.join(LAYOUTS)}")
         return LAYOUTS[name]
     found = _recognise(tree, columns)
-    if not found and tree.with_suffix(".parquet") and not table.has_parquet():
+    if not found and tree.with_suffix(".parquet") and not parquet.installed():
         raise MissingExtraError("parquet", f"{tree.path}: reading its .parquet files")
     if not found:
         looked = "; ".join(f"{layout.sign} ({layout.name})" for layout in LAYOUTS.values())
-        raise DataError(f"{tree.path}: no data set is recognised. Looked for: {looked}. Name the layout with --layout")
+        if packed := tree.with_suffix(*COMPRESSED):
+            raise DataError(f"{tree.root / packed[0]}: is compressed, and photos are read in place; unpack it (gunzip, unzip)")
+        what = "no captions are recognised in this file" if tree.single else "no data set is recognised"
+        raise DataError(f"{tree.path}: {what}. Looked for: {looked}. Name the layout with --layout")
     if len(found) > 1:
         signs = " and ".join(f"{layout.name} ({layout.sign})" for layout in found)
         raise DataError(

@@ -1,4 +1,4 @@
-"""`captions.txt`, the form in which Flickr8k is passed around most: a table with commas and two columns, no splits.
+"""`captions.txt`, the form in which Flickr8k is passed around most: a table in a text file, no splits.
 
 image,caption
 1000268201_693b08cb0e.jpg,A girl feeds ducks at a pond .
@@ -6,30 +6,26 @@ image,caption
 
 from showtell.data.dataset import Listing
 from showtell.data.layouts.base import Columns, Layout
-from showtell.data.layouts.table import read_tables
+from showtell.data.layouts.table import has_columns, read_tables
 from showtell.data.tree import Tree
 from showtell.errors import DataError
 
 
-def _files(tree: Tree) -> list[str]:
+def _files(tree: Tree, columns: Columns) -> list[str]:
     # Other text files are not opened: there may be one beside each photo.
     named = tree.where(lambda file: file.suffix.lower() == ".txt" and (tree.single or "captions" in file.stem.lower()))
-    return [file for file in named if _is_header(tree.first_line(file))]
-
-
-def _is_header(line: str) -> bool:
-    return [cell.strip().lower() for cell in line.split(",")] == ["image", "caption"]
+    return [file for file in named if has_columns(tree, file, columns)]
 
 
 def _detect(tree: Tree, columns: Columns) -> bool:
-    return bool(_files(tree))
+    return bool(_files(tree, columns))
 
 
 def _read(tree: Tree, columns: Columns) -> Listing:
-    files = _files(tree)
+    files = _files(tree, columns)
     if len(files) != 1:
-        raise DataError(f"{tree.path}: {len(files)} text files begin with image,caption; give the path of one")
+        raise DataError(f"{tree.path}: {len(files)} text files are tables of captions; give the path of one")
     return read_tables(tree, files, columns)
 
 
-LAYOUT = Layout("captions-txt", "captions.txt with the header image,caption", _detect, _read)
+LAYOUT = Layout("captions-txt", "captions.txt with a header such as image,caption", _detect, _read)

@@ -19,10 +19,11 @@ _ROW = re.compile(r"(?P<name>[^|]+?)\s*\|\s*\d+\s*(\||\s{2})(?P<caption>.*)")
 
 
 def _files(tree: Tree) -> list[str]:
-    return [file for file in tree.with_suffix(".csv") if _is_header(tree.first_line(file))]
+    return [file for file in tree.with_suffix(".csv") if is_flickr30k(tree.first_line(file))]
 
 
-def _is_header(line: str) -> bool:
+def is_flickr30k(line: str) -> bool:
+    """Whether a table's first line is that of Flickr30k's."""
     return [cell.strip() for cell in line.split("|")] == _HEADER
 
 

@@ -24,12 +24,18 @@ SPLIT_FILES: dict[Split, str] = {
 }
 
 
+def splits_beside(tree: Tree) -> bool:
+    """Whether a token file is named that has the split lists beside it."""
+    named = tree.single and tree.path.name.endswith((".token", ".token.txt"))
+    return named and all((tree.path.parent / name).is_file() for name in SPLIT_FILES.values())
+
+
 def _detect(tree: Tree, columns: Columns) -> bool:
-    return not tree.single and bool(tree.where(lambda file: file.name == TOKEN_FILE))
+    return splits_beside(tree) or (not tree.single and bool(tree.where(lambda file: file.name == TOKEN_FILE)))
 
 
 def _read(tree: Tree, columns: Columns) -> Listing:
-    captions = {entry.name: entry for entry in token_lines(_find(tree, TOKEN_FILE))}
+    captions = {entry.name: entry for entry in token_lines(tree.path if tree.single else _find(tree, TOKEN_FILE))}
     entries: list[Entry] = []
     listed: set[str] = set()
     for split, file_name in SPLIT_FILES.items():
@@ -45,6 +51,8 @@ def _read(tree: Tree, columns: Columns) -> Listing:
 
 
 def _find(tree: Tree, name: str) -> Path:
+    if tree.single and (path := tree.path.parent / name).is_file():
+        return path
     # Copies in other folders are common; the one highest up is meant.
     found = sorted(tree.where(lambda file: file.name == name), key=lambda file: (file.count("/"), file))
     if not found:

@@ -1,4 +1,4 @@
-"""Photos with their captions beside them, in a text file of the same name: dog.jpg and dog.txt or dog.caption.
+"""Photos with their captions beside them, in a text file of the same name: dog.jpg and dog.txt, dog.caption or dog.jpg.txt.
 
 Each line that is not blank is a caption. Splits are the names of folders.
 """
@@ -18,26 +18,29 @@ def _detect(tree: Tree, columns: Columns) -> bool:
     if tree.single:
         return False
     texts = {_stem(file) for file in tree.with_suffix(*SUFFIXES)}
-    return any(_stem(file) in texts for file in tree.photo_files)
+    return any(file in texts or _stem(file) in texts for file in tree.photo_files)
 
 
 def _read(tree: Tree, columns: Columns) -> Listing:
-    texts: dict[str, str] = {}
-    second: list[str] = []
+    texts: dict[str, list[str]] = {}
     for suffix in SUFFIXES:
         for file in tree.with_suffix(suffix):
-            if texts.setdefault(_stem(file), file) != file:
-                second.append(file)
-    photos = {_stem(file) for file in tree.photo_files}
+            texts.setdefault(_stem(file), []).append(file)
+    used: set[str] = set()
+    second: set[str] = set()
     entries = []
     for photo in tree.photo_files:
-        text = texts.get(_stem(photo))
+        found = texts.get(photo, []) + texts.get(_stem(photo), [])
+        text = found[0] if found else None
+        used.update(found[:1])
+        second.update(found[1:])
         captions = [line.strip() for _, line in parsing.lines(tree.root / text)] if text else []
         # A file without a line is a caption without a word.
         entries.append(Entry(str(tree.root / (text or photo)), photo, captions or [""] * bool(text), split_of_folder(photo)))
+    lost = {file for files in texts.values() for file in files} - used - second
     skipped = {
-        "text files lie beside no photo": [file for stem, file in texts.items() if stem not in photos],
-        ".txt files stand back behind a .caption": second,
+        "text files lie beside no photo": sorted(lost),
+        "text files stand back behind another of the same photo": sorted(second - used),
     }
     return Listing(tree.name, tree.root, entries, tree.photos(), skipped)
 

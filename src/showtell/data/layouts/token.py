@@ -4,18 +4,19 @@
 """
 
 from showtell.data.dataset import Listing
-from showtell.data.entries import Entry, token_lines
+from showtell.data.entries import TOKEN_LINE, Entry, token_lines
 from showtell.data.layouts.base import Columns, Layout
+from showtell.data.layouts.flickr8k import splits_beside
 from showtell.data.tree import Tree
 
 
 def _files(tree: Tree) -> list[str]:
-    suffixes = (".token", ".token.txt") if tree.single else (".token",)
-    return tree.where(lambda file: file.name.endswith(suffixes))
+    named = tree.with_suffix(".token", *([".txt"] if tree.single else []))
+    return [file for file in named if file.endswith(".token") or TOKEN_LINE.fullmatch(tree.first_line(file))]
 
 
 def _detect(tree: Tree, columns: Columns) -> bool:
-    return bool(_files(tree))
+    return bool(_files(tree)) and not splits_beside(tree)
 
 
 def _read(tree: Tree, columns: Columns) -> Listing:

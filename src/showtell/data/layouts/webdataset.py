@@ -5,8 +5,9 @@
 `data.convert` adds to the JSON what img2dataset has no place for: `image` (the photo's name), all `captions` and the `split`.
 """
 
-import itertools
+from collections import Counter, defaultdict
 from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from showtell.data import parsing
@@ -19,6 +20,11 @@ from showtell.errors import DataError
 
 _TEXTS = ("txt", "caption", "json")
 _LARGEST_TEXT = 1 << 20  # bytes; no caption is longer
+_NO_PHOTO = "samples of the tars have no photo"
+_BESIDE = "photos of the tars stand beside another one of their sample"
+_SEVERAL = "photos of the tars have one caption for several"
+
+Parts = dict[str, Place]  # a sample's texts by their kind
 
 
 def _detect(tree: Tree, columns: Columns) -> bool:
@@ -27,51 +33,83 @@ def _detect(tree: Tree, columns: Columns) -> bool:
 
 def _has_captions(tree: Tree, file: str) -> bool:
     try:
-        first = [_parts(name) for name, _ in itertools.islice(members(tree.root / file), 64)]
+        return any(parts for _, parts in _samples(tree.once(file, _members), defaultdict(list)))
     except DataError:
         return False
-    photos = {key for key, kind in first if is_photo(f"{key}.{kind}")}
-    return any(key in photos for key, kind in first if kind in _TEXTS)
+
+
+def _members(path: Path) -> dict[str, Place]:
+    return dict(members(path))
 
 
 def _read(tree: Tree, columns: Columns) -> Listing:
     photos = PhotoStore()
     entries: list[Entry] = []
-    without: list[str] = []
+    skipped: dict[str, list[str]] = defaultdict(list)
     for file in tree.with_suffix(".tar"):
-        for key, parts in _samples(tree, file):
-            place = f"{tree.root / file}, sample {key}"
-            kind = next((kind for kind in parts if is_photo(f"{key}.{kind}")), None)
-            if kind is None:
-                without.append(f"{file}/{key}")
-                continue
+        found = tree.once(file, _members)
+        left_out: dict[str, list[str]] = defaultdict(list)
+        for member, parts in _samples(found, left_out):
+            place = f"{tree.root / file}, sample {_stem(member)}"
             about = parsing.parse_json(tree.root / file, _text(parts["json"], place), 1) if "json" in parts else {}
             if not isinstance(about, dict):
                 raise DataError(f"{place}: its JSON is no object")
             name = about.get("image")
             if not isinstance(name, str) or photos.below(name) is not None:
-                name = f"{file}/{key}.{kind}"
-            photos.add(name, parts[kind])
+                name = f"{file}/{member}"
+            photos.add(name, found[member])
             split = as_split(about.get("split"), place) or split_of_file(file)
             entries.append(Entry(place, name, _captions(parts, about, place), split))
-    return Listing(tree.name, tree.root, entries, photos, {"samples of the tars have no photo": without})
+        for reason, names in left_out.items():
+            skipped[reason] += [f"{file}/{name}" for name in names]
+    return Listing(tree.name, tree.root, entries, photos, skipped)
 
 
-def _samples(tree: Tree, file: str) -> Iterator[tuple[str, dict[str, Place]]]:
-    """The samples of a tar: files of one key, which lie one after the other, by their kind."""
-    found = ((*_parts(name), place) for name, place in members(tree.root / file))
-    for key, group in itertools.groupby(found, key=lambda item: item[0]):
-        yield key, {kind: place for _, kind, place in group}
+def _samples(found: dict[str, Place], left_out: dict[str, list[str]]) -> Iterator[tuple[str, Parts]]:
+    """The photos of a tar, each with its texts, whatever their order; what is left out is named in `left_out`, by reason.
+
+    A text belongs to the photo of its very name up to the last dot, or else of its name up to the first one.
+    """
+    photos: dict[str, list[str]] = defaultdict(list)
+    texts: dict[str, Parts] = defaultdict(dict)
+    for name, place in found.items():
+        kind = PurePosixPath(name).suffix.lower().removeprefix(".")
+        if kind in _TEXTS:
+            texts[_stem(name)][kind] = place
+        elif is_photo(name, place):
+            photos[_stem(name)].append(name)
+    shared: dict[str, Parts] = defaultdict(dict)  # texts with no photo of their very name, by key
+    for stem, parts in texts.items():
+        if stem not in photos:
+            shared[_key(stem)].update(parts)
+    waiting = Counter(_key(stem) for stem in photos if stem not in texts)
+    for stem, names in photos.items():
+        key = _key(stem)
+        first, *others = sorted(names)
+        left_out[_BESIDE] += others
+        if stem in texts:
+            yield first, texts[stem]
+        elif stem != key and key in photos and (key in texts or key in shared):
+            left_out[_BESIDE].append(first)  # a map of depths or outlines
+        elif stem != key and key in shared and waiting[key] > 1:
+            left_out[_SEVERAL].append(first)
+        else:
+            yield first, shared.get(key, {})
+    left_out[_NO_PHOTO] += [stem for stem in texts if stem not in photos and _key(stem) not in waiting]
 
 
-def _parts(member: str) -> tuple[str, str]:
-    """A member's key and kind; the first dot of the file name parts them."""
-    folder, slash, name = member.removeprefix("./").rpartition("/")
-    key, _, kind = name.partition(".")
-    return f"{folder}{slash}{key}", kind.lower()
+def _stem(member: str) -> str:
+    """A member's path up to the last dot of its file name."""
+    return PurePosixPath(member).with_suffix("").as_posix()
 
 
-def _captions(parts: dict[str, Place], about: dict[str, Any], place: str) -> list[str]:
+def _key(stem: str) -> str:
+    """A path up to the first dot of its file name, which is WebDataset's key of a sample."""
+    folder, slash, name = stem.rpartition("/")
+    return f"{folder}{slash}{name.partition('.')[0]}"
+
+
+def _captions(parts: Parts, about: dict[str, Any], place: str) -> list[str]:
     if "captions" in about:
         return [parsing.text(text, place) for text in parsing.items(about, "captions", place)]
     for kind in ("txt", "caption"):

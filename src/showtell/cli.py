@@ -1,14 +1,15 @@
 """The command line. Each command imports what it needs when it runs, so that captioning never loads torch.
 
-Exit status 0: everything done; 1: done, but some photos failed and each is named on standard error; 2: wrong usage, or nothing
-could be done; 130: interrupted. Captions go to standard output, everything else to standard error.
+Exit status 0: everything done; 1: done, but some photos failed and each is named on standard error; 2: wrong usage, nothing
+could be done, or what was done cannot be written; 130: interrupted; 141: whoever read the output is gone. Captions go to
+standard output, everything else to standard error.
 """
 
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,39 +20,42 @@ import click
 from showtell.cli_data import data as data_commands
 from showtell.cli_data import layout as _layout
 from showtell.cli_serve import serve
-from showtell.console import Console
+from showtell.console import Console, tell
 from showtell.errors import MissingExtraError, OutputError, ShowtellError
+from showtell.io.streams import ReaderLeftError, drop_output, open_streams, open_text
 from showtell.types import DecodeOptions
 
 if TYPE_CHECKING:
     from showtell.data import PhotoStore
     from showtell.evaluation import Evaluation
 
-DONE, SOME_FAILED, NOTHING_DONE, INTERRUPTED = 0, 1, 2, 130
+DONE, SOME_FAILED, NOTHING_DONE, INTERRUPTED, READER_LEFT = 0, 1, 2, 130, 141
 
 
 def main() -> None:
     """Entry point of the `showtell` command."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="surrogateescape")  # paths that are not UTF-8 go out as they came in
+    open_streams()
     logging.getLogger("PIL").addHandler(logging.NullHandler())  # what is wrong with a photo is reported once, by its error
     try:
-        status = cli.main(standalone_mode=False)
+        status = cli.main(prog_name="showtell", standalone_mode=False)
+        sys.stdout.flush()
     except click.exceptions.Exit as error:
         status = error.exit_code
     except click.ClickException as error:
-        error.show()
+        shown = io.StringIO()
+        error.show(shown)
+        for line in shown.getvalue().splitlines():
+            tell(line)
         status = error.exit_code
     except (KeyboardInterrupt, click.Abort):
-        click.echo("interrupted", err=True)
+        tell("interrupted")
         status = INTERRUPTED
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is read by `head` ends without a word
-        status = SOME_FAILED
+    except ReaderLeftError:
+        status = READER_LEFT
     except ShowtellError as error:
-        click.echo(f"showtell: {error}", err=True)
+        tell(f"showtell: {error}")
         status = NOTHING_DONE
+    drop_output()
     sys.exit(status)
 
 
@@ -131,7 +135,7 @@ def caption(
     device: Any,
     **search: Any,
 ) -> int:
-    """Caption photos: files, folders (recursive), or `-` for a list of paths on standard input.
+    """Caption photos: files, folders (recursive), or `-` for standard input: a photo, or a list of paths.
 
     One photo prints its caption; several print path, tab, caption. A photo that cannot be read is named on standard error and
     the others go on.
@@ -161,7 +165,7 @@ def caption(
                 sink.write(sentences(record) if sentence else record)
             console.progress("captioning", number, len(photos))
     if failed and len(photos) > 1:
-        click.echo(f"showtell: {len(photos) - failed} captioned, {failed} failed", err=True)
+        tell(f"showtell: {len(photos) - failed} captioned, {failed} failed")
     if failed == len(photos):
         return NOTHING_DONE
     return SOME_FAILED if failed else DONE
@@ -283,7 +287,7 @@ def evaluate(
             write_json(json_file, result.to_json())
         if report is not None:
             page = ev.write_report(result, report, store.read if store else None)
-            click.echo(f"report: {page}", err=True)
+            tell(f"report: {page}")
     finally:
         ev.print_evaluation(result)
     return SOME_FAILED if failed else DONE
@@ -379,8 +383,8 @@ def average(checkpoints: tuple[Path, ...], output: Path) -> int:
     if not output.exists():  # which is refused below
         try_place(output)
     made = run([find(path) for path in checkpoints], output)
-    click.echo(f"{made.path}: the mean of {len(checkpoints)}", err=True)
-    click.echo(f"next: showtell export {made.path} --output BUNDLE_DIR", err=True)
+    tell(f"{made.path}: the mean of {len(checkpoints)}")
+    tell(f"next: showtell export {made.path} --output BUNDLE_DIR")
     return DONE
 
 
@@ -446,8 +450,8 @@ def export(
         card=card,
     )
     size = sum(file.stat().st_size for file in output.iterdir())
-    click.echo(f"{output}: {size / 1e6:.1f} MB, from {found.path}", err=True)
-    click.echo(f"next: showtell caption PHOTO --model {output}", err=True)
+    tell(f"{output}: {size / 1e6:.1f} MB, from {found.path}")
+    tell(f"next: showtell caption PHOTO --model {output}")
     return DONE
 
 
@@ -466,7 +470,7 @@ def _output_sink(path: Path, overwrite: bool) -> Iterator[Any]:
         raise OutputError(f"{path}: the suffix says the format and must be one of {', '.join(kinds)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        stream = path.open("w" if overwrite else "x", encoding="utf-8", errors="surrogateescape", newline="\n")
+        stream = open_text(path, "w" if overwrite else "x")
     except FileExistsError:
         raise OutputError(f"{path}: is there already; give another file or --overwrite") from None
     except OSError as error:

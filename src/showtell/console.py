@@ -6,10 +6,15 @@ import sys
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-import click
+from showtell.io.streams import one_line
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
+
+
+def tell(text: str) -> None:
+    """A line on standard error; what would break it, or steer a terminal, as escapes."""
+    print(one_line(text), file=sys.stderr)
 
 
 class Console:
@@ -31,9 +36,9 @@ class Console:
     def message(self, text: str) -> None:
         """A line on standard error, above the bar."""
         if self._bar is not None:
-            self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
+            self._bar.console.print(one_line(text), markup=False, highlight=False, soft_wrap=True)
         else:
-            click.echo(text, err=True)
+            tell(text)
 
     def progress(self, what: str, done: int, total: int, note: str = "") -> None:
         """Shows `done` of `total` steps of `what`."""

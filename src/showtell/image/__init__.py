@@ -5,7 +5,7 @@ order: size of the file, signature, pixels as the header states them, and only t
 with one of its codes. docs/images.md has a table of all formats and modes.
 """
 
-from showtell.image.formats import HEAD, SUFFIXES, looks_readable
+from showtell.image.formats import HEAD, SUFFIXES, identify, looks_readable
 from showtell.image.preprocessing import Preprocessing, to_pixels
 from showtell.image.reading import ImageSettings, Photo, read_photo, read_rgb
 from showtell.image.source import Array, PhotoSource, name_of
@@ -18,6 +18,7 @@ __all__ = [
     "Photo",
     "PhotoSource",
     "Preprocessing",
+    "identify",
     "looks_readable",
     "name_of",
     "read_photo",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,8 +21,8 @@ import click
 from showtell.cli_data import data as data_commands
 from showtell.cli_data import layout as _layout
 from showtell.cli_serve import serve
-from showtell.console import Console, tell
-from showtell.errors import MissingExtraError, OutputError, ShowtellError
+from showtell.console import Console, Group, tell
+from showtell.errors import MissingExtraError, OptionError, OutputError, ShowtellError
 from showtell.io.streams import ReaderLeftError, drop_output, open_streams, open_text
 from showtell.types import DecodeOptions
 
@@ -53,13 +54,22 @@ def main() -> None:
     except ReaderLeftError:
         status = READER_LEFT
     except ShowtellError as error:
-        tell(f"showtell: {error}")
+        tell(f"showtell: {_with_flags(str(error), names=isinstance(error, OptionError))}")
         status = NOTHING_DONE
     drop_output()
     sys.exit(status)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+def _with_flags(message: str, *, names: bool = False) -> str:
+    """An error in the words of the command line: `sample=True` becomes `--sample`, and with `names` so does `beam_size`."""
+    commands = [*cli.commands.values(), *data_commands.commands.values()]
+    options = [option for command in commands for option in command.params if isinstance(option, click.Option)]
+    flags = {option.name: max(option.opts, key=len) for option in options}
+    pattern = r"\b(\w+)=True\b" + (r"|\b(\w+)=(?=[ ,])|\b([a-z]+(?:_[a-z]+)+)\b|^(\w+)(?= is )" if names else "")
+    return re.sub(pattern, lambda found: flags.get(found[found.lastindex or 0], found[0]), message)
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="showtell")
 def cli() -> None:
     """Captions images: one photo or millions, with the model inside this package or with your own."""
@@ -88,7 +98,7 @@ def _search_options(command: Any) -> Any:
             click.option("--no-repeat-ngram", type=int, metavar="N", help="Never repeat N words in a row; 0 allows it."),
             click.option("--sample", is_flag=True, default=None, help="Draw captions at random instead of searching."),
             click.option("--temperature", type=float, metavar="T", help="With --sample: below 1 safer, above 1 wilder."),
-            click.option("--top-p", type=float, metavar="P", help="With --sample: only the likeliest words of mass P."),
+            click.option("--top-p", type=float, metavar="P", help="With --sample: only the likeliest words of mass P; 0.6."),
             click.option("--seed", type=int, metavar="N", help="With --sample: the same seed, the same captions."),
         )
     ):
@@ -160,7 +170,7 @@ def caption(
         for number, record in enumerate(records, start=1):
             if record.error_code is not None:
                 failed += 1
-                console.message(f"showtell: {record.error_message} [{record.error_code}]")
+                console.message(f"showtell: {_with_flags(str(record.error_message))} [{record.error_code}]")
             for sink in sinks:
                 sink.write(sentences(record) if sentence else record)
             console.progress("captioning", number, len(photos))
@@ -225,6 +235,7 @@ def train(
 @click.option("--json", "json_file", type=_path, metavar="FILE", help="Write all scores there.")
 @click.option("--report", type=_path, metavar="DIR", help="Write a page with the best and the worst photos there.")
 @click.option("--photos", type=_path, metavar="DIR", help="For --report on files: where the photos are.")
+@click.option("--lenient", is_flag=True, help="With --data: caption what decodes of photos that are cut short or damaged.")
 @_batch_size
 @_threads
 @_device
@@ -241,6 +252,7 @@ def evaluate(
     json_file: Path | None,
     report: Path | None,
     photos: Path | None,
+    lenient: bool,
     batch_size: int,
     threads: int,
     device: Any,
@@ -250,6 +262,7 @@ def evaluate(
     from showtell import evaluation as ev
     from showtell.data import PhotoStore
     from showtell.files import try_place, write_json
+    from showtell.image import ImageSettings
 
     names = [name.strip() for name in metrics.split(",")]
     if sum(given is not None for given in (data, candidates, compare)) != 1:
@@ -275,7 +288,16 @@ def evaluate(
     store: PhotoStore | None
     if data is not None:
         result, store, failed = _evaluate_model(
-            data, layout, split or "dev", names, model, search, batch_size=batch_size, threads=threads, device=device
+            data,
+            layout,
+            split or "dev",
+            names,
+            model,
+            search,
+            batch_size=batch_size,
+            threads=threads,
+            device=device,
+            images=ImageSettings(lenient=lenient),
         )
     else:
         assert candidates is not None  # checked above
@@ -318,7 +340,7 @@ def _evaluate_model(
             console.message(note)
         run = caption_split(captioner, dataset, split, options, batch_size=batch_size, progress=console.progress)
         for reason in run.failed.values():
-            console.message(f"showtell: {reason}")
+            console.message(f"showtell: {_with_flags(reason)}")
     training = [caption for sample in dataset.samples if sample.split == "train" for caption in sample.captions]
     name = f"{captioner.bundle.name} on {dataset.name} {split}"
     return (

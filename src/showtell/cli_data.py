@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from showtell.console import Console, tell
+from showtell.console import Console, Group, tell
 from showtell.files import try_place
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ _path = click.Path(path_type=Path)
 layout = click.option("--layout", metavar="NAME", help="The data set's layout, where it is not recognised (docs/data.md).")
 
 
-@click.group()
+@click.group(cls=Group)
 def data() -> None:
     """Check, convert and fetch data sets."""
 

@@ -6,6 +6,8 @@ import sys
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+import click
+
 from showtell.io.streams import one_line
 
 if TYPE_CHECKING:
@@ -15,6 +17,15 @@ if TYPE_CHECKING:
 def tell(text: str) -> None:
     """A line on standard error; what would break it, or steer a terminal, as escapes."""
     print(one_line(text), file=sys.stderr)
+
+
+class Group(click.Group):
+    """Commands with the whole first sentence of what they do, on as many lines as it takes."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        rows = [(name, command.get_short_help_str(limit=1000)) for name, command in self.commands.items()]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
 
 
 class Console:

@@ -8,7 +8,7 @@ with one of its codes. docs/images.md has a table of all formats and modes.
 from showtell.image.formats import HEAD, SUFFIXES, identify, looks_readable
 from showtell.image.preprocessing import Preprocessing, to_pixels
 from showtell.image.reading import ImageSettings, Photo, read_photo, read_rgb
-from showtell.image.source import Array, PhotoSource, name_of
+from showtell.image.source import Array, PhotoSource, is_source, name_of
 
 __all__ = [
     "HEAD",
@@ -19,6 +19,7 @@ __all__ = [
     "PhotoSource",
     "Preprocessing",
     "identify",
+    "is_source",
     "looks_readable",
     "name_of",
     "read_photo",

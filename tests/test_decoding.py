@@ -139,14 +139,16 @@ def test_no_repeat_ngram() -> None:
 
 def test_sampling_follows_the_model() -> None:
     table = {(): {A: 0.7, B: 0.2, C: 0.1}, (A,): {END: 1.0}, (B,): {END: 1.0}, (C,): {END: 1.0}}
-    [found] = run(table, sample=True, seed=3, num_captions=4000)
+    [found] = run(table, sample=True, seed=3, num_captions=4000, top_p=1.0)
     shares = {word: sum(h.tokens == (word,) for h in found) / 4000 for word in (A, B, C)}
     assert shares == pytest.approx({A: 0.7, B: 0.2, C: 0.1}, abs=0.03)
-    assert found == run(table, sample=True, seed=3, num_captions=4000)[0]
+    assert found == run(table, sample=True, seed=3, num_captions=4000, top_p=1.0)[0]
     assert all(h.log_prob == pytest.approx(math.log(table[()][h.tokens[0]])) for h in found)
     [nucleus] = run(table, sample=True, seed=3, num_captions=500, top_p=0.75)
     assert {h.tokens for h in nucleus} == {(A,), (B,)}
-    assert run(GARDEN_PATH, table, sample=True, seed=3, num_captions=4000)[1] == found  # whatever photo is beside it
+    [default] = run(table, sample=True, seed=3, num_captions=500)
+    assert {h.tokens for h in default} == {(A,)}  # the likeliest words only, or captions are no sentences
+    assert run(GARDEN_PATH, table, sample=True, seed=3, num_captions=4000, top_p=1.0)[1] == found  # whatever photo is beside it
     [cold] = run(table, sample=True, seed=3, num_captions=500, temperature=0.05)
     assert {h.tokens for h in cold} == {(A,)}
 
@@ -181,11 +183,39 @@ def test_wide_beam_finds_what_enumeration_finds(seed: int, length_penalty: float
         ({"temperature": 0.5}, "sample"),
         ({"sample": True, "top_p": 0.0}, "top_p is 0"),
         ({"max_length": 0}, "max_length is 0"),
+        ({"beam_size": 2600}, "beam_size is 2600; it must be a whole number from 1 to 1,000"),
+        ({"beam_size": "3"}, "beam_size is '3'; it must be a whole number"),
+        ({"beam_size": 3.0}, "beam_size is 3.0; it must be a whole number"),
+        ({"beam_size": True}, "beam_size is True; it must be a whole number"),
+        ({"beam_size": None}, "beam_size is None"),
+        ({"length_penalty": 1000}, "length_penalty is 1000; it must be a number from 0 to 10"),
+        ({"length_penalty": float("nan")}, "length_penalty is nan"),
+        ({"length_penalty": "1"}, "length_penalty is '1'"),
+        ({"no_repeat_ngram": -1}, "no_repeat_ngram is -1"),
+        ({"sample": "yes"}, "sample is 'yes'; it must be True or False"),
+        ({"sample": True, "seed": -1}, "seed is -1; it must be a whole number from 0"),
+        ({"sample": True, "seed": 0.5}, "seed is 0.5"),
+        ({"sample": True, "temperature": float("inf")}, "temperature is inf"),
+        ({"sample": True, "temperature": 1e-9}, "temperature is 1e-09"),
+        ({"sample": True, "top_p": 1.5}, "top_p is 1.5"),
     ],
 )
 def test_options_that_contradict_are_refused(options: dict[str, Any], named: str) -> None:
     with pytest.raises(OptionError, match=named):
         DecodeOptions(**options)
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    options = DecodeOptions(beam_size=np.int64(2), length_penalty=np.float32(0.5), max_length=np.int32(5))
+    [[found]] = run(GARDEN_PATH, beam_size=options.beam_size, max_length=options.max_length)
+    assert found.tokens == (B,)
+
+
+def test_bundles_that_search_do_not_say_how_samples_are_drawn() -> None:
+    assert DecodeOptions.from_json({"beam_size": 3, "sample": False, "top_p": 1.0}).updated(sample=True) == DecodeOptions(
+        sample=True
+    )
+    assert DecodeOptions.from_json({"sample": True, "top_p": 1.0}).top_p == 1.0
 
 
 def test_asking_for_more_captions_widens_the_beam() -> None:

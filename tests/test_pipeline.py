@@ -135,6 +135,61 @@ def test_closing_early_begins_nothing_new() -> None:
     assert not threads()
 
 
+def test_what_a_slow_source_gives_comes_out_before_it_is_asked_again() -> None:
+    taken = 0
+
+    def source() -> Iterator[int]:
+        nonlocal taken
+        for number in range(4):
+            time.sleep(0.3)
+            taken += 1
+            yield number
+
+    for sizes in SIZES:
+        taken = 0
+        for given, result in enumerate(stream(source(), read, encode, search, sizes), start=1):
+            assert taken == given
+            assert result == 10 * (given - 1) + 1
+        assert taken == 4
+
+
+def test_photos_that_came_before_a_pause_come_out_at_its_end() -> None:
+    """A fast part of the source fills batches; what waits for more does so no longer than the source does."""
+    taken = 0
+
+    def source() -> Iterator[int]:
+        nonlocal taken
+        for number in range(30):
+            if number == 9:
+                time.sleep(0.4)
+            taken += 1
+            yield number
+
+    results = stream(source(), read, encode, search, SIZES[0])
+    assert [next(results) for _ in range(10)] == [10 * number + 1 for number in range(10)]
+    assert taken == 10
+    assert len(list(results)) == 20
+
+
+def test_closing_tells_the_stages_to_stop() -> None:
+    stopped = threading.Event()
+    begun = threading.Event()
+
+    def long_search(batches):
+        if 80 in batches[0]:
+            begun.set()
+            assert stopped.wait(60)
+        return search(batches)
+
+    results = stream(iter(range(10_000)), read, encode, long_search, SIZES[1], stopped)
+    assert next(results) == 1
+    for _ in range(7):
+        next(results)
+    assert begun.wait(60)
+    results.close()
+    assert stopped.is_set()
+
+
 def test_an_interrupt_in_the_callers_thread_ends_it() -> None:
     def source() -> Iterator[int]:
         yield from range(50)

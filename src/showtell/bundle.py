@@ -16,11 +16,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from showtell.errors import BundleError, ShowtellError
+from showtell.errors import BundleError, OptionError, ShowtellError
 from showtell.files import sha256, write_json
 from showtell.image import Preprocessing
 from showtell.types import DecodeOptions
-from showtell.vocab import Vocabulary
+from showtell.vocab import SPECIAL, Vocabulary
 
 FORMAT = 1
 FILES = ("vocab.json", "encoder.onnx", "prepare.onnx", "step.onnx")
@@ -79,8 +79,17 @@ class Bundle:
     def options(self, **changes: Any) -> DecodeOptions:
         """The search options with every change that is not None. Raises OptionError for a value that is not allowed."""
         options = self.search.updated(**changes)
-        self.vocabulary.search_tokens(options.style)  # raises where the model does not have the style
+        self.check(options)
         return options
+
+    def check(self, options: DecodeOptions) -> None:
+        """Raises OptionError where the model lacks the style, or has fewer words than there are beams."""
+        self.vocabulary.search_tokens(options.style)
+        words = len(self.vocabulary) - len(SPECIAL)
+        if not options.sample and options.beam_size > words + 1:  # or the end
+            raise OptionError(
+                f"beam_size is {options.beam_size}; this model knows {words} words, and more beams have nothing to follow"
+            )
 
     @classmethod
     def find(cls, model: str | Path | None) -> Self:

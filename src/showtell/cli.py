@@ -1,14 +1,16 @@
 """The command line. Each command imports what it needs when it runs, so that captioning never loads torch.
 
-Exit status 0: everything done; 1: done, but some photos failed and each is named on standard error; 2: wrong usage, or nothing
-could be done; 130: interrupted. Captions go to standard output, everything else to standard error.
+Exit status 0: everything done; 1: done, but some photos failed and each is named on standard error; 2: wrong usage, nothing
+could be done, or what was done cannot be written; 130: interrupted; 141: whoever read the output is gone. Captions go to
+standard output, everything else to standard error.
 """
 
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
-import os
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -20,44 +22,56 @@ import click
 from showtell.cli_data import data as data_commands
 from showtell.cli_data import layout as _layout
 from showtell.cli_serve import serve
-from showtell.console import Console, show_warnings
-from showtell.errors import MissingExtraError, OutputError, ShowtellError
+from showtell.console import Console, Group, show_warnings, tell
+from showtell.errors import MissingExtraError, OptionError, OutputError, ShowtellError
+from showtell.io.streams import ReaderLeftError, drop_output, open_streams, open_text
 from showtell.types import DecodeOptions
 
 if TYPE_CHECKING:
     from showtell.data import PhotoStore
     from showtell.evaluation import Evaluation
 
-DONE, SOME_FAILED, NOTHING_DONE, INTERRUPTED = 0, 1, 2, 130
+DONE, SOME_FAILED, NOTHING_DONE, INTERRUPTED, READER_LEFT = 0, 1, 2, 130, 141
 
 
 def main() -> None:
     """Entry point of the `showtell` command."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="surrogateescape")  # paths that are not UTF-8 go out as they came in
+    open_streams()
     logging.getLogger("PIL").addHandler(logging.NullHandler())  # what is wrong with a photo is reported once, by its error
     show_warnings()
     try:
-        status = cli.main(standalone_mode=False)
+        status = cli.main(prog_name="showtell", standalone_mode=False)
+        sys.stdout.flush()
     except click.exceptions.Exit as error:
         status = error.exit_code
     except click.ClickException as error:
-        error.show()
+        shown = io.StringIO()
+        error.show(shown)
+        for line in shown.getvalue().splitlines():
+            tell(line)
         status = error.exit_code
     except (KeyboardInterrupt, click.Abort):
-        click.echo("interrupted", err=True)
+        tell("interrupted")
         status = INTERRUPTED
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is read by `head` ends without a word
-        status = SOME_FAILED
+    except ReaderLeftError:
+        status = READER_LEFT
     except ShowtellError as error:
-        click.echo(f"showtell: {error}", err=True)
+        tell(f"showtell: {_with_flags(str(error), names=isinstance(error, OptionError))}")
         status = NOTHING_DONE
+    drop_output()
     sys.exit(status)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+def _with_flags(message: str, *, names: bool = False) -> str:
+    """An error in the words of the command line: `sample=True` becomes `--sample`, and with `names` so does `beam_size`."""
+    commands = [*cli.commands.values(), *data_commands.commands.values()]
+    options = [option for command in commands for option in command.params if isinstance(option, click.Option)]
+    flags = {option.name: max(option.opts, key=len) for option in options}
+    pattern = r"\b(\w+)=True\b" + (r"|\b(\w+)=(?=[ ,])|\b([a-z]+(?:_[a-z]+)+)\b|^(\w+)(?= is )" if names else "")
+    return re.sub(pattern, lambda found: flags.get(found[found.lastindex or 0], found[0]), message)
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="showtell")
 def cli() -> None:
     """Captions images: one photo or millions, with the model inside this package or with your own."""
@@ -87,7 +101,7 @@ def _search_options(command: Any) -> Any:
             click.option("--style", metavar="NAME", help="One of the model's caption styles, such as coco."),
             click.option("--sample", is_flag=True, default=None, help="Draw captions at random instead of searching."),
             click.option("--temperature", type=float, metavar="T", help="With --sample: below 1 safer, above 1 wilder."),
-            click.option("--top-p", type=float, metavar="P", help="With --sample: only the likeliest words of mass P."),
+            click.option("--top-p", type=float, metavar="P", help="With --sample: only the likeliest words of mass P; 0.6."),
             click.option("--seed", type=int, metavar="N", help="With --sample: the same seed, the same captions."),
         )
     ):
@@ -134,7 +148,7 @@ def caption(
     device: Any,
     **search: Any,
 ) -> int:
-    """Caption photos: files, folders (recursive), or `-` for a list of paths on standard input.
+    """Caption photos: files, folders (recursive), or `-` for standard input: a photo, or a list of paths.
 
     One photo prints its caption; several print path, tab, caption. A photo that cannot be read is named on standard error and
     the others go on.
@@ -161,14 +175,14 @@ def caption(
         for number, record in enumerate(records, start=1):
             if record.error_code is not None:
                 failed += 1
-                console.message(f"showtell: {record.error_message} [{record.error_code}]")
+                console.message(f"showtell: {_with_flags(str(record.error_message))} [{record.error_code}]")
             for sink in sinks:
                 sink.write(sentences(record) if sentence else record)
             console.progress("captioning", number, len(photos))
     if failed and len(photos) > 1:
-        click.echo(f"showtell: {len(photos) - failed} captioned, {failed} failed", err=True)
+        tell(f"showtell: {len(photos) - failed} captioned, {failed} failed")
     if left_out:
-        click.echo(f"showtell: skipped in folders: {left_out}", err=True)
+        tell(f"showtell: skipped in folders: {left_out}")
     if failed == len(photos):
         return NOTHING_DONE
     return SOME_FAILED if failed else DONE
@@ -235,6 +249,7 @@ def train(
     help="Write a page with the best and the worst photos there; of several data sets, a folder each.",
 )
 @click.option("--photos", type=_path, metavar="DIR", help="For --report on files: where the photos are.")
+@click.option("--lenient", is_flag=True, help="With --data: caption what decodes of photos that are cut short or damaged.")
 @_batch_size
 @_threads
 @_device
@@ -251,6 +266,7 @@ def evaluate(
     json_file: Path | None,
     report: Path | None,
     photos: Path | None,
+    lenient: bool,
     batch_size: int,
     threads: int,
     device: Any,
@@ -263,6 +279,7 @@ def evaluate(
     from showtell import evaluation as ev
     from showtell.data import PhotoStore
     from showtell.files import try_place, write_json
+    from showtell.image import ImageSettings
 
     names = [name.strip() for name in metrics.split(",")]
     if sum(given is not None for given in (sets or None, candidates, compare)) != 1:
@@ -289,7 +306,16 @@ def evaluate(
     measured: dict[str, _Measured]
     if sets:
         measured = _evaluate_model(
-            sets, layout, split or "dev", names, model, search, batch_size=batch_size, threads=threads, device=device
+            sets,
+            layout,
+            split or "dev",
+            names,
+            model,
+            search,
+            batch_size=batch_size,
+            threads=threads,
+            device=device,
+            images=ImageSettings(lenient=lenient),
         )
     else:
         assert candidates is not None  # checked above
@@ -306,9 +332,9 @@ def evaluate(
             write_json(json_file, content)
         if report is not None:
             for name, (evaluation, store, _) in measured.items():
-                folder = report if len(measured) == 1 else report / name.replace(os.sep, "-")
+                folder = report if len(measured) == 1 else report / re.sub(r"[/\\]", "-", name)
                 page = ev.write_report(evaluation, folder, store.read if store else None)
-                click.echo(f"report: {page}", err=True)
+                tell(f"report: {page}")
     finally:
         if len(evaluations) == 1:
             ev.print_evaluation(single)
@@ -359,7 +385,7 @@ def _evaluate_model(
             options = captioner.options(**search)
             run = caption_split(captioner, dataset, split, options, batch_size=batch_size, progress=console.progress)
             for reason in run.failed.values():
-                console.message(f"showtell: {reason}")
+                console.message(f"showtell: {_with_flags(reason)}")
         training = [caption for sample in dataset.samples if sample.split == "train" for caption in sample.captions]
         title = f"{captioner.bundle.name} on {name} {split}"
         evaluation = ev.evaluate(run.candidates, run.references, metrics, name=title, training_captions=training or None)
@@ -422,8 +448,8 @@ def average(checkpoints: tuple[Path, ...], output: Path) -> int:
     if not output.exists():  # which is refused below
         try_place(output)
     made = run([find(path) for path in checkpoints], output)
-    click.echo(f"{made.path}: the mean of {len(checkpoints)}", err=True)
-    click.echo(f"next: showtell export {made.path} --output BUNDLE_DIR", err=True)
+    tell(f"{made.path}: the mean of {len(checkpoints)}")
+    tell(f"next: showtell export {made.path} --output BUNDLE_DIR")
     return DONE
 
 
@@ -489,8 +515,8 @@ def export(
         card=card,
     )
     size = sum(file.stat().st_size for file in output.iterdir())
-    click.echo(f"{output}: {size / 1e6:.1f} MB, from {found.path}", err=True)
-    click.echo(f"next: showtell caption PHOTO --model {output}", err=True)
+    tell(f"{output}: {size / 1e6:.1f} MB, from {found.path}")
+    tell(f"next: showtell caption PHOTO --model {output}")
     return DONE
 
 
@@ -509,7 +535,7 @@ def _output_sink(path: Path, overwrite: bool) -> Iterator[Any]:
         raise OutputError(f"{path}: the suffix says the format and must be one of {', '.join(kinds)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        stream = path.open("w" if overwrite else "x", encoding="utf-8", errors="surrogateescape", newline="\n")
+        stream = open_text(path, "w" if overwrite else "x")
     except FileExistsError:
         raise OutputError(f"{path}: is there already; give another file or --overwrite") from None
     except OSError as error:

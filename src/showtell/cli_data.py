@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from showtell.console import Console
+from showtell.console import Console, Group, tell
 from showtell.files import try_place
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ _path = click.Path(path_type=Path)
 layout = click.option("--layout", metavar="NAME", help="The data set's layout, where it is not recognised (docs/data.md).")
 
 
-@click.group()
+@click.group(cls=Group)
 def data() -> None:
     """Check, convert and fetch data sets."""
 
@@ -88,7 +88,7 @@ def check(
             write_json(found, json_file)
         if html_file is not None:
             write_page(found, html_file)
-            click.echo(f"page: {html_file}", err=True)
+            tell(f"page: {html_file}")
     finally:  # what was found is not lost where a file cannot be written after all
         if json_file == Path("-"):
             click.echo(to_json(found))
@@ -143,7 +143,7 @@ def convert(
         for reason in failed:
             console.message(f"showtell: {reason}")
     captions = sum(len(sample.captions) for sample in dataset.samples)
-    click.echo(f"{destination}: {len(dataset.samples) - len(failed)} photos, {captions} captions ({format_})", err=True)
+    tell(f"{destination}: {len(dataset.samples) - len(failed)} photos, {captions} captions ({format_})")
     return 1 if failed else 0
 
 
@@ -171,6 +171,6 @@ def fetch(name: str, folder: Path, url: str | None, timeout: float, retries: int
     with Console() as console:
         fetched = fetch_flickr8k(folder, url=url or FLICKR8K_URL, settings=settings, progress=console.progress)
     found = "is there already" if fetched.already else "is there now"
-    click.echo(f"{folder}: Flickr8k {found}, {len(fetched.dataset.samples):,} photos", err=True)
-    click.echo(f"next: showtell train flickr8k --data {folder} --output RUN_DIR", err=True)
+    tell(f"{folder}: Flickr8k {found}, {len(fetched.dataset.samples):,} photos")
+    tell(f"next: showtell train flickr8k --data {folder} --output RUN_DIR")
     return 0

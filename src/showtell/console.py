@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Self, TextIO
 import click
 
 from showtell.errors import ShowtellWarning
+from showtell.io.streams import one_line
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -28,11 +29,25 @@ def show_warnings() -> None:
         line: str | None = None,
     ) -> None:
         if issubclass(category, ShowtellWarning):
-            click.echo(f"showtell: {message}", err=True)
+            tell(f"showtell: {message}")
         else:
             plain(message, category, filename, lineno, file, line)
 
     warnings.showwarning = show
+
+
+def tell(text: str) -> None:
+    """A line on standard error; what would break it, or steer a terminal, as escapes."""
+    print(one_line(text), file=sys.stderr)
+
+
+class Group(click.Group):
+    """Commands with the whole first sentence of what they do, on as many lines as it takes."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        rows = [(name, command.get_short_help_str(limit=1000)) for name, command in self.commands.items()]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
 
 
 class Console:
@@ -54,9 +69,9 @@ class Console:
     def message(self, text: str) -> None:
         """A line on standard error, above the bar."""
         if self._bar is not None:
-            self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
+            self._bar.console.print(one_line(text), markup=False, highlight=False, soft_wrap=True)
         else:
-            click.echo(text, err=True)
+            tell(text)
 
     def progress(self, what: str, done: int, total: int, note: str = "") -> None:
         """Shows `done` of `total` steps of `what`."""

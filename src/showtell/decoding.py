@@ -179,6 +179,8 @@ def _beam(model: StepModel, features: Array, ids: SearchTokens, options: DecodeO
         live = _without_gaps(np.array(going_on, int))
         if len(live) == 0:
             return found
+        # What stands for no extension, where there are fewer than the beam is wide, reads a word that every model knows.
+        tokens = np.where(np.isfinite(flat), tokens, ids.begin)
         parents, last, sums, where = parents[live], tokens[live], flat[live], where[live]
         words = np.concatenate([words[live[:, None], parents], last[..., None]], -1)
         state = model.reorder(step.state, live, parents)

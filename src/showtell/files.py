@@ -132,11 +132,14 @@ def write_json(path: Path, value: Any) -> None:
         temporary.write_text(json_text(value, indent=2) + "\n", encoding="utf-8")
 
 
-def json_text(value: Any, indent: int | None = None) -> str:
-    """JSON, on one line unless indented. A path that is not UTF-8 keeps its bytes as escaped surrogates."""
+def json_text(value: Any, indent: int | None = None, encoding: str = "utf-8") -> str:
+    """JSON, on one line unless indented; all in ASCII where `encoding` lacks a character.
+
+    A path that is not UTF-8 keeps its bytes as escaped surrogates.
+    """
     text = json.dumps(value, indent=indent, ensure_ascii=False)
     try:
-        text.encode("utf-8")
+        text.encode(encoding)
     except UnicodeEncodeError:
         text = json.dumps(value, indent=indent)
     return text

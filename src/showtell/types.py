@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from numbers import Integral, Real
 from typing import Any, Literal, Self
 
 from showtell.errors import ImageCode, OptionError
@@ -78,6 +79,19 @@ class Sample:
     style: str = ""
 
 
+TOP_P = 0.6  # samples from all words, 1.0, are hardly ever sentences
+_LIMITS: dict[str, tuple[Any, float, float]] = {
+    "beam_size": (Integral, 1, 1000),
+    "num_captions": (Integral, 1, 10_000),
+    "max_length": (Integral, 1, 1000),
+    "length_penalty": (Real, 0, 10),
+    "no_repeat_ngram": (Integral, 0, 1000),  # 0 is off
+    "temperature": (Real, 0.01, 100),
+    "top_p": (Real, 0.001, 1),
+    "seed": (Integral, 0, 2**64 - 1),
+}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecodeOptions:
     """How captions are searched for. Lengths count words, the end token not included.
@@ -95,29 +109,25 @@ class DecodeOptions:
     style: str = ""
     sample: bool = False
     temperature: float = 1.0
-    top_p: float = 1.0
+    top_p: float = TOP_P
     seed: int | None = None
 
     def __post_init__(self) -> None:
-        checks = (
-            ("beam_size", self.beam_size >= 1, "at least 1"),
-            ("num_captions", self.num_captions >= 1, "at least 1"),
-            ("max_length", self.max_length >= 1, "at least 1"),
-            ("length_penalty", self.length_penalty >= 0, "0 or more"),
-            ("no_repeat_ngram", self.no_repeat_ngram >= 0, "0 (off) or more"),
-            ("temperature", self.temperature > 0, "more than 0"),
-            ("top_p", 0 < self.top_p <= 1, "more than 0 and at most 1"),
-        )
-        for name, good, allowed in checks:
-            if not good:
-                raise OptionError(f"{name} is {getattr(self, name)}; it must be {allowed}")
+        for name, (kind, low, high) in _LIMITS.items():
+            value = getattr(self, name)
+            good = isinstance(value, kind) and not isinstance(value, bool) and low <= value <= high
+            if not good and not (name == "seed" and value is None):
+                what = "a whole number" if kind is Integral else "a number"
+                raise OptionError(f"{name} is {value!r}; it must be {what} from {low:,} to {high:,}")
+        if not isinstance(self.sample, bool):
+            raise OptionError(f"sample is {self.sample!r}; it must be True or False")
         if not self.sample and self.num_captions > self.beam_size:
             raise OptionError(
                 f"num_captions {self.num_captions} is more than beam_size {self.beam_size}: a beam search finds at most as "
-                "many captions as it has beams; raise the beam size or sample"
+                "many captions as it has beams; raise beam_size, or draw them with sample=True"
             )
-        if not self.sample and (self.temperature != 1 or self.top_p != 1 or self.seed is not None):
-            raise OptionError("temperature, top_p and seed only act on sampling: set sample too")
+        if not self.sample and (self.temperature != 1 or self.top_p not in (1, TOP_P) or self.seed is not None):
+            raise OptionError("temperature=, top_p= and seed= act on sampling alone: add sample=True")
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
@@ -125,7 +135,9 @@ class DecodeOptions:
         unknown = set(values) - set(cls.__slots__)
         if unknown:
             raise OptionError(f"unknown search option {sorted(unknown)[0]!r}; known are {', '.join(cls.__slots__)}")
-        return cls(**values)
+        # What samples were drawn from by default in other versions is no choice of a model that searches.
+        kept = {key: value for key, value in values.items() if key != "top_p" or values.get("sample") or value != 1}
+        return cls(**kept)
 
     def updated(self, **changes: Any) -> Self:
         """A copy with every change that is not None applied; asking for n captions widens the beam to n when it must."""

@@ -17,6 +17,7 @@ from showtell.data.check import KINDS, Check, Item
 from showtell.errors import ImageError
 from showtell.files import replacing
 from showtell.image import read_rgb
+from showtell.io.streams import one_line
 
 EXAMPLES = 3  # findings of a kind on the terminal
 MAX_CARDS = 48  # findings of a kind on the page; all are in the JSON
@@ -28,7 +29,7 @@ BINS = 20  # bars of the histogram
 def print_check(check: Check, console: Console | None = None) -> None:
     """Prints what was found, the vocabulary and the captions' lengths."""
     console = console or Console(highlight=False)
-    console.print(Text(f"{check.name}: {_describe(check)}"))
+    console.print(Text(one_line(f"{check.name}: {_describe(check)}")))
     if check.findings:
         table = Table("finding", "count", "such as", title="Findings", title_justify="left", box=None, pad_edge=False)
         table.columns[1].justify = "right"
@@ -112,7 +113,7 @@ def _describe(check: Check) -> str:
 
 
 def _short(text: str, length: int = 100) -> str:
-    text = text if text.isprintable() else repr(text)[1:-1]  # what would move the cursor is shown as it is written
+    text = one_line(text)
     return text if len(text) <= length else text[: length - 3] + "..."
 
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from showtell.evaluation.evaluate import Comparison, Evaluation
+from showtell.io.streams import one_line
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -102,11 +103,11 @@ def _print(title: str, tables: Sequence[_Table], console: "Console | None", note
     console = console or Console()
     if not console.is_terminal:
         console.width = max(console.width, 160)  # a file or a pipe holds whole numbers
-    console.print(Text(title, style="bold"))
+    console.print(Text(one_line(title), style="bold"))
     for header, rows in tables:
         table = Table(box=None, pad_edge=False)
         for index, column in enumerate(header):
-            table.add_column(Text(column), justify="left" if index == 0 or len(header) == 2 else "right")
+            table.add_column(Text(one_line(column)), justify="left" if index == 0 or len(header) == 2 else "right")
         for row in rows:
             table.add_row(*map(Text, row))
         console.print(table)

@@ -6,10 +6,10 @@ with one of its codes. docs/images.md has a table of all formats and modes.
 """
 
 from showtell.image.folders import SUFFIXES, count_skipped, describe_skipped, is_hidden, kind_of, kind_of_file, walk
-from showtell.image.formats import HEAD, looks_readable
+from showtell.image.formats import HEAD, identify, looks_readable
 from showtell.image.preprocessing import Preprocessing, to_pixels
 from showtell.image.reading import ImageSettings, Photo, read_photo, read_rgb
-from showtell.image.source import Array, PhotoSource, name_of
+from showtell.image.source import Array, PhotoSource, is_source, name_of
 
 __all__ = [
     "HEAD",
@@ -21,7 +21,9 @@ __all__ = [
     "Preprocessing",
     "count_skipped",
     "describe_skipped",
+    "identify",
     "is_hidden",
+    "is_source",
     "kind_of",
     "kind_of_file",
     "looks_readable",

@@ -71,7 +71,8 @@ class Photo:
 def read_rgb(source: PhotoSource, name: str | None = None, settings: ImageSettings = DEFAULTS) -> Image.Image:
     """An upright 8-bit RGB image from a path, encoded bytes, a file object, a PIL image or an array.
 
-    Arrays are (H, W), (H, W, 1), (H, W, 3) or (H, W, 4): bool, uint8 0..255, uint16 0..65535 or float 0..1. A file object
+    Arrays are (H, W), (H, W, 1), (H, W, 3) or (H, W, 4): bool, uint8 0..255, uint16 0..65535 or float 0..1; the channels are
+    grey, RGB or RGBA, where OpenCV has BGR. A file object
     is read from where it stands. `name` is what errors call the photo. Raises ImageError.
     """
     return _read(source, name or name_of(source), settings, None).image
@@ -111,7 +112,7 @@ def _read(source: PhotoSource, name: str, settings: ImageSettings, enough: int |
             return _Picture(to_rgb(image), image.size, image.mode)
         if isinstance(source, Image.Image):
             _check_pixels(source.size, name, settings)
-            source.load()
+            _load_given(source, name)
             found = _finish(_Picture(source, source.size, source.mode))
             return replace(found, image=source.copy()) if found.image is source else found
         return _decode(data, format_, name, settings, enough)
@@ -122,7 +123,7 @@ def _read(source: PhotoSource, name: str, settings: ImageSettings, enough: int |
     except Exception as error:  # on a hostile file Pillow's decoders raise nearly anything: struct.error, KeyError, ...
         reason = " ".join(str(error).split()) or type(error).__name__
         if "truncated" in reason.lower() or "eof" in reason.lower() or (data and is_cut(data, format_)):
-            remedy = "" if settings.lenient else ", or take what decodes of it (--lenient, ImageSettings(lenient=True))"
+            remedy = "" if settings.lenient else ", or take what decodes of it (lenient=True)"
             message = f"{name}: the file is cut short ({reason}); get it again{remedy}"
             raise ImageError("truncated", message) from None
         raise ImageError("unreadable", f"{name}: broken {format_ or 'image'} ({reason})") from None
@@ -171,6 +172,15 @@ def _open(data: bytes, format_: str, name: str, settings: ImageSettings, enough:
             box = scaled[1]
     _check_pixels(image.size, name, settings)
     return _Picture(image, size, image.mode, box)
+
+
+def _load_given(image: Image.Image, name: str) -> None:
+    try:
+        image.load()
+    except (AssertionError, AttributeError, ValueError) as error:
+        if "closed" not in str(error) and getattr(image, "fp", image) is not None:
+            raise
+        raise ImageError("unreadable", f"{name}: the image is closed; caption it before it is, or pass its path") from None
 
 
 def _load(image: Image.Image) -> None:

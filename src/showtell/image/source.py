@@ -25,7 +25,14 @@ _KINDS = (
 )
 
 
-def name_of(source: PhotoSource) -> str:
+def is_source(value: object) -> bool:
+    """Whether the object is one photo, in any of the forms that photos come in, and not several."""
+    return isinstance(value, (str, os.PathLike, bytes, bytearray, memoryview, Image.Image)) or (
+        value.ndim < 4 if isinstance(value, np.ndarray) else hasattr(value, "read")
+    )
+
+
+def name_of(source: object) -> str:
     """What to call a photo in messages and records: its path, or what kind of object it is."""
     if isinstance(source, (str, os.PathLike)):
         return os.fsdecode(source)

@@ -4,12 +4,16 @@ from dataclasses import replace
 from typing import TextIO
 
 from showtell.files import json_text
+from showtell.io.streams import one_line
 from showtell.text import as_sentence
 from showtell.types import Record
 
 
 class TextSink:
-    """The caption alone where there is one photo, `path<TAB>caption` where there are several; a line for each caption."""
+    """The caption alone where there is one photo, `path<TAB>caption` where there are several; a line for each caption.
+
+    A tab or an end of line within a path is written as an escape, such as \\n.
+    """
 
     def __init__(self, stream: TextIO, *, single: bool) -> None:
         self._stream = stream
@@ -18,7 +22,7 @@ class TextSink:
     def write(self, record: Record) -> None:
         """Writes the record's captions; a record of an error writes nothing, its reason goes to standard error."""
         for caption in record.captions:
-            self._stream.write(f"{caption.text}\n" if self._single else f"{record.path}\t{caption.text}\n")
+            self._stream.write(f"{caption.text}\n" if self._single else f"{one_line(record.path)}\t{caption.text}\n")
         self._stream.flush()
 
 
@@ -30,13 +34,13 @@ class JsonlSink:
 
     def write(self, record: Record) -> None:
         """Writes the record as one line."""
-        self._stream.write(to_line(record) + "\n")
+        self._stream.write(to_line(record, getattr(self._stream, "encoding", None)) + "\n")
         self._stream.flush()
 
 
-def to_line(record: Record) -> str:
-    """The record as one line of JSON. A path that is not UTF-8 keeps its bytes as escaped surrogates."""
-    return json_text(record.to_json())
+def to_line(record: Record, encoding: str | None = None) -> str:
+    """The record as one line of JSON, with escapes for what `encoding` (UTF-8 where it is None) lacks."""
+    return json_text(record.to_json(), encoding=encoding or "utf-8")
 
 
 def sentences(record: Record) -> Record:

@@ -3,18 +3,19 @@
 import itertools
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Event
 from typing import Any, TypeVar, overload
 
 import numpy as np
 
-from showtell.bundle import Bundle
-from showtell.decoding import Array, Hypothesis, search
+from showtell.bundle import MODELS, Bundle
+from showtell.decoding import Array, Hypothesis, Step, StepModel, search
 from showtell.errors import ImageError, OptionError, ShowtellWarning
-from showtell.image import ImageSettings, PhotoSource, name_of, read_photo
+from showtell.image import ImageSettings, PhotoSource, is_source, name_of, read_photo
 from showtell.runtime.attention import attention_maps
 from showtell.runtime.cpu import available_cpus
 from showtell.runtime.models import Device, OnnxEncoder, OnnxStepModel
@@ -49,13 +50,33 @@ class _Batch:
     features: Array | None
 
 
+@dataclass(frozen=True, slots=True)
+class _Stoppable:
+    """A decoder whose search ends with an error at its next step once nobody waits for it."""
+
+    model: StepModel
+    stopped: Event
+
+    def start(self, features: Array) -> Any:
+        return self.model.start(features)
+
+    def step(self, tokens: Array, state: Any) -> Step:
+        if self.stopped.is_set():
+            raise CancelledError
+        return self.model.step(tokens, state)
+
+    def reorder(self, state: Any, photos: Array, hypotheses: Array) -> Any:
+        return self.model.reorder(state, photos, hypotheses)
+
+
 class Captioner:
     """A loaded bundle.
 
-    Call it with a path, encoded bytes, an open file, a PIL image or an array for a `Caption`, or with a list of such for a
+    Call it with a path, encoded bytes, an open file, a PIL image or an RGB array for a `Caption`, or with a list of such for a
     list. `records` streams any number of photos and reports broken ones instead of raising. `images` limits what is read.
     `threads` is how many processors the networks keep busy, 0 for as many as the machine or the container has; no more than
-    those are used (ShowtellWarning). All methods may be called by several threads at once.
+    those are used (ShowtellWarning). All methods may be called by several threads at once. A pickled captioner is loaded from
+    its bundle again, which must be there.
     """
 
     def __init__(
@@ -63,6 +84,7 @@ class Captioner:
     ) -> None:
         if threads < 0:
             raise OptionError(f"threads is {threads}; it must be 0 (as many as there are cores) or more")
+        self._loaded_with = threads, device, images
         processors = available_cpus()
         if threads > processors:
             may = f"{processors} processor{'s' * (processors > 1)} may be used"
@@ -74,6 +96,11 @@ class Captioner:
         self.images = images or ImageSettings()
         self.encoder = OnnxEncoder(bundle.folder, threads // self._batches, device)
         self.decoder = OnnxStepModel(bundle.folder, threads // self._batches, device)
+
+    def __reduce__(self) -> tuple[Callable[..., "Captioner"], tuple[Any, ...]]:
+        folder = self.bundle.folder.resolve()
+        model = folder.name if folder.parent == MODELS.resolve() else folder  # installed elsewhere on another machine
+        return _load_again, (model, *self._loaded_with)
 
     @overload
     def __call__(self, photo: PhotoSource, **options: Any) -> Caption: ...
@@ -88,6 +115,8 @@ class Captioner:
         cannot be read.
         """
         many = isinstance(photo, (list, tuple))
+        if not many and not is_source(photo) and isinstance(photo, Iterable):
+            raise OptionError(f"{name_of(photo)}: holds several photos; pass a list, or stream them with records()")
         captions = []
         with closing(self._run(photo if many else [photo], self.options(**options), BATCH_SIZE, None)) as found:
             for item, record in found:
@@ -111,12 +140,18 @@ class Captioner:
     ) -> Iterator[Record]:
         """One record a photo, in order; a photo that cannot be read gives a record with its error.
 
+        The photos of a fast source go through the networks in batches; one that a slow source gives is captioned at once.
         `workers` threads decode photos ahead of the networks, as many as those use unless told otherwise. At most a few batches
         are in memory, however many photos come.
         """
         if batch_size < 1 or (workers is not None and workers < 1):
             raise OptionError(f"batch_size is {batch_size} and workers {workers}; both must be at least 1")
-        with closing(self._run(photos, options or self.bundle.search, batch_size, workers)) as found:
+        if is_source(photos) or not isinstance(photos, Iterable):
+            raise OptionError(f"{name_of(photos)}: records takes several photos; pass a list, [photo]")
+        return self._records(self._run(photos, options or self.bundle.search, batch_size, workers))
+
+    def _records(self, run: Generator[tuple[_Photo, Record], None, None]) -> Iterator[Record]:
+        with closing(run) as found:
             for _, record in found:
                 yield record
 
@@ -148,8 +183,9 @@ class Captioner:
     def _features(self, pixels: Array) -> Array:
         return self.encoder(self.bundle.preprocessing.normalize(pixels))
 
-    def _search(self, features: Array, options: DecodeOptions) -> list[tuple[Caption, ...]]:
-        found = search(self.decoder, features, self.bundle.vocabulary.search_tokens(options.style), options)
+    def _search(self, features: Array, options: DecodeOptions, stopped: Event | None = None) -> list[tuple[Caption, ...]]:
+        model = _Stoppable(self.decoder, stopped) if stopped else self.decoder
+        found = search(model, features, self.bundle.vocabulary.search_tokens(options.style), options)
         return [tuple(self._caption(hypothesis) for hypothesis in hypotheses) for hypotheses in found]
 
     def _caption(self, hypothesis: Hypothesis) -> Caption:
@@ -159,20 +195,28 @@ class Captioner:
     def _run(
         self, photos: Iterable[PhotoSource], options: DecodeOptions, batch_size: int, workers: int | None
     ) -> Generator[tuple[_Photo, Record], None, None]:
+        self.bundle.check(options)
         width = options.num_captions if options.sample else options.beam_size
         searched = max(1, min(SEARCHED_PHOTOS, SEARCHED_HYPOTHESES // width) // batch_size)
         sizes = Sizes(batch_size, searched, threads=self._batches, workers=workers or self._batches)
-        return stream(photos, self._read, self._encode, lambda batches: self._caption_batches(batches, options), sizes)
+        stopped = Event()
+
+        def search_batches(batches: Sequence[_Batch]) -> list[tuple[_Photo, Record]]:
+            return self._caption_batches(batches, options, stopped)
+
+        return stream(photos, self._read, self._encode, search_batches, sizes, stopped)
 
     def _encode(self, photos: Sequence[_Photo]) -> _Batch:
         pixels = [photo.pixels for photo in photos if photo.pixels is not None]
         features = self._features(np.stack(pixels)) if pixels else None
         return _Batch([replace(photo, pixels=None) for photo in photos], features)
 
-    def _caption_batches(self, batches: Sequence[_Batch], options: DecodeOptions) -> list[tuple[_Photo, Record]]:
+    def _caption_batches(
+        self, batches: Sequence[_Batch], options: DecodeOptions, stopped: Event
+    ) -> list[tuple[_Photo, Record]]:
         model = self.bundle.name
         features = [batch.features for batch in batches if batch.features is not None]
-        captions = iter(self._search(np.concatenate(features), options) if features else ())
+        captions = iter(self._search(np.concatenate(features), options, stopped) if features else ())
         return [
             (photo, Record(photo.name, "ok", next(captions), photo.width, photo.height, model))
             if photo.error is None
@@ -188,6 +232,10 @@ class Captioner:
         except ImageError as error:
             return _Photo(name, None, error=error)
         return _Photo(name, photo.pixels, photo.width, photo.height)
+
+
+def _load_again(model: str | Path, threads: int, device: Device, images: ImageSettings | None) -> Captioner:
+    return load(model, threads=threads, device=device, images=images)
 
 
 def load(

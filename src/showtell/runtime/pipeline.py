@@ -7,18 +7,22 @@ for each other at the end of every layer, and for whatever else the machine does
 photos at a time than the encoder, since its products are narrow and its steps have a fixed cost.
 """
 
-import itertools
 import math
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from threading import Event
 from typing import TypeVar
 
 Source = TypeVar("Source")
 Read = TypeVar("Read")
 Encoded = TypeVar("Encoded")
 Result = TypeVar("Result")
+
+_PAUSE = 0.01  # seconds; a source that takes less for a photo fills the batches
+_LONG = 0.25  # seconds; while a source takes more, what is there already need not wait for it
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +46,14 @@ def stream(
     encode: Callable[[Sequence[Read]], Encoded],
     search: Callable[[Sequence[Encoded]], Sequence[Result]],
     sizes: Sizes,
+    stopped: Event | None = None,
 ) -> Generator[Result, None, None]:
     """What `search` makes of all photos, in their order.
 
-    The source is read in the caller's thread. What a stage raises is raised here, after the results before it. When the
-    iterator is closed, fails or is interrupted, nothing new is begun, and what is running is waited for.
+    The source is read in the caller's thread. While nothing else is being worked on, a photo that was some time in coming goes
+    through the stages at once, with what came before it; one that was long in coming comes out before the next is asked.
+    What a stage raises is raised here, after the results before it. When the iterator is closed, fails or is interrupted,
+    nothing new is begun, `stopped` is set, and what is running is waited for.
     """
     source = iter(photos)
     batch_size = sizes.batch
@@ -67,23 +74,41 @@ def stream(
     def begin_search(count: int) -> None:
         searching.append((count, models.submit(search_encoded, [encoding.popleft() for _ in range(count)])))
 
+    def idle() -> bool:
+        return all(batch.done() for batch in encoding) and all(found.done() for _, found in searching)
+
     try:
-        while batch := list(itertools.islice(source, batch_size)):
-            encoding.append(models.submit(encode_read, [readers.submit(read, photo) for photo in batch]))
-            in_flight += 1
+        batch: list[Future[Read]] = []
+        while True:
+            asked = time.monotonic()
+            try:
+                photo = next(source)
+            except StopIteration:
+                break
+            waited = time.monotonic() - asked
+            batch.append(readers.submit(read, photo))
+            alone = waited >= _PAUSE and idle()
+            if len(batch) == batch_size or alone:
+                encoding.append(models.submit(encode_read, batch))
+                batch = []
+                in_flight += 1
             # Tasks begin in order. With some more to encode before it, a search finds its batches encoded and need not wait.
-            if len(encoding) >= sizes.searched + sizes.threads:
-                begin_search(sizes.searched)
-            while searching and (in_flight >= sizes.in_flight or searching[0][1].done()):
+            while len(encoding) >= sizes.searched + sizes.threads or (alone and encoding):
+                begin_search(min(sizes.searched, len(encoding)))
+            while searching and (in_flight >= sizes.in_flight or searching[0][1].done() or (alone and waited >= _LONG)):
                 count, results = searching.popleft()
                 yield from results.result()
                 in_flight -= count
+        if batch:
+            encoding.append(models.submit(encode_read, batch))
         share = min(sizes.searched, math.ceil(len(encoding) / sizes.threads))  # all threads have something to do to the end
         while encoding:
             begin_search(min(share, len(encoding)))
         while searching:
             yield from searching.popleft()[1].result()
     finally:
+        if stopped:
+            stopped.set()
         readers.shutdown(wait=False, cancel_futures=True)
         models.shutdown(cancel_futures=True)
         readers.shutdown()

@@ -1,7 +1,6 @@
 """The examples in deploy/, with other paths and ports and without TLS: real proxies before a service on a Unix socket."""
 
 import getpass
-import os
 import shutil
 import socket
 import subprocess

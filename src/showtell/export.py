@@ -107,7 +107,7 @@ def export(
                 "recipe": without_folders(checkpoint.config["recipe"]),
                 "epoch": checkpoint.epoch,
                 **({"mean_of": checkpoint.config["mean_of"]} if "mean_of" in checkpoint.config else {}),
-                "dev_scores": checkpoint.scores,
+                "dev_scores_float32": checkpoint.scores,  # measured before anything was quantised
             },
         )
         for file in folder.iterdir():

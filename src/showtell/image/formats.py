@@ -135,10 +135,9 @@ def decoder(format_: str, name: str) -> type[ImageFile.ImageFile]:
     """The class that opens files of the format. Raises ImageError where it is not installed."""
     found = _decoder(format_)
     if found is None:
-        what = "HEIC needs a package that is not installed: pip install 'showtell[heif]'"
-        if format_ != "HEIF":
-            what = f"{format_} is missing from this build of Pillow; upgrade pillow"
-        raise ImageError("unsupported-format", f"{name}: {what}")
+        remedy = "; pip install 'showtell[heif]'" if format_ == "HEIF" else "; upgrade pillow"
+        message = f"{name}: {'HEIC' if format_ == 'HEIF' else format_} needs a decoder that is not installed"
+        raise ImageError("unsupported-format", message, remedy)
     return found
 
 

@@ -19,7 +19,7 @@ from showtell.runtime.attention import attention_maps
 from showtell.runtime.cpu import available_cpus
 from showtell.runtime.models import Device, OnnxEncoder, OnnxStepModel
 from showtell.runtime.pipeline import Sizes, stream
-from showtell.text import detokenize
+from showtell.text import pieces
 from showtell.types import Caption, DecodeOptions, Record
 from showtell.vocab import SEARCH_TOKENS
 
@@ -95,7 +95,7 @@ class Captioner:
                 if item.error is not None:
                     raise item.error
                 best, *others = record.captions
-                captions.append(Caption(best.text, best.score, best.tokens, tuple(others)))
+                captions.append(replace(best, alternatives=tuple(others)))
         return captions if many else captions[0]
 
     def options(self, **changes: Any) -> DecodeOptions:
@@ -154,7 +154,8 @@ class Captioner:
 
     def _caption(self, hypothesis: Hypothesis) -> Caption:
         tokens = self.bundle.vocabulary.decode(hypothesis.tokens)
-        return Caption(detokenize(tokens), hypothesis.score, tokens)
+        parts = tuple(pieces(tokens))
+        return Caption("".join(parts), hypothesis.score, tokens, pieces=parts, cut=not hypothesis.finished)
 
     def _run(
         self, photos: Iterable[PhotoSource], options: DecodeOptions, batch_size: int, workers: int | None

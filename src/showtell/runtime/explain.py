@@ -82,7 +82,7 @@ def sheet(photo: Image.Image, explained: list[Explained], model: str) -> Image.I
     """Each caption as a heading, the photo, and the photo once more for each word with its map over it."""
     photo = _fitted(photo)
     words = ImageFont.load_default(24)
-    widest = max((words.getlength(token) for part in explained for token in part.caption.tokens), default=0)
+    widest = max((words.getlength(token) for part in explained for token in part.caption.pieces), default=0)
     cell = max(photo.width, math.ceil(widest))
     columns = _columns(cell, photo.height, max(len(part.maps) for part in explained) + 1)
     width = max(2 * MARGIN + columns * cell + (columns - 1) * GAP, 2 * MARGIN + 3 * TILE)
@@ -134,10 +134,10 @@ def _columns(width: int, height: int, tiles: int) -> int:
 
 
 def _block(photo: Image.Image, explained: Explained, model: str, width: int, cell: int, columns: int) -> Image.Image:
-    tokens = explained.caption.tokens
-    tiles = [(photo, "")] + [(heat(photo, part), token) for token, part in zip(tokens, explained.maps, strict=True)]
+    labels = [piece.strip() for piece in explained.caption.pieces]
+    tiles = [(photo, "")] + [(heat(photo, part), label) for label, part in zip(labels, explained.maps, strict=True)]
     title, small, words = (ImageFont.load_default(size) for size in (TITLE, 20, 24))
-    heading = _wrapped(as_sentence(explained.caption.text), title, width - 2 * MARGIN)
+    heading = _wrapped(as_sentence(explained.caption.text, cut=explained.caption.cut), title, width - 2 * MARGIN)
     first = MARGIN + len(heading) * LINE + 52  # pixels above the first row of tiles
     block = Image.new("RGB", (width, first + math.ceil(len(tiles) / columns) * (photo.height + LABEL) + MARGIN // 2), PAPER)
     pen = ImageDraw.Draw(block)

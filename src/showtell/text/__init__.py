@@ -5,12 +5,14 @@ The model learns these words; `detokenize` puts them together again for people t
 can be read for training; whatever the rule, metrics cut by `tokenize`.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from showtell.text import seed
 
-__all__ = ["RULES", "TextRule", "as_sentence", "detokenize", "tokenize"]
+__all__ = ["RULES", "TextRule", "as_sentence", "detokenize", "pieces", "tokenize"]
 
 
 def tokenize(caption: str) -> list[str]:
@@ -32,14 +34,52 @@ RULES = {"ptb": TextRule(tokenize, keeps_unknown=True), "seed": TextRule(seed.to
 
 
 def detokenize(tokens: Sequence[str]) -> str:
-    """Words joined by spaces, with the pieces of contractions and possessives put back on their words."""
-    text = ""
-    for token in tokens:
-        glued = not text or token == "n't" or token.startswith("'")
-        text += token if glued else " " + token
-    return text
+    """The caption that people would write for these words: `tokenize` cuts it into the same words again."""
+    return "".join(pieces(tokens))
 
 
-def as_sentence(text: str) -> str:
-    """The caption with a capital letter and a full stop, as alt text wants it."""
-    return text[:1].upper() + text[1:] + "." if text else text
+def pieces(tokens: Sequence[str]) -> list[str]:
+    """What each of the words adds to the caption, with the space before it where there is one: "the", " man", "'s", " dog"."""
+    found = [_written(token) for token in tokens[:1]]
+    for before, token in pairwise(tokens):
+        half = _HALVES.get((before, token))
+        found.append(half or ("" if _joined(before, token) else " ") + _written(token))
+    return found
+
+
+_CLITICS = frozenset(["n't", "'s", "'m", "'d", "'re", "'ve", "'ll"])
+# What follows the first half of words that the tokenizer cuts in two.
+_HALVES = {
+    **{("can", "not"): "not", ("gon", "na"): "na", ("wan", "na"): "na", ("got", "ta"): "ta", ("gim", "me"): "me"},
+    **{("lem", "me"): "me", ("'t", "is"): "is", ("'t", "was"): "was", ("aujourd", "hui"): "'hui"},
+    **{("c", "est"): "'est", ("s", "est"): "'est", ("s", "il"): "'il", ("s", "ils"): "'ils"},
+}
+_BRACKETS = {"-lrb-": "(", "-rrb-": ")", "-lsb-": "[", "-rsb-": "]", "-lcb-": "{", "-rcb-": "}"}
+_OPENING, _CLOSING = ("-lrb-", "-lsb-", "-lcb-"), ("-rrb-", "-rsb-", "-rcb-")
+# Words that the tokenizer leaves whole only in capitals: AT&T, US$, Mass.
+_CAPITALS = re.compile(r"[a-z]+(?:[&+][a-z]+)+|[a-z]+\$|(?:ark|az|del|ill|la|mass|miss|ore|pa|tex|wash)\.")
+
+
+def _joined(before: str, token: str) -> bool:
+    """Whether `token` is written without a space after `before`."""
+    return (
+        token in _CLITICS
+        or token in _CLOSING
+        or before in _OPENING
+        or (token[0].isdigit() and (before == "#" or before.endswith("$")))
+        or (token == "%" and before[-1].isdigit())
+        or (before in ("y'", "j'") and token[0].isalpha())  # y'all
+    )
+
+
+def _written(token: str) -> str:
+    if _CAPITALS.fullmatch(token):
+        return token.capitalize() if token.endswith(".") else token.upper()
+    for name, bracket in _BRACKETS.items():
+        token = token.replace(name, bracket)
+    return token.replace("\u00a0", " ")
+
+
+def as_sentence(text: str, *, cut: bool = False) -> str:
+    """The caption with a capital letter and a full stop, as alt text wants it; with an ellipsis where it was `cut`."""
+    return text[:1].upper() + text[1:] + (" \u2026" if cut else "" if text.endswith(".") else ".") if text else text

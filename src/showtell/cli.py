@@ -219,6 +219,13 @@ def train(
 @click.option(
     "--metrics", default="bleu,rouge,cider", show_default=True, metavar="LIST", help="Also meteor, spice, cider-plain."
 )
+@click.option(
+    "--tokenizer",
+    type=click.Choice(["ptb", "characters"]),
+    default="ptb",
+    show_default=True,
+    help="characters: for Chinese, Japanese, Thai.",
+)
 @click.option("--json", "json_file", type=_path, metavar="FILE", help="Write all scores there.")
 @click.option("--report", type=_path, metavar="DIR", help="Write a page with the best and the worst photos there.")
 @click.option("--photos", type=_path, metavar="DIR", help="For --report on files: where the photos are.")
@@ -235,6 +242,7 @@ def evaluate(
     references: Path | None,
     partial: bool,
     metrics: str,
+    tokenizer: str,
     json_file: Path | None,
     report: Path | None,
     photos: Path | None,
@@ -257,7 +265,7 @@ def evaluate(
         if report is not None:
             raise click.UsageError("--report shows one set of captions: it goes with --data or --candidates")
         assert references is not None  # checked above
-        comparison = ev.compare_files(*compare, references, names, partial=partial, split=split)
+        comparison = ev.compare_files(*compare, references, names, partial=partial, split=split, tokenizer=tokenizer)
         ev.print_comparison(comparison)
         if json_file is not None:
             write_json(json_file, comparison.to_json())
@@ -266,12 +274,21 @@ def evaluate(
     store: PhotoStore | None
     if data is not None:
         result, store, failed = _evaluate_model(
-            data, layout, split or "dev", names, model, search, batch_size=batch_size, threads=threads, device=device
+            data,
+            layout,
+            split or "dev",
+            names,
+            model,
+            search,
+            tokenizer=tokenizer,
+            batch_size=batch_size,
+            threads=threads,
+            device=device,
         )
     else:
         assert candidates is not None  # checked above
         assert references is not None
-        result = ev.evaluate_files(candidates, references, names, partial=partial, split=split)
+        result = ev.evaluate_files(candidates, references, names, partial=partial, split=split, tokenizer=tokenizer)
         store = PhotoStore(folders=[photos]) if photos else None
     ev.print_evaluation(result)
     if json_file is not None:
@@ -290,6 +307,7 @@ def _evaluate_model(
     model: str | None,
     search: dict[str, Any],
     *,
+    tokenizer: str,
     batch_size: int,
     **load: Any,
 ) -> tuple[Evaluation, PhotoStore, int]:
@@ -311,7 +329,9 @@ def _evaluate_model(
     training = [caption for sample in dataset.samples if sample.split == "train" for caption in sample.captions]
     name = f"{captioner.bundle.name} on {dataset.name} {split}"
     return (
-        ev.evaluate(run.candidates, run.references, metrics, name=name, training_captions=training or None),
+        ev.evaluate(
+            run.candidates, run.references, metrics, name=name, training_captions=training or None, tokenizer=tokenizer
+        ),
         dataset.photos,
         len(run.failed),
     )
@@ -384,7 +404,7 @@ def average(checkpoints: tuple[Path, ...], output: Path) -> int:
 @_layout
 @click.option("--encoder", metavar="BUNDLE", help="Take this bundle's encoder as it is, by the bundle's name or folder.")
 @click.option("--calibration-photos", type=click.IntRange(1), default=96, show_default=True, help="How many of them.")
-@click.option("--name", help="The bundle's name.  [default: its folder's]")
+@click.option("--name", help="The bundle's name.  [default: its folder's, or for `bundle` the folder's around it]")
 @click.option("--licence", default="", help="Terms of the weights, kept in the bundle.")
 @click.option("--card", type=_path, metavar="FILE", help="A model card in Markdown, kept in the bundle as model-card.md.")
 @_search_options

@@ -19,7 +19,7 @@ from showtell.runtime.attention import attention_maps
 from showtell.runtime.cpu import available_cpus
 from showtell.runtime.models import Device, OnnxEncoder, OnnxStepModel
 from showtell.runtime.pipeline import Sizes, stream
-from showtell.text import pieces
+from showtell.text import RULES, pieces
 from showtell.types import Caption, DecodeOptions, Record
 from showtell.vocab import SEARCH_TOKENS
 
@@ -73,6 +73,7 @@ class Captioner:
         self._batches = min(threads, MOST_BATCHES)
         self.bundle = bundle
         self.images = images or ImageSettings()
+        self._spaced = RULES[bundle.config.get("recipe", {}).get("vocabulary", {}).get("text", "ptb")].spaced
         self.encoder = OnnxEncoder(bundle.folder, threads // self._batches, device)
         self.decoder = OnnxStepModel(bundle.folder, threads // self._batches, device)
 
@@ -154,7 +155,7 @@ class Captioner:
 
     def _caption(self, hypothesis: Hypothesis) -> Caption:
         tokens = self.bundle.vocabulary.decode(hypothesis.tokens)
-        parts = tuple(pieces(tokens))
+        parts = tuple(pieces(tokens, spaced=self._spaced))
         return Caption("".join(parts), hypothesis.score, tokens, pieces=parts, cut=not hypothesis.finished)
 
     def _run(

@@ -2,17 +2,17 @@
 
 `tokenize` cuts as the field's metrics do (see `text.ptb`): "The man's dog isn't wet." becomes the, man, 's, dog, is, n't, wet.
 The model learns these words; `detokenize` puts them together again for people to read. `RULES` has the ways in which captions
-can be read for training; whatever the rule, metrics cut by `tokenize`.
+can be read for training, `TOKENIZERS` those in which metrics cut them.
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from showtell.text import seed
+from showtell.text import characters, seed
 
-__all__ = ["RULES", "TextRule", "as_sentence", "detokenize", "pieces", "tokenize"]
+__all__ = ["RULES", "TOKENIZERS", "TextRule", "as_sentence", "detokenize", "pieces", "tokenize"]
 
 
 def tokenize(caption: str) -> list[str]:
@@ -28,22 +28,30 @@ class TextRule:
 
     tokenize: Callable[[str], list[str]]
     keeps_unknown: bool  # a word outside the vocabulary is read as <unknown>, or left out as if it had not been written
+    spaced: bool = True  # words of scripts that know no spaces are written with spaces between them all the same
+    scored_by: str = "ptb"  # of `TOKENIZERS`
 
 
-RULES = {"ptb": TextRule(tokenize, keeps_unknown=True), "seed": TextRule(seed.tokenize, keeps_unknown=False)}
+RULES = {
+    "ptb": TextRule(tokenize, keeps_unknown=True),
+    "seed": TextRule(seed.tokenize, keeps_unknown=False),
+    "characters": TextRule(characters.tokenize, keeps_unknown=True, spaced=False, scored_by=characters.NAME),
+}
+TOKENIZERS: Mapping[str, Callable[[str], list[str]]] = {"ptb": tokenize, characters.NAME: characters.tokenize}
 
 
-def detokenize(tokens: Sequence[str]) -> str:
-    """The caption that people would write for these words: `tokenize` cuts it into the same words again."""
-    return "".join(pieces(tokens))
+def detokenize(tokens: Sequence[str], *, spaced: bool = True) -> str:
+    """The caption that people would write for these words: it is cut into the same words again. `spaced` is the rule's."""
+    return "".join(pieces(tokens, spaced=spaced))
 
 
-def pieces(tokens: Sequence[str]) -> list[str]:
+def pieces(tokens: Sequence[str], *, spaced: bool = True) -> list[str]:
     """What each of the words adds to the caption, with the space before it where there is one: "the", " man", "'s", " dog"."""
     found = [_written(token) for token in tokens[:1]]
     for before, token in pairwise(tokens):
         half = _HALVES.get((before, token))
-        found.append(half or ("" if _joined(before, token) else " ") + _written(token))
+        joined = _joined(before, token) or not (spaced or _stands_apart(before, token))
+        found.append(half or ("" if joined else " ") + _written(token))
     return found
 
 
@@ -70,6 +78,10 @@ def _joined(before: str, token: str) -> bool:
         or (token == "%" and before[-1].isdigit())
         or (before in ("y'", "j'") and token[0].isalpha())  # y'all
     )
+
+
+def _stands_apart(before: str, token: str) -> bool:
+    return not (characters.is_character(before) or characters.is_character(token))
 
 
 def _written(token: str) -> str:

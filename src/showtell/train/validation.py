@@ -48,8 +48,8 @@ def validate(
     options = DecodeOptions(**recipe.validation.model_dump())
     steps = TorchStepModel(model.decoder)
     own = samples[processes.rank :: processes.count]
-    tokenize = RULES[recipe.vocabulary.text].tokenize
-    written = Written([[tokenize(text) for text in sample.captions] for sample in own], model.vocabulary, recipe)
+    rule = RULES[recipe.vocabulary.text]
+    written = Written([[rule.tokenize(text) for text in sample.captions] for sample in own], model.vocabulary, recipe)
     captions: dict[str, str] = {}
     total, words = 0.0, 0
     model.decoder.eval()
@@ -65,13 +65,14 @@ def validate(
                 words += len(batch.targets)
         found = search(steps, features.cpu().numpy(), SEARCH_TOKENS, options)
         for sample, hypotheses in zip(own[start : start + batch_size], found, strict=True):
-            captions[sample.image] = detokenize(model.vocabulary.decode(hypotheses[0].tokens))
+            captions[sample.image] = detokenize(model.vocabulary.decode(hypotheses[0].tokens), spaced=rule.spaced)
         report.progress("dev", len(captions), len(own))
     candidates = {image: caption for part in processes.gather(captions) for image, caption in part.items()}
     references = {sample.image: sample.captions for sample in samples}
+    measured = metrics.score(candidates, references, tokenizer=rule.scored_by).corpus
     totals, counts = zip(*processes.gather((total, words)), strict=True)
     return Validation(
-        scores={name: round(value, 3) for name, value in metrics.score(candidates, references).corpus.items()},
+        scores={name: round(value, 3) for name, value in measured.items()},
         loss=round(sum(totals) / max(1, sum(counts)), 4),
         examples={sample.image: candidates[sample.image] for sample in samples[:3]},
     )

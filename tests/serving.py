@@ -55,7 +55,11 @@ class GreyModel:
         self.searched.append((len(features), options))
         greys = [int(photo[0, 0]) for photo in features]
         return [
-            tuple(Caption(f"grey {grey}", -0.5 - n, ("grey", str(grey))) for n in range(options.num_captions)) for grey in greys
+            tuple(
+                Caption(f"grey {grey}", -0.5 - n, ("grey", str(grey)), pieces=("grey", f" {grey}"), cut=options.max_length == 2)
+                for n in range(options.num_captions)
+            )
+            for grey in greys
         ]
 
     def attention(self, features: np.ndarray, captions: Sequence[Caption], style: str) -> list[np.ndarray]:

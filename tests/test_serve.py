@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ import showtell
 from conftest import draw
 from serving import SOON, GreyModel, Served, bundle, photo, post, serving, until
 from serving import answer as answer_on
-from showtell.errors import OptionError
+from showtell.errors import ImageError, OptionError
+from showtell.image import formats
 from showtell.serve.errors import CODES
 from showtell.serve.security import CONTENT_SECURITY_POLICY, Door
 from showtell.serve.settings import ServiceSettings, check_exposure
@@ -257,6 +259,56 @@ def test_stream_ends_with_an_error_where_its_body_breaks_off(client: httpx.Clien
     answer = client.post("/v1/captions/stream", content=body[:150], headers=headers)  # before the first photo
     assert answer.status_code == 400
     assert answer.json()["error"]["code"] == "bad-request"
+
+
+def test_a_caption_that_reached_the_word_limit_says_so(client: httpx.Client) -> None:
+    record = client.post("/v1/captions?max_length=2", files=form(photo(9))).json()["results"][0]
+    assert record["captions"] == [{"text": "grey 9", "score": -0.5, "cut": True}]
+    record = client.post("/v1/captions?max_length=3", files=form(photo(9))).json()["results"][0]
+    assert "cut" not in record["captions"][0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "scores", "float32"),
+    [
+        ({"quantization": "int8"}, {"CIDEr": 60.0}, {"CIDEr": 61.0}),
+        ({"quantization": "int8", "dev_scores_int8": None}, {}, {"CIDEr": 61.0}),
+        ({"quantization": "none"}, {"CIDEr": 61.0}, None),
+    ],
+)
+def test_the_model_card_has_the_scores_of_the_form_that_is_served(
+    changes: dict[str, Any], scores: dict[str, float], float32: dict[str, float] | None
+) -> None:
+    config = {**bundle().config, "dev_scores_int8": {"CIDEr": 60.0}, "dev_scores_float32": {"CIDEr": 61.0}, **changes}
+    config = {key: value for key, value in config.items() if value is not None}
+    with serving(GreyModel(replace(bundle(), config=config))) as served:
+        card = httpx.get(f"{served.url}/v1/model", timeout=SOON).json()
+    assert card["scores"] == scores
+    assert card.get("scores_float32") == float32
+
+
+def test_errors_over_http_name_no_flags_and_no_python(client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    def message(data: bytes) -> str:
+        for path in ("/v1/captions", "/v1/captions/stream"):
+            text = json.loads(client.post(path, content=data).text.splitlines()[-1])
+            error = text.get("error") or text["results"][0]["error"]
+        return str(error["message"])
+
+    assert message(photo(5, (400, 300))[:60]).endswith("get it again")
+    monkeypatch.setattr(formats, "_decoder", lambda format_: None)
+    for data in (photo(5), b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"):
+        assert message(data).endswith("needs a decoder that is not installed")
+    with pytest.raises(ImageError, match="HEIC needs a decoder that is not installed; pip install"):
+        formats.decoder("HEIF", "a.heic")
+
+
+def test_an_option_that_does_not_exist_names_those_that_do(client: httpx.Client) -> None:
+    message = client.post("/v1/captions?beam=3", files=form(photo(5))).json()["error"]["message"]
+    options = "num_captions, beam_size, max_length, length_penalty, no_repeat_ngram, attention"
+    assert message == f"beam: there is no such option; there are {options}"
+    message = client.post("/v1/captions?beam_size=77&max_length=x", files=form(photo(5))).json()["error"]["message"]
+    assert "beam_size: '77' is not allowed: " in message
+    assert "max_length: 'x' is not allowed: " in message
 
 
 def test_model_card(client: httpx.Client) -> None:
@@ -537,4 +589,5 @@ def test_the_command_captions_as_the_captioner_does_and_leaves_nothing_behind(tm
     assert record["caption"] == caption.text
     assert record["score"] == pytest.approx(caption.score, abs=1e-3)
     assert len(record["attention"]) == len(record["tokens"]) == len(caption.tokens)
+    assert "".join(record["pieces"]) == record["caption"]
     assert list(home.iterdir()) == []

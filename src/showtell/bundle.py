@@ -11,6 +11,7 @@ The embedded model is the bundle in `showtell/models/<EMBEDDED>`.
 """
 
 import json
+import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -45,6 +46,10 @@ class Bundle:
         """The bundle in `folder`. Raises BundleError where a file is missing or altered, or the format is another."""
         folder = Path(folder)
         path = folder / "config.json"
+        if (folder / "model.safetensors").exists() or (folder / "checkpoints").is_dir():
+            what = "checkpoint" if path.exists() else "training run"
+            command = f"showtell export {shlex.quote(str(folder))} --output BUNDLE_DIR"
+            raise BundleError(f"{folder}: a {what}, not a bundle; export it first: {command}")
         try:
             config = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:

@@ -241,6 +241,13 @@ def train(
 @click.option(
     "--metrics", default="bleu,rouge,cider", show_default=True, metavar="LIST", help="Also meteor, spice, cider-plain."
 )
+@click.option(
+    "--tokenizer",
+    type=click.Choice(["ptb", "characters"]),
+    default="ptb",
+    show_default=True,
+    help="characters: for Chinese, Japanese, Thai.",
+)
 @click.option("--json", "json_file", type=_path, metavar="FILE", help="Write all scores there.")
 @click.option(
     "--report",
@@ -263,6 +270,7 @@ def evaluate(
     references: Path | None,
     partial: bool,
     metrics: str,
+    tokenizer: str,
     json_file: Path | None,
     report: Path | None,
     photos: Path | None,
@@ -296,7 +304,7 @@ def evaluate(
         try_place(report)
     if compare is not None:
         assert references is not None  # checked above
-        comparison = ev.compare_files(*compare, references, names, partial=partial, split=split)
+        comparison = ev.compare_files(*compare, references, names, partial=partial, split=split, tokenizer=tokenizer)
         try:
             if json_file is not None:
                 write_json(json_file, comparison.to_json())
@@ -312,6 +320,7 @@ def evaluate(
             names,
             model,
             search,
+            tokenizer=tokenizer,
             batch_size=batch_size,
             threads=threads,
             device=device,
@@ -320,7 +329,7 @@ def evaluate(
     else:
         assert candidates is not None  # checked above
         assert references is not None
-        result = ev.evaluate_files(candidates, references, names, partial=partial, split=split)
+        result = ev.evaluate_files(candidates, references, names, partial=partial, split=split, tokenizer=tokenizer)
         measured = {result.name: _Measured(result, PhotoStore(folders=[photos]) if photos else None, 0)}
     evaluations = {name: found.evaluation for name, found in measured.items()}
     content: dict[str, Any] = {"sets": {name: evaluation.to_json() for name, evaluation in evaluations.items()}}
@@ -359,6 +368,7 @@ def _evaluate_model(
     model: str | None,
     search: dict[str, Any],
     *,
+    tokenizer: str,
     batch_size: int,
     **load: Any,
 ) -> dict[str, _Measured]:
@@ -388,7 +398,9 @@ def _evaluate_model(
                 console.message(f"showtell: {_with_flags(reason)}")
         training = [caption for sample in dataset.samples if sample.split == "train" for caption in sample.captions]
         title = f"{captioner.bundle.name} on {name} {split}"
-        evaluation = ev.evaluate(run.candidates, run.references, metrics, name=title, training_captions=training or None)
+        evaluation = ev.evaluate(
+            run.candidates, run.references, metrics, name=title, training_captions=training or None, tokenizer=tokenizer
+        )
         measured[name] = _Measured(evaluation, dataset.photos, len(run.failed))
     return measured
 
@@ -466,7 +478,7 @@ def average(checkpoints: tuple[Path, ...], output: Path) -> int:
 @_layout
 @click.option("--encoder", metavar="BUNDLE", help="Take this bundle's encoder as it is, by the bundle's name or folder.")
 @click.option("--calibration-photos", type=click.IntRange(1), default=96, show_default=True, help="How many of them.")
-@click.option("--name", help="The bundle's name.  [default: its folder's]")
+@click.option("--name", help="The bundle's name.  [default: its folder's, or for `bundle` the folder's around it]")
 @click.option("--licence", default="", help="Terms of the weights, kept in the bundle.")
 @click.option("--card", type=_path, metavar="FILE", help="A model card in Markdown, kept in the bundle as model-card.md.")
 @_search_options

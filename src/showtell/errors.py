@@ -32,14 +32,19 @@ ImageCode = Literal[
 
 
 class ImageError(ShowtellError, OSError):
-    """A photo could not be read; `code` is one of a few stable names, which docs/images.md explains."""
+    """A photo could not be read; `code` is one of a few stable names, which docs/images.md explains.
 
-    def __init__(self, code: ImageCode, message: str) -> None:
-        super().__init__(message)
+    `remedy` is what helps whoever runs showtell, and not those who only send it photos; `message` is the error without it.
+    """
+
+    def __init__(self, code: ImageCode, message: str, remedy: str = "") -> None:
+        super().__init__(message + remedy)
         self.code = code
+        self.message = message
+        self.remedy = remedy
 
-    def __reduce__(self) -> tuple[type[Self], tuple[ImageCode, str]]:
-        return type(self), (self.code, str(self))  # so that it can be sent between processes
+    def __reduce__(self) -> tuple[type[Self], tuple[ImageCode, str, str]]:
+        return type(self), (self.code, self.message, self.remedy)  # so that it can be sent between processes
 
 
 class DataError(ShowtellError, ValueError):

@@ -12,7 +12,7 @@ import logging
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -95,7 +95,7 @@ def export(
             (folder / bundle.CARD).write_text(about_model, encoding="utf-8")
         bundle.write_config(
             folder,
-            name=name or output.name,
+            name=name or default_name(output),
             architecture={"encoder": asdict(model.encoder.config), "decoder": asdict(model.decoder.config)},
             preprocessing=model.preprocessing,
             search=options,
@@ -107,13 +107,19 @@ def export(
                 "recipe": without_folders(checkpoint.config["recipe"]),
                 "epoch": checkpoint.epoch,
                 **({"mean_of": checkpoint.config["mean_of"]} if "mean_of" in checkpoint.config else {}),
-                "dev_scores": checkpoint.scores,
+                "dev_scores_float32": checkpoint.scores,  # measured before anything was quantised
             },
         )
         for file in folder.iterdir():
             sync(file)
         shutil.move(folder, output)
         sync(output.parent)
+
+
+def default_name(output: Path) -> str:
+    """A bundle's name by its folder; that of a folder which is only called `bundle` is its run's."""
+    folder = output.resolve()
+    return folder.parent.name if folder.name == "bundle" and folder.parent.name else folder.name
 
 
 def calibration_inputs(checkpoint: Checkpoint, source: Path, count: int, layout: str | None = None) -> list[Array]:
@@ -253,14 +259,14 @@ def quantize_encoder(path: Path, encoder: Encoder, calibration: Sequence[Array],
 
 
 class _Reader(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has no types
-    """Calibration photos for onnxruntime, eight at a time."""
+    """Calibration photos for onnxruntime, one at a time: it stacks what batches give, which must all be of one size."""
 
     def __init__(self, photos: Sequence[Array]) -> None:
-        self._batches: Iterator[Array] = (np.stack(photos[start : start + 8]) for start in range(0, len(photos), 8))
+        self._photos = iter(photos)
 
     def get_next(self) -> dict[str, Array] | None:
-        batch = next(self._batches, None)
-        return None if batch is None else {"pixels": batch}
+        photo = next(self._photos, None)
+        return None if photo is None else {"pixels": photo[None]}
 
 
 def quantize_decoder(folder: Path, vocabulary: Vocabulary, search_options: DecodeOptions, calibration: Sequence[Array]) -> None:

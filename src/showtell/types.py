@@ -16,16 +16,23 @@ class Caption:
     """One caption of one photo.
 
     `score` is the mean natural-log probability per token, end token included: 0 is certainty, lower is less sure.
-    `alternatives` holds the further captions of an n-best request, best first.
+    `alternatives` holds the further captions of an n-best request, best first. `pieces` is the text with one piece for each
+    token; `cut` says that it reached the length limit before its end.
     """
 
     text: str
     score: float
     tokens: tuple[str, ...]
     alternatives: tuple["Caption", ...] = ()
+    pieces: tuple[str, ...] = ()
+    cut: bool = False
 
     def __str__(self) -> str:
         return self.text
+
+    def to_json(self) -> dict[str, Any]:
+        """The caption as it is in a record's list."""
+        return {"text": self.text, "score": round(self.score, 6), **({"cut": True} if self.cut else {})}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +63,14 @@ class Record:
         if self.captions:
             result["caption"] = self.captions[0].text
             result["score"] = round(self.captions[0].score, 6)
-            result["captions"] = [{"text": c.text, "score": round(c.score, 6)} for c in self.captions]
+            result["captions"] = [caption.to_json() for caption in self.captions]
         if self.width is not None:
             result["width"], result["height"] = self.width, self.height
         if self.model is not None:
             result["model"] = self.model
         if self.attention is not None:
             result["tokens"] = list(self.captions[0].tokens)
+            result["pieces"] = list(self.captions[0].pieces)
             result["attention"] = [[[round(weight, 4) for weight in row] for row in part] for part in self.attention]
         if self.error_code is not None:
             result["error"] = {"code": self.error_code, "message": self.error_message}

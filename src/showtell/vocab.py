@@ -16,6 +16,7 @@ from typing import Self
 from showtell.decoding import SearchTokens
 from showtell.errors import DataError, OptionError
 from showtell.files import write_json
+from showtell.text.characters import warn_of_sentences
 
 PAD, BEGIN, END, UNKNOWN = range(4)
 SPECIAL = ("<pad>", "<begin>", "<end>", "<unknown>")
@@ -46,6 +47,8 @@ class Vocabulary:
 
         Tokens that begin with neither a letter, a digit nor an apostrophe, such as &, # and -lrb-, are not words to say.
         """
+        captions = list(captions)
+        warn_of_sentences(captions, 'train with vocabulary.text = "characters"')
         kept = _frequent(captions, min_count)
         if not kept:
             raise DataError(f"no word occurs {min_count} times in the training captions; lower vocabulary.min_count")

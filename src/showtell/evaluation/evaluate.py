@@ -61,10 +61,13 @@ def evaluate(
     name: str = "candidates",
     frequencies: DocumentFrequencies | None = None,
     training_captions: Iterable[str] | None = None,
+    tokenizer: str = "ptb",
     samples: int = SAMPLES,
 ) -> Evaluation:
     """Scores captions by image and finds 95% intervals by `samples` bootstrap samples. Raises as `metrics.score` does."""
-    scores = score(candidates, references, metrics, frequencies=frequencies, training_captions=training_captions)
+    scores = score(
+        candidates, references, metrics, frequencies=frequencies, training_captions=training_captions, tokenizer=tokenizer
+    )
     note = cider_caveat(references.values()) if frequencies is None and {"cider", "cider-plain"} & set(metrics) else None
     found = intervals(scores.results, samples=samples)
     return Evaluation(name, candidates, references, scores, found, notes=[note] if note else [])
@@ -79,6 +82,7 @@ def evaluate_files(
     split: str | None = None,
     frequencies: DocumentFrequencies | None = None,
     training_captions: Iterable[str] | None = None,
+    tokenizer: str = "ptb",
     samples: int = SAMPLES,
 ) -> Evaluation:
     """Like `evaluate`, from a candidate and a reference file. Raises DataError for what is wrong in them, or between them."""
@@ -90,6 +94,7 @@ def evaluate_files(
         name=candidates.name,
         frequencies=frequencies,
         training_captions=training_captions,
+        tokenizer=tokenizer,
         samples=samples,
     )
     return replace(evaluation, without_candidate=pairs.without_candidate, without_reference=pairs.without_reference)
@@ -121,6 +126,7 @@ def compare_files(
     partial: bool = False,
     split: str | None = None,
     frequencies: DocumentFrequencies | None = None,
+    tokenizer: str = "ptb",
     samples: int = SAMPLES,
 ) -> Comparison:
     """`compare` on two candidate files; with `partial` on the images that both have."""
@@ -133,5 +139,7 @@ def compare_files(
     evaluations = []
     for path, pair in zip((first, second), pairs, strict=True):
         captions = {image: pair.candidates[image] for image in shared}
-        evaluations.append(evaluate(captions, texts, metrics, name=path.name, frequencies=frequencies, samples=samples))
+        evaluations.append(
+            evaluate(captions, texts, metrics, name=path.name, frequencies=frequencies, tokenizer=tokenizer, samples=samples)
+        )
     return compare(*evaluations, samples=samples)

@@ -113,10 +113,9 @@ def decoder(format_: str, name: str, max_pixels: int) -> type[ImageFile.ImageFil
     """
     found = _decoder(format_, max_pixels)
     if found is None:
-        what = "HEIC needs a package that is not installed: pip install 'showtell[heif]'"
-        if format_ != "HEIF":
-            what = f"{format_} is missing from this build of Pillow; upgrade pillow"
-        raise ImageError("unsupported-format", f"{name}: {what}")
+        remedy = "; pip install 'showtell[heif]'" if format_ == "HEIF" else "; upgrade pillow"
+        message = f"{name}: {'HEIC' if format_ == 'HEIF' else format_} needs a decoder that is not installed"
+        raise ImageError("unsupported-format", message, remedy)
     return found
 
 

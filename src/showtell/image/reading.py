@@ -124,8 +124,7 @@ def _read(source: PhotoSource, name: str, settings: ImageSettings, enough: int |
         reason = " ".join(str(error).split()) or type(error).__name__
         if "truncated" in reason.lower() or "eof" in reason.lower() or (data and is_cut(data, format_)):
             remedy = "" if settings.lenient else ", or take what decodes of it (lenient=True)"
-            message = f"{name}: the file is cut short ({reason}); get it again{remedy}"
-            raise ImageError("truncated", message) from None
+            raise ImageError("truncated", f"{name}: the file is cut short ({reason}); get it again", remedy) from None
         raise ImageError("unreadable", f"{name}: broken {format_ or 'image'} ({reason})") from None
 
 

@@ -45,4 +45,4 @@ def to_line(record: Record, encoding: str | None = None) -> str:
 
 def sentences(record: Record) -> Record:
     """The record with its captions as sentences, capital letter and full stop."""
-    return replace(record, captions=tuple(replace(c, text=as_sentence(c.text)) for c in record.captions))
+    return replace(record, captions=tuple(replace(c, text=as_sentence(c.text, cut=c.cut)) for c in record.captions))

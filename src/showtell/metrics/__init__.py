@@ -3,7 +3,7 @@
     scores = score({"dog.jpg": "a dog runs"}, {"dog.jpg": ["A dog is running.", "The dog runs on grass."]})
     scores.corpus["CIDEr"], scores.images["dog.jpg"]["BLEU-4"]
 
-BLEU, ROUGE-L and CIDEr equal coco-caption's on the tokens of `text.tokenize`, which equal its tokenizer's; METEOR and SPICE
+BLEU, ROUGE-L and CIDEr equal coco-caption's on the tokens of `text.tokenize`, which equal its tokenizer's. METEOR and SPICE
 need the extra `coco` and Java. Training uses `Cider` directly.
 """
 
@@ -24,7 +24,8 @@ from showtell.metrics.diversity import Diversity, diversity
 from showtell.metrics.ngrams import NGramTable
 from showtell.metrics.result import MetricResult, Tokens
 from showtell.metrics.rouge import rouge_l
-from showtell.text import ptb, tokenize
+from showtell.text import TOKENIZERS
+from showtell.text.characters import warn_of_sentences
 
 __all__ = [
     "DEFAULT_METRICS",
@@ -78,18 +79,25 @@ def score(
     *,
     frequencies: DocumentFrequencies | None = None,
     training_captions: Iterable[str] | None = None,
+    tokenizer: str = "ptb",
 ) -> Scores:
     """Scores captions, one an image, against reference captions of the same images.
 
     An empty candidate is a caption without words: it scores 0. `frequencies` are CIDEr's document frequencies, those of
-    `references` where absent; `training_captions` are wanted for the share of captions never seen in training.
+    `references` where absent; `training_captions` are wanted for the share of captions never seen in training. `tokenizer` is
+    one of `text.TOKENIZERS`; a ShowtellWarning says where that takes whole sentences for words.
 
-    Raises OptionError for an unknown metric; DataError where there is no image, images differ between the two sides, an image
-    has no reference or a caption is no string; MissingExtraError or MissingToolError where METEOR or SPICE cannot run.
+    Raises OptionError for an unknown metric or tokenizer; DataError where there is no image, images differ between the two
+    sides, an image has no reference or a caption is no string; MissingExtraError or MissingToolError where METEOR or SPICE
+    cannot run.
     """
     _check(candidates, references, metrics)
+    if tokenizer not in TOKENIZERS:
+        raise OptionError(f"tokenizer {tokenizer!r} is not known; choose among {', '.join(TOKENIZERS)}")
+    tokenize = TOKENIZERS[tokenizer]
     words = [tokenize(caption) for caption in candidates.values()]
     others = [[tokenize(caption) for caption in references[image]] for image in candidates]
+    warn_of_sentences((tokens for refs in others for tokens in refs), "score with the tokenizer `characters`")
     table = NGramTable()
     other_ngrams = table.count([_cut(tokens) for tokens in refs] for refs in others)
     ngrams = table.count([_cut(tokens)] for tokens in words)
@@ -112,7 +120,7 @@ def score(
         corpus={name: 100 * result.corpus for name, result in results.items()},
         images={image: {name: column[row] for name, column in columns.items()} for row, image in enumerate(candidates)},
         diversity=diversity(words, others, length_ratio, training),
-        tokenizer=ptb.NAME,
+        tokenizer=tokenizer,
         versions=_versions(metrics),
         results=results,
     )

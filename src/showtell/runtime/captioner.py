@@ -20,7 +20,7 @@ from showtell.runtime.attention import attention_maps
 from showtell.runtime.cpu import available_cpus
 from showtell.runtime.models import Device, OnnxEncoder, OnnxStepModel
 from showtell.runtime.pipeline import Sizes, stream
-from showtell.text import detokenize
+from showtell.text import RULES, pieces
 from showtell.types import Caption, DecodeOptions, Record
 
 T = TypeVar("T")
@@ -94,6 +94,7 @@ class Captioner:
         self._batches = min(threads, MOST_BATCHES)
         self.bundle = bundle
         self.images = images or ImageSettings()
+        self._spaced = RULES[bundle.config.get("recipe", {}).get("vocabulary", {}).get("text", "ptb")].spaced
         self.encoder = OnnxEncoder(bundle.folder, threads // self._batches, device)
         self.decoder = OnnxStepModel(bundle.folder, threads // self._batches, device)
 
@@ -123,7 +124,7 @@ class Captioner:
                 if item.error is not None:
                     raise item.error
                 best, *others = record.captions
-                captions.append(Caption(best.text, best.score, best.tokens, tuple(others)))
+                captions.append(replace(best, alternatives=tuple(others)))
         return captions if many else captions[0]
 
     def options(self, **changes: Any) -> DecodeOptions:
@@ -190,7 +191,8 @@ class Captioner:
 
     def _caption(self, hypothesis: Hypothesis) -> Caption:
         tokens = self.bundle.vocabulary.decode(hypothesis.tokens)
-        return Caption(detokenize(tokens), hypothesis.score, tokens)
+        parts = tuple(pieces(tokens, spaced=self._spaced))
+        return Caption("".join(parts), hypothesis.score, tokens, pieces=parts, cut=not hypothesis.finished)
 
     def _run(
         self, photos: Iterable[PhotoSource], options: DecodeOptions, batch_size: int, workers: int | None

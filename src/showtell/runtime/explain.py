@@ -16,7 +16,7 @@ from showtell.errors import OutputError
 from showtell.files import replacing
 from showtell.image import PhotoSource, name_of, read_rgb, to_pixels
 from showtell.runtime.captioner import Captioner
-from showtell.text import as_sentence
+from showtell.text import as_sentence, pieces
 from showtell.types import Caption, DecodeOptions
 
 BLUR = 0.55  # fields of the grid; the standard deviation by which a field melts into its neighbours
@@ -80,7 +80,7 @@ def sheet(photo: Image.Image, explained: list[Explained], model: str) -> Image.I
     """Each caption as a heading, the photo, and the photo once more for each word with its map over it."""
     photo = _fitted(photo)
     words = ImageFont.load_default(24)
-    widest = max((words.getlength(token) for part in explained for token in part.caption.tokens), default=0)
+    widest = max((words.getlength(label) for part in explained for label in _labels(part.caption)), default=0)
     cell = max(photo.width, math.ceil(widest))
     columns = _columns(cell, photo.height, max(len(part.maps) for part in explained) + 1)
     width = max(2 * MARGIN + columns * cell + (columns - 1) * GAP, 2 * MARGIN + 3 * TILE)
@@ -132,10 +132,10 @@ def _columns(width: int, height: int, tiles: int) -> int:
 
 
 def _block(photo: Image.Image, explained: Explained, model: str, width: int, cell: int, columns: int) -> Image.Image:
-    tokens = explained.caption.tokens
-    tiles = [(photo, "")] + [(heat(photo, part), token) for token, part in zip(tokens, explained.maps, strict=True)]
+    labels = _labels(explained.caption)
+    tiles = [(photo, "")] + [(heat(photo, part), label) for label, part in zip(labels, explained.maps, strict=True)]
     title, small, words = (ImageFont.load_default(size) for size in (TITLE, 20, 24))
-    heading = _wrapped(as_sentence(explained.caption.text), title, width - 2 * MARGIN)
+    heading = _wrapped(as_sentence(explained.caption.text, cut=explained.caption.cut), title, width - 2 * MARGIN)
     first = MARGIN + len(heading) * LINE + 52  # pixels above the first row of tiles
     block = Image.new("RGB", (width, first + math.ceil(len(tiles) / columns) * (photo.height + LABEL) + MARGIN // 2), PAPER)
     pen = ImageDraw.Draw(block)
@@ -149,6 +149,10 @@ def _block(photo: Image.Image, explained: Explained, model: str, width: int, cel
         block.paste(tile, (middle - photo.width // 2, top))
         pen.text((middle, top + photo.height + 6), word, INK, words, anchor="ma")
     return block
+
+
+def _labels(caption: Caption) -> list[str]:
+    return [piece.strip() for piece in pieces(caption.tokens)]
 
 
 def _wrapped(text: str, font: Any, width: int) -> list[str]:

@@ -104,6 +104,15 @@ async def _drain(receive: Receive) -> None:
         left -= len(message.get("body", b""))
 
 
+def _complaint(part: Mapping[str, Any]) -> str:
+    name = part["loc"][-1]
+    if part["type"] == "extra_forbidden":
+        from showtell.serve.schemas import CaptionQuery  # which imports this module
+
+        return f"{name}: there is no such option; there are {', '.join(CaptionQuery.model_fields)}"
+    return f"{name}: {part['input']!r} is not allowed: {part['msg']}"
+
+
 def add_handlers(app: FastAPI) -> None:
     """Answers every error in the one shape; faults of the service itself are `security.Guard`'s."""
 
@@ -117,8 +126,7 @@ def add_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def validation_error(request: Request, error: RequestValidationError) -> Response:
-        found = "; ".join(f"{part['loc'][-1]}: {part['msg']}" for part in error.errors())
-        return ErrorAnswer(422, "invalid-option", found)
+        return ErrorAnswer(422, "invalid-option", "; ".join(map(_complaint, error.errors())))
 
     @app.exception_handler(HTTPException)
     async def http_error(request: Request, error: HTTPException) -> Response:

@@ -48,6 +48,7 @@ class RecordCaption(BaseModel):
 
     text: str
     score: float
+    cut: bool | None = Field(None, description="True where it reached `max_length` before its end; else absent.")
 
 
 class RecordObject(BaseModel):
@@ -62,6 +63,7 @@ class RecordObject(BaseModel):
     height: int | None = None
     model: str | None = None
     tokens: list[str] | None = Field(None, description="Words of the best caption, where attention was asked for.")
+    pieces: list[str] | None = Field(None, description="What each token adds to the caption: joined, they are its text.")
     attention: list[list[list[float]]] | None = Field(None, description="For each token a map of 7 rows of 7; each sums to 1.")
     error: ErrorObject | None = None
 
@@ -99,7 +101,10 @@ class ModelCard(BaseModel):
     data: str | None = None
     quantization: str | None = None
     vocabulary: int = Field(description="Words, special ones left out.")
-    scores: dict[str, float] = Field(description="On dev photos, as the bundle has them.")
+    scores: dict[str, float] = Field(
+        description="On dev photos, of the model in the form that is served; empty if not measured."
+    )
+    scores_float32: dict[str, float] | None = Field(None, description="The same before it was quantised.")
     architecture: dict[str, Any]
     preprocessing: dict[str, Any]
     search: dict[str, Any] = Field(description="What is used where a request says nothing.")

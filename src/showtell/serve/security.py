@@ -85,7 +85,9 @@ class Guard:
                 asked, receiving, sending
             )
         finally:
-            route = getattr(asked.get("route"), "path", "unmatched")  # never the path itself: anybody could make up new ones
+            # Never the path itself: anybody could make up new ones.
+            other = "/static" if asked["path"].startswith("/static/") else "unmatched"
+            route = getattr(asked.get("route"), "path", other)
             method = method if method in ("GET", "POST", "HEAD", "OPTIONS") else "other"
             taken = time.perf_counter() - began
             self._metrics.requests.labels(method, route, str(status or 499)).inc()

@@ -31,6 +31,7 @@ from showtell.nn.captioner import CaptionModel
 from showtell.vocab import Vocabulary
 
 FORMAT = 1
+KEYS = ("epoch", "encoder", "decoder", "preprocessing", "recipe")
 
 
 @dataclass(frozen=True)
@@ -242,4 +243,8 @@ def _read(path: Path) -> Checkpoint:
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         found = config.get("format") if isinstance(config, dict) else None
         raise CheckpointError(f"{file}: checkpoint format {found!r}; this version reads {FORMAT}")
+    if "architecture" in config:
+        raise CheckpointError(f"{path}: a bundle, not a checkpoint; give the run or the checkpoint that it was exported from")
+    if missing := [key for key in KEYS if key not in config]:
+        raise CheckpointError(f"{file}: the key {missing[0]!r} is missing; take another checkpoint")
     return Checkpoint(path, config)

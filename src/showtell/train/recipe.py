@@ -37,8 +37,9 @@ class _Section(BaseModel):
 class VocabularyRecipe(_Section):
     """Which words the captioner can say."""
 
-    text: Literal["ptb", "seed"] = Field(
-        "ptb", description="how captions are cut into words: as the metrics do, or as the original project did"
+    text: Literal["ptb", "seed", "characters"] = Field(
+        "ptb",
+        description="how captions are cut: as the metrics do, as the original project did, or into (Chinese) characters",
     )
     min_count: int = Field(5, ge=1, description="times a word must occur in the train captions")
     styles: list[str] = Field(

@@ -14,7 +14,7 @@ from showtell import metrics
 from showtell.decoding import Array, search
 from showtell.nn.captioner import CaptionModel, TorchStepModel
 from showtell.nn.encoder import STAGES, Encoder
-from showtell.text import detokenize
+from showtell.text import RULES, detokenize
 from showtell.train.batches import Written, tokenized
 from showtell.train.display import Reporter
 from showtell.train.distributed import Processes
@@ -50,6 +50,7 @@ def validate(
     options = DecodeOptions(**recipe.validation.model_dump())
     steps = TorchStepModel(model.decoder)
     own = samples[processes.rank :: processes.count]
+    rule = RULES[recipe.vocabulary.text]
     own = sorted(own, key=lambda sample: sample.style)  # a batch is searched in one style
     written = Written(list(tokenized(own, recipe.vocabulary.text).values()), model.vocabulary, recipe)
     parts = []
@@ -72,13 +73,14 @@ def validate(
         tokens = model.vocabulary.search_tokens(own[part[0]].style)
         found = search(steps, features.cpu().numpy(), tokens, options)
         for name, hypotheses in zip(names, found, strict=True):
-            captions[name] = detokenize(model.vocabulary.decode(hypotheses[0].tokens))
+            captions[name] = detokenize(model.vocabulary.decode(hypotheses[0].tokens), spaced=rule.spaced)
         report.progress("dev", len(captions), len(own))
     candidates = {image: caption for part in processes.gather(captions) for image, caption in part.items()}
     by_style = {}
     for style in sorted({sample.style for sample in samples}):
         references = {sample.image: sample.captions for sample in samples if sample.style == style}
-        corpus = metrics.score({image: candidates[image] for image in references}, references).corpus
+        chosen = {image: candidates[image] for image in references}
+        corpus = metrics.score(chosen, references, tokenizer=rule.scored_by).corpus
         by_style[style] = {name: round(value, 3) for name, value in corpus.items()}
     totals, counts = zip(*processes.gather((total, words)), strict=True)
     return Validation(

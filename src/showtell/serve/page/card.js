@@ -79,7 +79,7 @@ export class Card extends EventTarget {
   get record() {
     const path = this.file.name;
     if (this.state === "done") {
-      const chosen = this.#record.captions.find(({ text }) => sentence(text) === this.#text); // none where it was rewritten
+      const chosen = this.#record.captions.find((found) => sentence(found) === this.#text); // none where it was rewritten
       return { ...this.#record, path, caption: this.#text, score: chosen?.score };
     }
     const { code, detail } = this.state === "failed" ? this.#failure : { code: "unfinished", detail: "not captioned yet" };
@@ -115,29 +115,27 @@ export class Card extends EventTarget {
     const { captions, width, height } = this.#record;
     this.#part(".unseen").style.aspectRatio = `${width} / ${height}`;
     const group = `caption-${++cards}`;
-    const choices = captions.map(({ text, score }) => {
+    const choices = captions.map((found) => {
       const radio = make("input", { type: "radio", name: group });
-      radio.addEventListener("change", () => this.#write(sentence(text)));
-      const words = make("span", { textContent: sentence(text) });
-      const percent = Math.round(100 * Math.exp(score)); // the score is the words' mean log-probability
-      const likelihood = make("span", { className: "likelihood", textContent: `${percent}%` });
+      radio.addEventListener("change", () => this.#write(sentence(found)));
       const choice = make("label", {});
-      choice.append(radio, words, likelihood);
+      choice.append(radio, make("span", { textContent: sentence(found) }));
       return choice;
     });
     this.#part(".choices").append(...choices);
-    this.#write(sentence(captions[0].text));
+    this.#write(sentence(captions[0]));
   }
 
   /** Takes `text` as the caption. Only the words of the best caption come with maps; other text is shown plainly. */
   #write(text) {
     this.#text = this.#part(".edit").value = text;
-    const { captions, tokens, attention } = this.#record;
+    const { captions, pieces, attention } = this.#record;
+    const chosen = captions.find((found) => sentence(found) === text); // none where it was rewritten
     const [line, canvas] = [this.#part(".words"), this.#part("canvas")];
-    if (attention?.length && text === sentence(captions[0].text)) {
+    if (attention?.length && chosen === captions[0]) {
       line.setAttribute("role", "toolbar");
       line.setAttribute("aria-label", "Words of the caption: where the model looked");
-      showWords(line, canvas, tokens, attention);
+      showWords(line, canvas, captions[0], pieces, attention);
     } else {
       line.removeAttribute("role");
       line.removeAttribute("aria-label");
@@ -145,8 +143,12 @@ export class Card extends EventTarget {
       draw(canvas, null);
     }
     this.#part(".choices").querySelectorAll("input").forEach((radio, index) => {
-      radio.checked = sentence(captions[index].text) === text;
+      radio.checked = captions[index] === chosen;
     });
+    // Of the chosen caption alone: the search ranks by length too, so that the figures of all would not be in its order.
+    const percent = Math.round(100 * Math.exp(chosen?.score)); // the score is the words' mean log-probability
+    this.#part(".likelihood").textContent = chosen ? `Likelihood of the words: ${percent}%` : "";
+    this.#part(".cut").hidden = !chosen?.cut;
   }
 
   #edit() {

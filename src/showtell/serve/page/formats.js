@@ -7,9 +7,16 @@ export function html(name, caption) {
   return `<img src="${escape(encodeURIComponent(name))}" alt="${escape(caption)}">`;
 }
 
-/** The caption with a capital letter and a full stop, as alt text wants it. */
-export function sentence(text) {
-  return text && `${text[0].toUpperCase()}${text.slice(1)}.`;
+/** A caption of a record with a capital letter and a full stop, as alt text wants it; with an ellipsis where it was cut. */
+export function sentence(caption) {
+  const { text } = caption;
+  return text && `${text[0].toUpperCase()}${text.slice(1)}${ending(caption)}`;
+}
+
+/** What ends the sentence. */
+export function ending({ text, cut }) {
+  if (cut) return " …";
+  return text.endsWith(".") ? "" : ".";
 }
 
 /** Records as CSV (RFC 4180), with a byte order mark, by which Excel knows that it is UTF-8. */

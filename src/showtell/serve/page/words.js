@@ -1,14 +1,15 @@
 // A caption's words, each a button: pointed at, focused or tapped, it shows where the model looked when it chose the word.
 
+import { ending } from "./formats.js";
 import { describe, draw } from "./heatmap.js";
 
 /**
- * Fills `line` with the words of a caption. `tokens` are as the model has them, `maps` one attention map each. One tab stop;
- * arrow keys go from word to word, Enter or a tap keeps a word's colours, Escape drops them.
+ * Fills `line` with the words of a caption. `pieces` are what each word adds to its text, a space before it included; `maps` are
+ * one attention map each. One tab stop; arrow keys go from word to word, Enter or a tap keeps a word's colours, Escape drops them.
  */
-export function showWords(line, canvas, tokens, maps) {
-  const words = tokens.map((token, index) => button(index === 0 ? capital(token) : token, maps[index]));
-  line.replaceChildren(...words.flatMap((word, index) => (index === 0 || glued(tokens[index]) ? [word] : [" ", word])), ".");
+export function showWords(line, canvas, caption, pieces, maps) {
+  const words = pieces.map((piece, index) => button(index === 0 ? capital(piece) : piece.trimStart(), maps[index]));
+  line.replaceChildren(...words.flatMap((word, index) => (pieces[index].startsWith(" ") ? [" ", word] : [word])), ending(caption));
   words[0].tabIndex = 0;
 
   const looked = { pointed: null, focused: null, kept: null };
@@ -42,9 +43,6 @@ export function showWords(line, canvas, tokens, maps) {
 }
 
 const capital = (text) => text[0].toUpperCase() + text.slice(1);
-
-/** Pieces of contractions and possessives belong to the word before them: man, 's. */
-const glued = (token) => token === "n't" || token.startsWith("'");
 
 function button(text, map) {
   const word = document.createElement("button");

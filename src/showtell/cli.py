@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
+from showtell.cli_data import columns_of, split_seed
 from showtell.cli_data import data as data_commands
 from showtell.cli_data import layout as _layout
+from showtell.cli_data import reading as _reading
 from showtell.cli_serve import serve
 from showtell.console import Console
 from showtell.errors import MissingExtraError, OutputError, ShowtellError
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from showtell.evaluation import Evaluation
 
 DONE, SOME_FAILED, NOTHING_DONE, INTERRUPTED = 0, 1, 2, 130
+_SILENCE = 30.0  # seconds without a word, at most, of a command that takes minutes
 
 
 def main() -> None:
@@ -170,18 +173,29 @@ def caption(
 @cli.command()
 @click.argument("recipe", metavar="RECIPE", required=False)
 @click.option("--data", type=_path, metavar="DIR", help="A data set, in any of the usual layouts.")
-@_layout
+@_reading
+@split_seed
 @click.option("--output", type=_path, metavar="RUN_DIR", help="The run's folder.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a key of the recipe; repeatable.")
-@click.option("--resume", is_flag=True, help="Go on from the newest checkpoint in RUN_DIR.")
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Go on from the newest checkpoint in RUN_DIR, by its own RECIPE and --data if none are given.",
+)
+@click.option("--lenient", is_flag=True, help="Take what decodes of damaged photos, as --set data.lenient=true does.")
 @click.option("--list", "list_", is_flag=True, help="List the recipes; with RECIPE, its keys, values and what they mean.")
 def train(
     recipe: str | None,
     data: Path | None,
     layout: str | None,
+    image_column: str | None,
+    caption_column: str | None,
+    split_column: str | None,
+    split_seed: int,
     output: Path | None,
     overrides: tuple[str, ...],
     resume: bool,
+    lenient: bool,
     list_: bool,
 ) -> int:
     """Train a captioner by RECIPE: `flickr8k`, `debug`, or a .toml file of your own.
@@ -194,20 +208,33 @@ def train(
     if list_:
         click.echo(recipes.describe_keys(recipes.Recipe.load(recipe, overrides)) if recipe else recipes.describe_recipes())
         return DONE
+    overrides += ("data.lenient=true",) if lenient else ()
+    columns = columns_of(image_column, caption_column, split_column)
+    if resume and output is not None and data is None:
+        from showtell.train.folder import recall
+
+        found = recall(output)
+        [data] = map(Path, found["data"])
+        layout, columns, split_seed = found["layout"], columns_of(**found["columns"]), found["split_seed"]
+    if resume and output is not None and recipe is None:
+        recipe = str(output / "recipe.json")
     if recipe is None or data is None or output is None:
-        raise click.UsageError("give RECIPE, --data DIR and --output RUN_DIR; --list shows the recipes")
+        raise click.UsageError(
+            "give RECIPE, --data DIR and --output RUN_DIR, or --resume and --output RUN_DIR; --list shows the recipes"
+        )
     chosen = recipes.Recipe.load(recipe, overrides)
     with _needs("train", "training"):
         from showtell.train.loop import train as run
 
-    with Console() as console:
-        run(chosen, data, output, resume=resume, report=console, layout=layout)
+    with Console(every=_SILENCE) as console:
+        run(chosen, data, output, resume=resume, report=console, layout=layout, columns=columns, split_seed=split_seed)
     return DONE
 
 
 @cli.command()
 @click.option("--data", type=_path, metavar="DIR", help="Caption a data set's photos and score that.")
-@_layout
+@_reading
+@split_seed
 @click.option("--split", type=click.Choice(["train", "dev", "test"]), help="Of --data or --references.  [default: dev, or all]")
 @_model
 @_search_options
@@ -227,6 +254,10 @@ def train(
 def evaluate(
     data: Path | None,
     layout: str | None,
+    image_column: str | None,
+    caption_column: str | None,
+    split_column: str | None,
+    split_seed: int,
     split: Any,
     model: str | None,
     candidates: Path | None,
@@ -264,8 +295,13 @@ def evaluate(
     failed = 0
     store: PhotoStore | None
     if data is not None:
+        reading = {
+            "layout": layout,
+            "columns": columns_of(image_column, caption_column, split_column),
+            "split_seed": split_seed,
+        }
         result, store, failed = _evaluate_model(
-            data, layout, split or "dev", names, model, search, batch_size=batch_size, threads=threads, device=device
+            data, reading, split or "dev", names, model, search, batch_size=batch_size, threads=threads, device=device
         )
     else:
         assert candidates is not None  # checked above
@@ -283,7 +319,7 @@ def evaluate(
 
 def _evaluate_model(
     data: Path,
-    layout: str | None,
+    reading: dict[str, Any],
     split: Any,
     metrics: list[str],
     model: str | None,
@@ -298,10 +334,10 @@ def _evaluate_model(
     from showtell.evaluation.run import caption_split
     from showtell.runtime import load as load_model
 
-    dataset = read_dataset(data, layout)
+    dataset = read_dataset(data, **reading)
     captioner = load_model(model, **load)
     options = captioner.options(**search)
-    with Console() as console:
+    with Console(every=_SILENCE) as console:
         if note := dataset.describe_left_out():
             console.message(note)
         run = caption_split(captioner, dataset, split, options, batch_size=batch_size, progress=console.progress)

@@ -2,11 +2,15 @@
 
 import time
 from contextlib import nullcontext
+from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from showtell.data import Columns
 from showtell.data import read as read_dataset
+from showtell.files import write_json
 from showtell.text import RULES
 from showtell.train import checkpoint
 from showtell.train.build import build_model, limited, parameter_groups, photo_inputs
@@ -14,26 +18,41 @@ from showtell.train.checkpoint import Checkpoint
 from showtell.train.display import Reporter, Silent, summary
 from showtell.train.distributed import Processes, joined
 from showtell.train.finetune import Skills, with_replay
-from showtell.train.folder import check_room, claimed
+from showtell.train.folder import check_room, claimed, remember
+from showtell.train.notes import check_splits, describe_words, notes, word_changes
 from showtell.train.recipe import Recipe
 from showtell.train.trainer import Trainer
+from showtell.train.usable import usable
 
 
-def train(recipe: Recipe, data: Path, output: Path, *, resume: bool, report: Reporter, layout: str | None = None) -> Checkpoint:
+def train(
+    recipe: Recipe,
+    data: Path,
+    output: Path,
+    *,
+    resume: bool,
+    report: Reporter,
+    layout: str | None = None,
+    columns: Columns | None = None,
+    split_seed: int = 0,
+) -> Checkpoint:
     """Trains by `recipe` on the data set in `data`; the run's folder is `output`. Returns the best checkpoint.
 
-    The layout of `data` is recognised unless it is named. Under torchrun the processes share the work; data, output and
-    feature cache must then be where all of them see them. Raises OutputError where `output` cannot be written, is in use, or
-    holds a run and `resume` is not set; RecipeError where it is resumed by another recipe; TrainingError where the loss is not
-    finite or runs away.
+    The layout of `data` is recognised unless it is named; `columns` and `split_seed` are as in `data.read`. Under torchrun the
+    processes share the work; data, output and feature cache must then be where all of them see them. Raises OutputError where
+    `output` cannot be written, is in use, or holds a run and `resume` is not set; RecipeError where it is resumed by another
+    recipe; DataError where it is resumed with other captions; TrainingError where the loss is not finite or runs away.
     """
     started = time.monotonic()
     with joined(recipe.training.device) as processes:
         report = report if processes.first else Silent()
         with claimed(output, recipe, resume) if processes.first else nullcontext():
+            reading: dict[str, Any] = {"layout": layout, "columns": columns, "split_seed": split_seed}
+            if processes.first and not resume:
+                remember(output, [data], **reading)
             processes.from_first(None)  # nobody works before the folder is claimed
             try:
-                best = _train(recipe, data, layout, output, resume, processes, report)
+                best = _train(recipe, data, reading, output, resume, processes, report)
             except KeyboardInterrupt:
                 report.message(f"stopped; go on from the newest checkpoint in {output} with --resume")
                 raise
@@ -43,18 +62,27 @@ def train(recipe: Recipe, data: Path, output: Path, *, resume: bool, report: Rep
 
 
 def _train(
-    recipe: Recipe, data: Path, layout: str | None, output: Path, resume: bool, processes: Processes, report: Reporter
+    recipe: Recipe, data: Path, reading: dict[str, Any], output: Path, resume: bool, processes: Processes, report: Reporter
 ) -> Checkpoint:
     torch.manual_seed(recipe.seed)
-    dataset = read_dataset(data, layout)
+    dataset = read_dataset(data, **reading)
     if note := dataset.describe_left_out():
         report.message(note)
-    dataset = limited(dataset, recipe.training.max_photos)
+    dataset = usable(limited(dataset, recipe.training.max_photos), recipe, processes, report)
+    check_splits(dataset)
     tokenize = RULES[recipe.vocabulary.text].tokenize
     captions = {s.image: [tokenize(caption) for caption in s.captions] for s in dataset.split("train")}
     model, source = build_model(recipe, captions)
+    if recipe.init:
+        changes = word_changes(recipe, model.vocabulary, captions)
+        for note in describe_words(changes, recipe):
+            report.message(note)
+        if processes.first:
+            write_json(output / "words.json", changes)
     old_data = recipe.finetune.old_data
     old = limited(read_dataset(Path(old_data)), recipe.training.max_photos) if old_data else None
+    if old:
+        old = usable(old, recipe, processes, report, ("train", "dev") if recipe.finetune.replay else ("dev",))
     if old and recipe.finetune.replay:
         dataset = with_replay(dataset, old, recipe.finetune.replay, recipe.seed)
     train_samples, dev_samples = dataset.split("train"), dataset.split("dev")
@@ -68,17 +96,23 @@ def _train(
     with processes.first_ahead():
         inputs = photo_inputs(recipe, model, dataset, names, report)
 
-    skills = Skills(recipe, output / "finetune.json", dev_samples, inputs.frozen, old, processes, report)
+    skills = Skills(recipe, output / "finetune.json", old, processes, report)
     if recipe.needs_init == "finetune":
         skills.before(model)
 
     about = {"data": dataset.name, "encoder_weights": source, "recipe": recipe.model_dump()}
+    if processes.first:
+        about["photos_sha256"] = sha256(b"".join(map(dataset.photos.digest, names))).hexdigest()
     trainer = Trainer(recipe, model, groups, captions, inputs, dev_samples, output, about, processes, report)
+    for note in notes(dev_samples, trainer.batches.written, recipe.training.max_words):
+        report.message(note)
     if resume:
         found = checkpoint.newest(output, report.message) if processes.first else None
         path = processes.from_first(found and found.path)
         if path:
             trainer.restore(checkpoint.find(path))
+            if processes.first:  # it may have moved, and is that of the run
+                remember(output, [data], **reading)
         else:
             report.message("no checkpoint yet: starting at the beginning")
     trainer.run()

@@ -161,6 +161,29 @@ def test_train_export_evaluate_and_caption(shapes: Path, tmp_path: Path) -> None
     assert run("caption", shapes / "images" / "red-square-2.jpg", "--model", bundle).returncode == 0
 
 
+def test_evaluate_takes_columns_and_splits_as_training_does(float_bundle: Path, shapes: Path, tmp_path: Path) -> None:
+    photos = sorted((shapes / "images").glob("*.jpg"))
+    rows = [f"{photo},a {photo.name.partition('-')[0]} thing,{number}" for number, photo in enumerate(photos)]
+    table = tmp_path / "table.csv"
+    table.write_text("\n".join(["bild,satz,number", *rows]))
+    given = ["evaluate", "--data", table, "--split", "test", "--model", float_bundle, "--json", tmp_path / "scores.json"]
+    done = run(*given)
+    assert done.returncode == 2
+    assert b"--image-column" in done.stderr
+    found = []
+    for seed in ("0", "1"):
+        done = run(*given, "--image-column", "bild", "--caption-column", "satz", "--split-seed", seed)
+        assert done.returncode == 0, done.stderr.decode()
+        assert f"drawn by photo with seed {seed}" in done.stderr.decode()
+        found.append(sorted(json.loads((tmp_path / "scores.json").read_text())["images"]))
+    from showtell.data import Columns, read
+
+    for seed, images in enumerate(found):
+        dataset = read(table, columns=Columns("bild", "satz"), split_seed=seed)
+        assert images == sorted(sample.image for sample in dataset.split("test"))
+    assert found[0] != found[1]
+
+
 def test_captioning_never_imports_torch(float_bundle: Path, shapes: Path) -> None:
     code = f"""
 import sys

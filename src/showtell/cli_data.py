@@ -18,13 +18,17 @@ if TYPE_CHECKING:
 _path = click.Path(path_type=Path)
 layout = click.option("--layout", metavar="NAME", help="The data set's layout, where it is not recognised (docs/data.md).")
 
+split_seed = click.option(
+    "--split-seed", type=int, default=0, show_default=True, metavar="N", help="Draw splits with this seed where there are none."
+)
+
 
 @click.group(cls=Group)
 def data() -> None:
     """Check, convert and fetch data sets."""
 
 
-def _reading(command: Callable[..., Any]) -> Callable[..., Any]:
+def reading(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options that say how a data set is read."""
     for option in reversed(
         (
@@ -38,7 +42,7 @@ def _reading(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def _columns(image: str | None, caption: str | None, split: str | None) -> Columns:
+def columns_of(image: str | None, caption: str | None, split: str | None) -> Columns:
     from showtell.data import Columns
 
     return Columns(image, caption, split)
@@ -46,7 +50,7 @@ def _columns(image: str | None, caption: str | None, split: str | None) -> Colum
 
 @data.command()
 @click.argument("source", type=_path, metavar="DIR")
-@_reading
+@reading
 @click.option("--json", "json_file", type=_path, metavar="FILE", help="Write all findings there; - is standard output.")
 @click.option("--html", "html_file", type=_path, metavar="FILE", help="Write a page with thumbnails there.")
 @click.option("--ignore", multiple=True, metavar="KIND", help="A kind of finding that is not wrong here; repeatable.")
@@ -76,7 +80,7 @@ def check(
     for file in (json_file, html_file):
         if file is not None and file != Path("-"):
             try_place(file)
-    columns = _columns(image_column, caption_column, split_column)
+    columns = columns_of(image_column, caption_column, split_column)
     with Console() as console:
         found = run(
             list_entries(source, layout, columns=columns),
@@ -108,7 +112,7 @@ def check(
 )
 @click.option("--split-seed", type=int, metavar="N", help="Draw splits with this seed where SOURCE has none.")
 @click.option("--overwrite", is_flag=True, help="Replace DEST where it is a file.")
-@_reading
+@reading
 def convert(
     source: Path,
     destination: Path,
@@ -128,7 +132,7 @@ def convert(
     format_ = format_ or format_of(destination)
     if not destination.is_dir():  # which is refused below
         try_place(destination)
-    columns = _columns(image_column, caption_column, split_column)
+    columns = columns_of(image_column, caption_column, split_column)
     dataset = read(source, layout, columns=columns, split_seed=split_seed)
     with Console() as console:
         if note := dataset.describe_left_out():

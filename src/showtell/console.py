@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import sys
+import time
 import warnings
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TextIO
@@ -51,10 +53,11 @@ class Group(click.Group):
 
 
 class Console:
-    """Messages and progress on standard error: a live bar on a terminal, plain lines elsewhere."""
+    """Messages and progress on standard error: a live bar on a terminal; elsewhere a line after `every` seconds of silence."""
 
-    def __init__(self, shown: bool = True) -> None:
+    def __init__(self, shown: bool = True, every: float = math.inf) -> None:
         self._shown = shown and sys.stderr.isatty()
+        self._every, self._spoke = every, time.monotonic()
         self._bar: Progress | None = None
         self._task: TaskID | None = None
         self._what = ""
@@ -68,6 +71,7 @@ class Console:
 
     def message(self, text: str) -> None:
         """A line on standard error, above the bar."""
+        self._spoke = time.monotonic()
         if self._bar is not None:
             self._bar.console.print(one_line(text), markup=False, highlight=False, soft_wrap=True)
         else:
@@ -76,6 +80,8 @@ class Console:
     def progress(self, what: str, done: int, total: int, note: str = "") -> None:
         """Shows `done` of `total` steps of `what`."""
         if not self._shown:
+            if time.monotonic() - self._spoke >= self._every:
+                self.message(f"{what} {done}/{total}  {note}".rstrip())
             return
         if self._bar is None:
             from rich import progress as rich_progress

@@ -146,12 +146,13 @@ def photo_inputs(recipe: Recipe, model: CaptionModel, dataset: Dataset, names: S
                     view=view,
                     bundle=bundle,
                     grid=grid,
+                    images=recipe.data.images,
                     progress=progress,
                 )
             )
         return CachedInputs(caches)
 
-    pixels = PixelInputs(photos, preprocessing, augmentation, recipe.views.count)
+    pixels = PixelInputs(photos, preprocessing, augmentation, recipe.views.count, recipe.data.images)
     if not recipe.encoder.cached:
         return PhasedInputs(pixels, pixels, 1)
     whole = decoders.reads(model.decoder.config)

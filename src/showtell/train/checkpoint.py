@@ -1,17 +1,18 @@
 """Checkpoints: folders that are whole or not taken for one.
 
-    checkpoints/epoch-007/       after an epoch; checkpoints/step-0001234/ is one from inside an epoch, without dev scores
+    checkpoints/epoch-007/       after an epoch; epoch-000 is the model that a run starts from, if any;
+                                 checkpoints/step-0001234/ is one from inside an epoch, without dev scores
         config.json          format, networks' configs, preprocessing, recipe, dev scores, progress of the run, files' SHA-256
         vocab.json           the words in id order
         model.safetensors    encoder.* and decoder.* parameters, float32: the moving average's where the recipe asks for one
         training.safetensors optimiser moments and raw weights, to go on from here
 
 A folder is written under another name, flushed to disk and renamed, so that a kill leaves none of these names half written;
-what a disk loses later shows in the hashes. Kept are the two newest, so that there is one to fall back on, and the best by dev
-CIDEr.
+what a disk loses later shows in the hashes. Kept are the two newest, so that there is one to fall back on, and the best.
 """
 
 import json
+import math
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -55,6 +56,11 @@ class Checkpoint:
     def scores(self) -> dict[str, float]:
         """Dev scores x100; none inside an epoch."""
         return dict(self.config.get("scores", {}))
+
+    @property
+    def rank(self) -> tuple[float, float, int]:
+        """What the best checkpoint has most of: dev CIDEr; among equals a low dev loss, and then an early epoch."""
+        return self.scores["CIDEr"], -self.config.get("dev_loss", math.inf), -self.epoch
 
     def verify(self) -> None:
         """Raises CheckpointError where a file is missing or is not what was written."""
@@ -159,18 +165,20 @@ def size(model: CaptionModel, trained: int) -> int:
 
 
 def find(path: Path) -> Checkpoint:
-    """The checkpoint at `path`, or the best one where `path` is a run's folder."""
+    """The checkpoint at `path`, or the best one where `path` is a run's folder. Raises CheckpointError where it is neither."""
+    if not path.exists():
+        raise CheckpointError(f"{path}: there is no such folder; give a run's folder or one of its checkpoints")
     if (path / "config.json").is_file():
         return _read(path)
     return best(path)
 
 
 def best(run: Path) -> Checkpoint:
-    """The run's checkpoint with the highest dev CIDEr, the earlier of equals."""
+    """The run's checkpoint with the highest dev CIDEr, and among equals the lowest dev loss."""
     found = [checkpoint for checkpoint in _all(run) if checkpoint.scores]
     if not found:
         raise CheckpointError(f"{run}: no checkpoint here of a whole epoch; give a run's folder or one of its checkpoints")
-    return max(found, key=lambda c: (c.scores["CIDEr"], -c.epoch))
+    return max(found, key=lambda checkpoint: checkpoint.rank)
 
 
 def newest(run: Path, message: Callable[[str], None]) -> Checkpoint | None:
@@ -240,6 +248,8 @@ def _read(path: Path) -> Checkpoint:
         config = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{file}: not readable ({error})") from None
+    if isinstance(config, dict) and "encoder.onnx" in config.get("files", {}):
+        raise CheckpointError(f"{path}: is a bundle, which cannot be trained or exported; give the checkpoint that it is of")
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         found = config.get("format") if isinstance(config, dict) else None
         raise CheckpointError(f"{file}: checkpoint format {found!r}; this version reads {FORMAT}")

@@ -79,7 +79,11 @@ def summary(best: Checkpoint, output: Path, data: Sequence[Path], seconds: float
     """The lines that end a run: what came out, and the commands to try it."""
     scores = "  ".join(f"{name} {value:.1f}" for name, value in best.scores.items())
     bundle, run, *photos = (shlex.quote(str(path)) for path in (output / "bundle", output, *data))
+    worse = (
+        "no epoch made the start model better on dev: it is the best; a lower training.learning_rate or more photos may help"
+    )
     return [
+        *([worse] if best.epoch == 0 else []),
         f"trained in {duration(seconds)}; best: {best.path} (epoch {best.epoch})",
         f"dev scores: {scores}",
         f"curves: {output / 'curves.png'}, figures: {output / 'metrics.jsonl'}, more: tensorboard --logdir {run}",

@@ -30,10 +30,10 @@ import torch
 from showtell.bundle import Bundle
 from showtell.data import PhotoStore
 from showtell.errors import CacheError
-from showtell.image import Array, Preprocessing
+from showtell.image import Array, ImageSettings, Preprocessing
 from showtell.nn.encoder import STAGES, Encoder
 from showtell.train.cache import Rows
-from showtell.train.views import Augmentation, read_view
+from showtell.train.views import DEFAULT_IMAGES, Augmentation, read_view
 
 FORMAT = 2
 Output = Literal["grid", "pooled", "third-stage", "second-stage"]
@@ -75,13 +75,16 @@ def cache_folder(
     root: Path | None, encoder: Encoder, output: Output = "grid", view: View | None = None, bundle: Bundle | None = None
 ) -> Path:
     """One folder for each encoder, kind of output and view, below `root` or the user's cache."""
-    if root is None:
-        root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "showtell" / "features"
     name = f"{_fingerprint(encoder, bundle)[:12]}-{output}"
     if view is not None:
         described = json.dumps(view.augmentation.describe(view.number), sort_keys=True)
         name += f"-view-{view.number}-{hashlib.sha256(described.encode()).hexdigest()[:8]}"
-    return root / name
+    return cache_root(root) / name
+
+
+def cache_root(root: Path | None) -> Path:
+    """`root`, or the user's cache of features."""
+    return root or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "showtell" / "features"
 
 
 def extract(
@@ -95,6 +98,7 @@ def extract(
     view: View | None = None,
     bundle: Bundle | None = None,
     grid: Path | None = None,
+    images: ImageSettings = DEFAULT_IMAGES,
     batch_size: int = 16,
     progress: Callable[[int, int], None] | None = None,
 ) -> FeatureCache:
@@ -141,7 +145,7 @@ def extract(
         keys.update(dict.fromkeys(same, _key(hashlib.sha256(data).digest(), name, view)))
         number = view.number if view else 0
         augmentation = view.augmentation if view else None
-        return preprocessing.normalize(read_view(data, name, preprocessing, augmentation, number))
+        return preprocessing.normalize(read_view(data, name, preprocessing, augmentation, number, images))
 
     for batch, pixels in _batches(list(alike.values()), read, batch_size):
         features = compute(pixels)

@@ -24,9 +24,9 @@ from showtell.train.display import Reporter
 from showtell.train.distributed import Processes
 from showtell.train.features import cache_folder, extract
 from showtell.train.inputs import CachedInputs, Inputs, PixelInputs
+from showtell.train.log import read as read_log
 from showtell.train.recipe import Recipe
 from showtell.train.validation import validate
-from showtell.types import Sample
 from showtell.vocab import BEGIN, SPECIAL, Vocabulary, style_token
 
 Scores = Mapping[str, float]  # x100
@@ -88,18 +88,15 @@ class Skills:
 
     recipe: Recipe
     file: Path
-    dev: tuple[Sample, ...]
-    inputs: Inputs  # of the new dev photos, as the start model and training read them
     old: Dataset | None
     processes: Processes
     report: Reporter
 
     def before(self, model: CaptionModel) -> None:
-        """Measures the start model, unless this was done when the run began."""
+        """Measures the start model on the old photos, unless this was done when the run began."""
         if self.processes.from_first(self.file.exists()):
             return
-        new = self._scores(model, self.inputs, self.dev)
-        scores = {"new": new, **self._old(model)}
+        scores = self._old(model)
         if self.processes.first:
             write_json(self.file, {"init": self.recipe.init, "words": len(model.vocabulary), "before": scores})
 
@@ -111,6 +108,8 @@ class Skills:
         if not self.processes.first:
             return
         found: dict[str, Any] = json.loads(self.file.read_text(encoding="utf-8"))
+        start = next((line for line in read_log(self.file.with_name("metrics.jsonl")) if line["epoch"] == 0), None)
+        found["before"] = {**({"new": start["scores"]} if start else {}), **found["before"]}
         write_json(self.file, {**found, "epoch": best.epoch, "after": scores})
         for kind, after in scores.items():
             changes = "  ".join(
@@ -122,13 +121,14 @@ class Skills:
         """Scores of the old dev photos, where there are any."""
         if self.old is None:
             return {}
-        return {"old": self._scores(model, self._old_inputs(model), self.old.split("dev"))}
+        dev, inputs = self.old.split("dev"), self._old_inputs(model)
+        return {"old": validate(model, inputs, dev, self.recipe, self.report, processes=self.processes).scores}
 
     def _old_inputs(self, model: CaptionModel) -> Inputs:
         assert self.old is not None  # checked by the caller
         photos = self.old.photos
         if self.recipe.encoder.trained != "none":  # another encoder each time: nothing to keep
-            return PixelInputs(photos, model.preprocessing)
+            return PixelInputs(photos, model.preprocessing, images=self.recipe.data.images)
         names = sorted(sample.image for sample in self.old.split("dev"))
         root = Path(self.recipe.encoder.cache) if self.recipe.encoder.cache else None
         output = decoders.reads(model.decoder.config)
@@ -138,8 +138,14 @@ class Skills:
             self.report.progress("features of old photos", done, total)
 
         with self.processes.first_ahead():
-            cache = extract(folder, model.encoder, model.preprocessing, photos, names, output=output, progress=progress)
+            cache = extract(
+                folder,
+                model.encoder,
+                model.preprocessing,
+                photos,
+                names,
+                output=output,
+                images=self.recipe.data.images,
+                progress=progress,
+            )
         return CachedInputs([cache])
-
-    def _scores(self, model: CaptionModel, inputs: Inputs, dev: tuple[Sample, ...]) -> Scores:
-        return validate(model, inputs, dev, self.recipe, self.report, processes=self.processes).scores

@@ -1,6 +1,8 @@
 """A run's folder: claimed by one process at a time, and found writable and roomy before the work begins.
 
 recipe.json         what is trained, as checked
+data.json           where its data lies and how that is read
+words.json          where a run starts from a model: words that it did not know, and how often they occur
 metrics.jsonl       figures of steps and epochs
 curves.png          the same, drawn
 tensorboard/        the same, for TensorBoard
@@ -11,10 +13,13 @@ import errno
 import fcntl
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
+from showtell.data import Columns
 from showtell.errors import OutputError, RecipeError
 from showtell.files import write_json
 from showtell.train.recipe import Recipe
@@ -26,7 +31,7 @@ def claimed(output: Path, recipe: Recipe, resume: bool) -> Iterator[None]:
 
     The claim is a lock that the system lifts when the process ends, however it ends. Raises OutputError where the folder
     cannot be written, another process trains in it, or it holds a run and `resume` is not set; RecipeError where that run is by
-    another recipe.
+    another recipe. Only more epochs are no other recipe.
     """
     with ExitStack() as stack:
         try:
@@ -54,6 +59,24 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
         yield
 
 
+def remember(output: Path, data: Sequence[Path], columns: Columns | None, **reading: Any) -> None:
+    """Writes down where a run's data lies and how it is read, so that `--resume` needs nothing else."""
+    places = [str(path.absolute()) for path in data]
+    write_json(output / "data.json", {"data": places, "columns": asdict(columns or Columns()), **reading})
+
+
+def recall(output: Path) -> dict[str, Any]:
+    """What `remember` wrote. Raises OutputError where the folder holds no run, or one that does not know its data."""
+    file = output / "data.json"
+    if not (output / "recipe.json").is_file():
+        raise OutputError(f"{output}: holds no run to resume; give its folder, or RECIPE and --data DIR to begin one")
+    try:
+        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise OutputError(f"{file}: cannot be read ({error}); name the run's data with --data DIR") from None
+    return found
+
+
 def check_room(output: Path, checkpoint_bytes: int) -> None:
     """Raises OutputError where the disk has no room for the checkpoints that a run keeps, and one being written."""
     present = sum(1 for path in (output / "checkpoints").glob("[!.]*") if path.is_dir())
@@ -76,7 +99,9 @@ def _check(output: Path, recipe: Recipe, resume: bool) -> None:
             found = json.loads(file.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise OutputError(f"{file}: cannot be read ({error}); give another folder") from None
-        if changed := recipe.differences(found):
+        epochs = _value(found, "training.epochs")
+        longer = isinstance(epochs, int) and recipe.training.epochs > epochs
+        if changed := [key for key in recipe.differences(found) if key != "training.epochs" or not longer]:
             key = changed[0]
             raise RecipeError(
                 f"{output}: was trained by another recipe: {key} was {_value(found, key)!r} and is now {_value(values, key)!r}"

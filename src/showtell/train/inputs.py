@@ -13,9 +13,9 @@ import numpy as np
 
 from showtell.data import PhotoStore
 from showtell.decoding import Array
-from showtell.image import Preprocessing
+from showtell.image import ImageSettings, Preprocessing
 from showtell.train.features import FeatureCache
-from showtell.train.views import Augmentation, read_view
+from showtell.train.views import DEFAULT_IMAGES, Augmentation, read_view
 
 
 class Inputs(Protocol):
@@ -61,11 +61,17 @@ class PixelInputs:
     """Photos read, augmented and resized when they are asked for."""
 
     def __init__(
-        self, photos: PhotoStore, preprocessing: Preprocessing, augmentation: Augmentation | None = None, views: int = 1
+        self,
+        photos: PhotoStore,
+        preprocessing: Preprocessing,
+        augmentation: Augmentation | None = None,
+        views: int = 1,
+        images: ImageSettings = DEFAULT_IMAGES,
     ) -> None:
         self._photos = photos
         self._preprocessing = preprocessing
         self._augmentation = augmentation
+        self._images = images
         self._pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
         self.views = views
 
@@ -78,7 +84,7 @@ class PixelInputs:
         return np.moveaxis(self._preprocessing.normalize(pixels), 1, -1)
 
     def _read(self, name: str, view: int) -> Array:
-        return read_view(self._photos.read(name), name, self._preprocessing, self._augmentation, view)
+        return read_view(self._photos.read(name), name, self._preprocessing, self._augmentation, view, self._images)
 
 
 @dataclass(frozen=True)

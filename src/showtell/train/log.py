@@ -4,7 +4,8 @@
     {"epoch": 1, "step": 188, "loss": 4.02, "seconds": 95.1, "dev_loss": 3.71, "scores": {"CIDEr": 31.2, ...},
      "examples": {photo: caption}}
 
-A line of the first kind is the mean over the steps since the one before it; of the second, over an epoch. Losses are in nats
+A line of the first kind is the mean over the steps since the one before it; of the second, over an epoch; epoch 0 is the model
+that a run starts from, and has no loss. Losses are in nats
 per word (or whatever the objective counts). `dev_loss` is the dev captions' plain cross-entropy, without the dropout, label
 smoothing and weights that are in `loss`: it is the lower of the two until the model over-fits.
 """
@@ -107,7 +108,8 @@ def draw(lines: list[dict[str, Any]], path: Path) -> None:
     figure = Figure(figsize=(10, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
     left.plot([line["step"] for line in steps], [line["loss"] for line in steps], linewidth=0.8, label="train")
-    left.plot([line["step"] for line in epochs], [line["loss"] for line in epochs], "o-", label="mean of the epoch")
+    trained = [line for line in epochs if "loss" in line]  # the start model's has none
+    left.plot([line["step"] for line in trained], [line["loss"] for line in trained], "o-", label="mean of the epoch")
     measured = [line for line in epochs if "dev_loss" in line]  # runs that an older version began have lines without it
     left.plot([line["step"] for line in measured], [line["dev_loss"] for line in measured], "o-", label="dev, cross-entropy")
     left.set(xlabel="step", ylabel="loss")

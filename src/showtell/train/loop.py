@@ -3,13 +3,16 @@
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
+from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from showtell.data import joined
+from showtell.data import Columns, joined
 from showtell.data import read as read_dataset
 from showtell.errors import RecipeError
+from showtell.files import write_json
 from showtell.train import checkpoint
 from showtell.train.batches import tokenized
 from showtell.train.build import build_model, limited, parameter_groups, photo_inputs
@@ -18,9 +21,11 @@ from showtell.train.display import Reporter, Silent, summary
 from showtell.train.distributed import Processes
 from showtell.train.distributed import joined as joined_processes
 from showtell.train.finetune import Skills, with_replay
-from showtell.train.folder import check_room, claimed
+from showtell.train.folder import check_room, claimed, remember
+from showtell.train.notes import check_splits, describe_words, notes, word_changes
 from showtell.train.recipe import Recipe
 from showtell.train.trainer import Trainer
+from showtell.train.usable import usable
 
 
 def train(
@@ -31,13 +36,16 @@ def train(
     resume: bool,
     report: Reporter,
     layout: str | None = None,
+    columns: Columns | None = None,
+    split_seed: int = 0,
 ) -> Checkpoint:
     """Trains by `recipe` on the data set in `data`, or on several together; the run's folder is `output`.
 
-    Returns the best checkpoint. The layout of `data` is recognised unless it is named. Under torchrun the processes share the
-    work; data, output and feature cache must then be where all of them see them. Raises OutputError where `output` cannot be
-    written, is in use, or holds a run and `resume` is not set; RecipeError where it is resumed by another recipe, or styles and
-    data sets differ in number; TrainingError where the loss is not finite or runs away.
+    Returns the best checkpoint. The layout of `data` is recognised unless it is named; `columns` and `split_seed` are as in
+    `data.read`. Under torchrun the processes share the work; data, output and feature cache must then be where all of them see
+    them. Raises OutputError where `output` cannot be written, is in use, or holds a run and `resume` is not set; RecipeError
+    where it is resumed by another recipe, or styles and data sets differ in number; DataError where it is resumed with other
+    captions; TrainingError where the loss is not finite or runs away.
     """
     started = time.monotonic()
     data = [data] if isinstance(data, Path) else data
@@ -47,9 +55,12 @@ def train(
     with joined_processes(recipe.training.device) as processes:
         report = report if processes.first else Silent()
         with claimed(output, recipe, resume) if processes.first else nullcontext():
+            reading: dict[str, Any] = {"layout": layout, "columns": columns, "split_seed": split_seed}
+            if processes.first and not resume:
+                remember(output, data, **reading)
             processes.from_first(None)  # nobody works before the folder is claimed
             try:
-                best = _train(recipe, data, layout, output, resume, processes, report)
+                best = _train(recipe, data, reading, output, resume, processes, report)
             except KeyboardInterrupt:
                 report.message(f"stopped; go on from the newest checkpoint in {output} with --resume")
                 raise
@@ -61,7 +72,7 @@ def train(
 def _train(
     recipe: Recipe,
     data: Sequence[Path],
-    layout: str | None,
+    reading: dict[str, Any],
     output: Path,
     resume: bool,
     processes: Processes,
@@ -70,15 +81,25 @@ def _train(
     torch.manual_seed(recipe.seed)
     datasets = []
     for folder in data:
-        dataset = read_dataset(folder, layout)
+        dataset = read_dataset(folder, **reading)
         if note := dataset.describe_left_out():
             report.message(note)
         datasets.append(limited(dataset, recipe.training.max_photos))
     dataset = joined(datasets, recipe.vocabulary.styles) if len(datasets) > 1 else datasets[0]
+    dataset = usable(dataset, recipe, processes, report)
+    check_splits(dataset)
     captions = tokenized(dataset.split("train"), recipe.vocabulary.text)
     model, source = build_model(recipe, captions)
+    if recipe.init:
+        changes = word_changes(recipe, model.vocabulary, captions)
+        for note in describe_words(changes, recipe):
+            report.message(note)
+        if processes.first:
+            write_json(output / "words.json", changes)
     old_data = recipe.finetune.old_data
     old = limited(read_dataset(Path(old_data)), recipe.training.max_photos) if old_data else None
+    if old:
+        old = usable(old, recipe, processes, report, ("train", "dev") if recipe.finetune.replay else ("dev",))
     if old and recipe.finetune.replay:
         dataset = with_replay(dataset, old, recipe.finetune.replay, recipe.seed)
     train_samples, dev_samples = dataset.split("train"), dataset.split("dev")
@@ -92,17 +113,23 @@ def _train(
     with processes.first_ahead():
         inputs = photo_inputs(recipe, model, dataset, names, report)
 
-    skills = Skills(recipe, output / "finetune.json", dev_samples, inputs.frozen, old, processes, report)
+    skills = Skills(recipe, output / "finetune.json", old, processes, report)
     if recipe.needs_init == "finetune":
         skills.before(model)
 
     about = {"data": dataset.name, "encoder_weights": source, "recipe": recipe.model_dump()}
+    if processes.first:
+        about["photos_sha256"] = sha256(b"".join(map(dataset.photos.digest, names))).hexdigest()
     trainer = Trainer(recipe, model, groups, captions, inputs, dev_samples, output, about, processes, report)
+    for note in notes(dev_samples, trainer.batches.written, recipe.training.max_words):
+        report.message(note)
     if resume:
         found = checkpoint.newest(output, report.message) if processes.first else None
         path = processes.from_first(found and found.path)
         if path:
             trainer.restore(checkpoint.find(path))
+            if processes.first:  # it may have moved, and is that of the run
+                remember(output, data, **reading)
         else:
             report.message("no checkpoint yet: starting at the beginning")
     trainer.run()

@@ -16,6 +16,7 @@ from typing import Any, Literal, Self, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from showtell.errors import RecipeError
+from showtell.image import ImageSettings
 
 FOLDER = Path(__file__).parent / "recipes"
 
@@ -32,6 +33,20 @@ class _Section(BaseModel):
     def _changed(self, *keys: str) -> list[str]:
         """Those of the keys whose values are not the default."""
         return [key for key in keys if getattr(self, key) != type(self).model_fields[key].default]
+
+
+class DataRecipe(_Section):
+    """What becomes of photos that cannot be read; see train.usable."""
+
+    skip_broken: bool = Field(
+        False, description="leave out photos that cannot be read, and name them; otherwise nothing is trained"
+    )
+    lenient: bool = Field(False, description="take what decodes of photos that are cut short or damaged")
+
+    @property
+    def images(self) -> ImageSettings:
+        """How photos are read."""
+        return ImageSettings(lenient=self.lenient)
 
 
 class VocabularyRecipe(_Section):
@@ -214,7 +229,10 @@ class FinetuneRecipe(_Section):
 
 
 class ValidationRecipe(_Section):
-    """How the dev photos are captioned after each epoch; the checkpoint with the highest CIDEr is the best."""
+    """How the dev photos are captioned after each epoch; the checkpoint with the highest CIDEr is the best.
+
+    Among equals it is the one with the lowest dev loss.
+    """
 
     beam_size: int = Field(3, ge=1, description="hypotheses followed at once")
     length_penalty: float = Field(1.0, ge=0, description="0 ranks by total, 1 by mean log-probability")
@@ -228,6 +246,7 @@ class Recipe(_Section):
     about: str = Field("", description="one line for showtell train --list")
     seed: int = Field(1, ge=0, description="starts every random choice")
     init: str = Field("", description="run or checkpoint to start from: its encoder, decoder sizes, weights and vocabulary")
+    data: DataRecipe = DataRecipe()
     vocabulary: VocabularyRecipe = VocabularyRecipe()
     encoder: EncoderRecipe = EncoderRecipe()
     views: ViewsRecipe = ViewsRecipe()
@@ -247,16 +266,16 @@ class Recipe(_Section):
 
     @classmethod
     def load(cls, name: str, overrides: Sequence[str] = ()) -> Self:
-        """The recipe called `name`, or in the file `name`, with `key=value` overrides such as `training.epochs=20`."""
-        path = Path(name) if name.endswith(".toml") else FOLDER / f"{name}.toml"
+        """The recipe called `name`, or in the .toml or .json file `name`, with overrides such as `training.epochs=20`."""
+        path = Path(name) if name.endswith((".toml", ".json")) else FOLDER / f"{name}.toml"
         try:
-            values = tomllib.loads(path.read_text(encoding="utf-8"))
+            values = (json if path.suffix == ".json" else tomllib).loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise RecipeError(f"no recipe {name!r}; there are {', '.join(names())}, or give the path of a .toml file") from None
         except OSError as error:
             raise RecipeError(f"{path}: cannot be read ({error.strerror})") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise RecipeError(f"{path}: not valid TOML ({error})") from None
+        except ValueError as error:
+            raise RecipeError(f"{path}: not valid {path.suffix[1:].upper()} ({error})") from None
         for override in overrides:
             _apply(values, override)
         try:
@@ -279,8 +298,11 @@ class Recipe(_Section):
         return "scst.from_epoch = 1" if self.scst.from_epoch == 1 else None
 
     def differences(self, other: Mapping[str, Any]) -> list[str]:
-        """Keys whose values differ from those of `other`, a recipe's `model_dump()`, in a way that changes a run's numbers."""
-        ours, theirs = dict(_flat(self.model_dump())), dict(_flat(other))
+        """Keys whose values differ from those of `other`, a recipe's `model_dump()`, in a way that changes a run's numbers.
+
+        Keys that the version which wrote `other` did not have yet have their defaults.
+        """
+        ours, theirs = dict(_flat(self.model_dump())), {**dict(_flat(Recipe().model_dump())), **dict(_flat(other))}
         return [key for key in ours | theirs if key not in IMMATERIAL and ours.get(key) != theirs.get(key)]
 
 

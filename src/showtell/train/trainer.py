@@ -5,6 +5,8 @@ captioned by the same search as the product's. Everything random in a step follo
 process, so that a run which was killed and resumed is the same as one which was not.
 """
 
+import hashlib
+import json
 import math
 import time
 from contextlib import nullcontext
@@ -17,7 +19,7 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from showtell.errors import TrainingError
+from showtell.errors import DataError, TrainingError
 from showtell.nn.captioner import CaptionModel
 from showtell.train import checkpoint
 from showtell.train.averaging import MovingAverage
@@ -46,6 +48,7 @@ class Progress:
     objective: str = ""  # that the losses are of
     lowest: float | None = None  # mean loss of the best `log_every` steps under that objective
     best_cider: float = -1.0  # of dev, x100
+    best_loss: float = 0.0  # of dev, in that epoch; it decides between equals
     best_epoch: int = 0
 
 
@@ -88,7 +91,8 @@ class Trainer:
         self.recipe, self.options = recipe, recipe.training
         self.model = model
         self.captions, self.inputs, self.dev = captions, inputs, dev
-        self.output, self.about = output, about
+        read = json.dumps([captions, [[sample.image, sample.captions] for sample in dev]])
+        self.output, self.about = output, {**about, "captions_sha256": hashlib.sha256(read.encode()).hexdigest()}
         self.processes, self.report = processes, report
         self.seeds = seeds(recipe, model)
         self.batches = Batches(captions, model.vocabulary, inputs, recipe, self.seeds)
@@ -114,9 +118,12 @@ class Trainer:
         return stage_of(self.recipe, self.progress.epoch)
 
     def run(self) -> None:
-        """Trains from where the run stands to its end."""
+        """Trains from where the run stands to its end. A model that it starts from is measured and saved as epoch 0."""
         self.pace = Pace(self.options.epochs * len(self.batches) - self.step, len(self.batches))
         with RunLog(self.output, self.step, self.report) if self.processes.first else nullcontext() as self.log:
+            if self.recipe.init and self.step == 0 and self.progress.best_cider < 0:
+                self.progress.epoch = 0
+                self._measure(time.monotonic())
             while self.progress.epoch <= self.options.epochs and not self._out_of_patience():
                 self._epoch()
 
@@ -231,18 +238,19 @@ class Trainer:
         )
 
     def _measure(self, started: float) -> None:
-        """Captions the dev photos after an epoch, then saves."""
+        """Captions the dev photos after an epoch, or as epoch 0 before all, then saves."""
         progress = self.progress
         before = time.monotonic()
-        inputs = self.inputs.at(progress.epoch)
+        inputs = self.inputs.at(max(1, progress.epoch))
         with self._averaged():
             found = validate(self.model, inputs, self.dev, self.recipe, self.report, processes=self.processes)
         self.pace.validated(time.monotonic() - before)
-        loss, seconds = progress.total / progress.count, time.monotonic() - started
+        seconds = time.monotonic() - started
+        trained = {"loss": progress.total / progress.count} if progress.epoch else {}
         entry = {
             "epoch": progress.epoch,
-            "step": self.step,
-            "loss": loss,
+            "step": self.step if progress.epoch else 0,
+            **trained,
             "seconds": round(seconds, 1),
             "dev_loss": found.loss,
             "scores": dict(found.scores),
@@ -251,19 +259,18 @@ class Trainer:
         }
         if self.log:
             self.log.epoch(entry)
-        if found.scores["CIDEr"] > progress.best_cider:
-            progress.best_cider, progress.best_epoch = found.scores["CIDEr"], progress.epoch
+        if (found.scores["CIDEr"], -found.loss) > (progress.best_cider, -progress.best_loss):
+            progress.best_cider, progress.best_loss, progress.best_epoch = found.scores["CIDEr"], found.loss, progress.epoch
         progress.epoch, progress.step, progress.total, progress.count = progress.epoch + 1, 0, 0.0, 0.0
-        kept = ("epoch", "loss", "dev_loss", "seconds", "scores", "scores_by_style")
+        kept = ("epoch", *trained, "dev_loss", "seconds", "scores", "scores_by_style")
         self._save({key: entry[key] for key in kept if key in entry})
         shown = "  ".join(
             f"{style} {name} {scores[name]:.1f}".strip()
             for style, scores in found.by_style.items()
             for name in ("BLEU-4", "CIDEr")
         )
-        self.report.message(
-            f"epoch {entry['epoch']}: loss {loss:.3f}  dev loss {found.loss:.3f}  {shown}  ({duration(seconds)})"
-        )
+        what = f"epoch {entry['epoch']}: loss {trained['loss']:.3f}" if trained else "start model:"
+        self.report.message(f"{what}  dev loss {found.loss:.3f}  {shown}  ({duration(seconds)})")
         for photo, caption in found.examples.items():
             self.report.message(f"  {photo}: {caption}")
 
@@ -279,8 +286,17 @@ class Trainer:
         self.saved = time.monotonic()
 
     def restore(self, found: Checkpoint) -> None:
-        """Goes back to where a checkpoint was written."""
-        self.model.networks().load_state_dict(found.load_model().networks().state_dict())
+        """Goes back to where a checkpoint was written. Raises DataError where the captions are others than then."""
+        model, digest = found.load_model(), self.about["captions_sha256"]
+        # Checkpoints of earlier versions do not know the captions, yet the words that these gave.
+        same_words = model.vocabulary.words == self.model.vocabulary.words
+        if not same_words or found.config.get("captions_sha256", digest) != digest:
+            words = f": {len(model.vocabulary)} words then, {len(self.model.vocabulary)} now" if not same_words else ""
+            raise DataError(
+                f"{found.path}: the photos or captions are not those that the run began with{words}. A run goes on with "
+                f"its own data: put that back, or begin a new run with --set init={self.output}"
+            )
+        self.model.networks().load_state_dict(model.networks().state_dict())
         tensors = checkpoint.load_tensors(found.path / "training.safetensors")
         raw = [tensors.pop(f"raw.{number}") for number in range(len(self.parameters)) if f"raw.{number}" in tensors]
         if self.average:
@@ -290,6 +306,13 @@ class Trainer:
                     parameter.copy_(value)
         checkpoint.restore_optimizer(self.optimizer, tensors)
         self.progress = Progress(**found.config["progress"])
+        photos = self.about.get("photos_sha256")
+        if found.config.get("photos_sha256", photos) != photos:
+            self.report.message("photos have changed since the run began: it goes on with them as they are now")
+        epochs = found.config["recipe"]["training"]["epochs"]
+        if epochs != self.options.epochs:
+            longer = f"{self.options.epochs} epochs instead of {epochs}"
+            self.report.message(f"{longer}: the learning rate goes on as in a run that was as long from its beginning")
         self.report.message(f"going on from {found.path}: epoch {self.progress.epoch}, step {self.progress.step}")
 
     def _averaged(self) -> Any:
@@ -300,6 +323,6 @@ class Trainer:
         progress = self.progress
         parts = [f"loss {progress.total / progress.count:.3f}"] if progress.count else []
         parts += [f"{name} {value:.2f}" for name, value in self.latest.items()]
-        parts += [f"CIDEr {progress.best_cider:.1f}"] if progress.best_epoch else []
+        parts += [f"CIDEr {progress.best_cider:.1f}"] if progress.best_cider >= 0 else []
         parts += [f"{self.pace.photos_per_second:.0f} photos/s", f"run: {duration(self.pace.seconds_left)} left"]
         return "  ".join(parts)

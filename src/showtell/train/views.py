@@ -15,8 +15,9 @@ from typing import Any, Self
 import numpy as np
 from PIL import Image, ImageEnhance
 
-from showtell.image import Array, Preprocessing, read_photo, read_rgb, to_pixels
+from showtell.image import Array, ImageSettings, Preprocessing, read_photo, read_rgb, to_pixels
 
+DEFAULT_IMAGES = ImageSettings()
 _STRETCH = 4 / 3  # of a crop's sides against each other, at most; Szegedy et al. allow aspect ratios from 3/4 to 4/3
 _SIDES = re.compile(r"\b(left|right)\b", re.IGNORECASE)
 
@@ -75,8 +76,15 @@ class Augmentation:
         }
 
 
-def read_view(data: bytes, name: str, preprocessing: Preprocessing, augmentation: Augmentation | None, number: int) -> Array:
+def read_view(
+    data: bytes,
+    name: str,
+    preprocessing: Preprocessing,
+    augmentation: Augmentation | None,
+    number: int,
+    images: ImageSettings = DEFAULT_IMAGES,
+) -> Array:
     """A view of a photo at the model's size: uint8 (size, size, 3). Raises ImageError where the photo cannot be read."""
     if augmentation is None or number == 0:
-        return read_photo(data, preprocessing, name).pixels
-    return to_pixels(augmentation(read_rgb(data, name), name, number), preprocessing)
+        return read_photo(data, preprocessing, name, images).pixels
+    return to_pixels(augmentation(read_rgb(data, name, images), name, number), preprocessing)

@@ -4,7 +4,7 @@ Shapes: B photos, K captions of each, T steps of the longest.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,6 +14,7 @@ from torch import Tensor
 from showtell.decoding import Array
 from showtell.metrics.result import Tokens
 from showtell.text import RULES
+from showtell.train.borrowing import Borrowed
 from showtell.train.consensus import consensus_weights
 from showtell.train.inputs import PhasedInputs
 from showtell.train.recipe import Recipe
@@ -118,15 +119,23 @@ class Batches:
         inputs: PhasedInputs,
         recipe: Recipe,
         seeds: tuple[int, ...],
+        borrowed: Mapping[str, Sequence[Borrowed]] | None = None,
     ) -> None:
+        """`borrowed` are captions of other photos, which count besides each photo's own."""
         self.names = list(captions)
         self.photos = inputs
         self.size = recipe.training.photos_per_batch
         self.seeds = seeds
-        written = list(captions.values())
-        plain = [[vocabulary.split_style(tokens)[1] for tokens in many] for many in written]
-        weights = consensus_weights(plain, recipe.training.consensus)
-        self.written = Written(written, vocabulary, recipe, [many.tolist() for many in weights])
+        plain = [[vocabulary.split_style(tokens)[1] for tokens in many] for many in captions.values()]
+        weights = [many.tolist() for many in consensus_weights(plain, recipe.training.consensus)]
+        written = [list(many) for many in captions.values()]
+        for many, their, others in zip(written, weights, map((borrowed or {}).get, captions), strict=True):
+            own = vocabulary.split_style(many[0])[0]
+            style = [] if own == BEGIN else [vocabulary.words[own]]
+            many += [[*style, *words] for words, _ in others or ()]
+            their += [weight for _, weight in others or ()]
+        mean = np.mean([weight for their in weights for weight in their])
+        self.written = Written(written, vocabulary, recipe, [[weight / mean for weight in their] for their in weights])
 
     def __len__(self) -> int:
         return math.ceil(len(self.names) / self.size)

@@ -15,6 +15,7 @@ from showtell.errors import RecipeError
 from showtell.files import write_json
 from showtell.train import checkpoint
 from showtell.train.batches import tokenized
+from showtell.train.borrowing import borrowed_captions
 from showtell.train.build import build_model, limited, parameter_groups, photo_inputs
 from showtell.train.checkpoint import Checkpoint
 from showtell.train.display import Reporter, Silent, summary
@@ -89,7 +90,10 @@ def _train(
     dataset = usable(dataset, recipe, processes, report)
     check_splits(dataset)
     captions = tokenized(dataset.split("train"), recipe.vocabulary.text)
-    model, source = build_model(recipe, captions)
+    with processes.first_ahead():
+        borrowed = borrowed_captions(recipe, dataset, output / "borrowed.jsonl", report)
+    sayable = {name: [*many, *(list(words) for words, _ in borrowed.get(name, ()))] for name, many in captions.items()}
+    model, source = build_model(recipe, sayable)
     if recipe.init:
         changes = word_changes(recipe, model.vocabulary, captions)
         for note in describe_words(changes, recipe):
@@ -120,7 +124,7 @@ def _train(
     about = {"data": dataset.name, "encoder_weights": source, "recipe": recipe.model_dump()}
     if processes.first:
         about["photos_sha256"] = sha256(b"".join(map(dataset.photos.digest, names))).hexdigest()
-    trainer = Trainer(recipe, model, groups, captions, inputs, dev_samples, output, about, processes, report)
+    trainer = Trainer(recipe, model, groups, captions, borrowed, inputs, dev_samples, output, about, processes, report)
     for note in notes(dev_samples, trainer.batches.written, recipe.training.max_words):
         report.message(note)
     if resume:

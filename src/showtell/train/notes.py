@@ -55,8 +55,10 @@ def describe_words(changes: Mapping[str, Mapping[str, int]], recipe: Recipe) -> 
 
 def notes(dev: Sequence[Sample], written: Written, max_words: int) -> Iterator[str]:
     """A line on each; `written` are the train captions."""
-    if caveat := cider_caveat([sample.captions for sample in dev]):
-        yield f"dev: {caveat}; among epochs of equal CIDEr the best is that of the lowest dev loss"
+    for style in sorted({sample.style for sample in dev}):
+        if caveat := cider_caveat([sample.captions for sample in dev if sample.style == style]):
+            which = f"dev of {style}" if style else "dev"
+            yield f"{which}: {caveat}; among epochs of equal CIDEr the best is that of the lowest dev loss"
     if cut := cut_captions(written, max_words):
         count = int((written.lengths > 0).sum())
         yield f"{cut} of {count} train captions are longer than {max_words} words and cut; training.max_words takes more"

@@ -24,7 +24,16 @@ FOLDER = Path(__file__).parent / "recipes"
 IMMATERIAL = {"about", "encoder.cache", "training.checkpoint_minutes", "training.patience"}
 
 # Keys that hold paths of the machine that trains.
-PATHS = {"init", "vocabulary.of", "encoder.weights", "encoder.bundle", "encoder.cache", "finetune.old_data", "distill.teachers"}
+PATHS = {
+    "init",
+    "vocabulary.of",
+    "encoder.weights",
+    "encoder.bundle",
+    "encoder.cache",
+    "finetune.old_data",
+    "distill.teachers",
+    "text.files",
+}
 
 
 class _Section(BaseModel):
@@ -61,6 +70,16 @@ class VocabularyRecipe(_Section):
         [], description="names of caption styles, one for each --data folder, the default first; empty: all are of one style"
     )
     of: str = Field("", description="run or checkpoint whose words a new decoder has instead, as a teacher of that model must")
+
+
+class TextRecipe(_Section):
+    """Captions without photos that train photos borrow; see train.borrowing."""
+
+    files: list[str] = Field(
+        [],
+        description="files of captions, a JSON object a line, one for each style, or one; an empty name: none for that style",
+    )
+    captions: int = Field(4, ge=1, description="captions of other photos that each train photo borrows, the most like its own")
 
 
 class EncoderRecipe(_Section):
@@ -248,6 +267,7 @@ class Recipe(_Section):
     init: str = Field("", description="run or checkpoint to start from: its encoder, decoder sizes, weights and vocabulary")
     data: DataRecipe = DataRecipe()
     vocabulary: VocabularyRecipe = VocabularyRecipe()
+    text: TextRecipe = TextRecipe()
     encoder: EncoderRecipe = EncoderRecipe()
     views: ViewsRecipe = ViewsRecipe()
     decoder: DecoderRecipe = DecoderRecipe()
@@ -256,6 +276,13 @@ class Recipe(_Section):
     distill: DistillRecipe = DistillRecipe()
     finetune: FinetuneRecipe = FinetuneRecipe()
     validation: ValidationRecipe = ValidationRecipe()
+
+    @model_validator(mode="after")
+    def _texts(self) -> Self:
+        wanted = max(1, len(self.vocabulary.styles))
+        if self.text.files and len(self.text.files) != wanted:
+            raise ValueError(f"text.files names {len(self.text.files)} files; there must be one for each style, here {wanted}")
+        return self
 
     @model_validator(mode="after")
     def _stages(self) -> Self:

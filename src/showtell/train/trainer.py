@@ -9,6 +9,7 @@ import hashlib
 import json
 import math
 import time
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from showtell.nn.captioner import CaptionModel
 from showtell.train import checkpoint
 from showtell.train.averaging import MovingAverage
 from showtell.train.batches import Batch, Batches, Share
+from showtell.train.borrowing import Borrowed
 from showtell.train.build import Captions, choose_objective, seeds, tune_encoder
 from showtell.train.checkpoint import Checkpoint
 from showtell.train.display import Pace, Reporter, duration
@@ -80,6 +82,7 @@ class Trainer:
         model: CaptionModel,
         groups: list[dict[str, Any]],
         captions: Captions,
+        borrowed: Mapping[str, Sequence[Borrowed]],
         inputs: PhasedInputs,
         dev: tuple[Sample, ...],
         output: Path,
@@ -87,7 +90,10 @@ class Trainer:
         processes: Processes,
         report: Reporter,
     ) -> None:
-        """`groups` are the optimiser's, with a `peak` learning rate each; `about` goes into every checkpoint's config."""
+        """`groups` are the optimiser's, with a `peak` learning rate each; `about` goes into every checkpoint's config.
+
+        `captions` are the train photos' own, `borrowed` those of other photos.
+        """
         self.recipe, self.options = recipe, recipe.training
         self.model = model
         self.captions, self.inputs, self.dev = captions, inputs, dev
@@ -95,7 +101,7 @@ class Trainer:
         self.output, self.about = output, {**about, "captions_sha256": hashlib.sha256(read.encode()).hexdigest()}
         self.processes, self.report = processes, report
         self.seeds = seeds(recipe, model)
-        self.batches = Batches(captions, model.vocabulary, inputs, recipe, self.seeds)
+        self.batches = Batches(captions, model.vocabulary, inputs, recipe, self.seeds, borrowed)
         self.optimizer = torch.optim.AdamW(groups, fused=True)
         self.parameters: list[nn.Parameter] = [p for group in groups for p in group["params"]]
         self.average = MovingAverage(self.parameters, self.options.ema_decay) if self.options.ema_decay else None

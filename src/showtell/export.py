@@ -40,7 +40,7 @@ from showtell.runtime.models import OnnxEncoder, OnnxState, OnnxStepModel
 from showtell.train.checkpoint import Checkpoint
 from showtell.train.recipe import without_folders
 from showtell.types import DecodeOptions
-from showtell.vocab import SEARCH_TOKENS
+from showtell.vocab import Vocabulary
 
 OPSET = 18
 Quantize = Literal["none", "int8"]
@@ -89,7 +89,7 @@ def export(
         elif quantize == "int8":
             quantize_encoder(folder / "encoder.onnx", model.encoder.config, calibration)
         if quantize == "int8":
-            quantize_decoder(folder, options, calibration)
+            quantize_decoder(folder, model.vocabulary, options, calibration)
         model.vocabulary.save(folder / "vocab.json")
         if about_model is not None:
             (folder / bundle.CARD).write_text(about_model, encoding="utf-8")
@@ -261,7 +261,7 @@ class _Reader(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has n
         return None if batch is None else {"pixels": batch}
 
 
-def quantize_decoder(folder: Path, search_options: DecodeOptions, calibration: Sequence[Array]) -> None:
+def quantize_decoder(folder: Path, vocabulary: Vocabulary, search_options: DecodeOptions, calibration: Sequence[Array]) -> None:
     """Replaces prepare.onnx and step.onnx in `folder` by their int8 forms, and stores what is left of them in half precision.
 
     Ranges are those of the steps that `search_options` leads to on the photos of `calibration`.
@@ -270,7 +270,7 @@ def quantize_decoder(folder: Path, search_options: DecodeOptions, calibration: S
     grids = []
     for start in range(0, min(len(calibration), DECODER_PHOTOS), 8):
         features = encoder(np.stack(calibration[start : min(start + 8, DECODER_PHOTOS)]))
-        search(steps, features, SEARCH_TOKENS, search_options)
+        search(steps, features, vocabulary.search_tokens(), search_options)
         grids.append({"features": features})
     quantize_products(folder / "prepare.onnx", grids)
     quantize_products(folder / "step.onnx", steps.inputs)

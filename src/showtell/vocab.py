@@ -11,6 +11,7 @@ from typing import Self
 from showtell.decoding import SearchTokens
 from showtell.errors import DataError
 from showtell.files import write_json
+from showtell.text.words import MAY_REPEAT, OF_SEVERAL
 
 PAD, BEGIN, END, UNKNOWN = range(4)
 SPECIAL = ("<pad>", "<begin>", "<end>", "<unknown>")
@@ -40,6 +41,11 @@ class Vocabulary:
         if not kept:
             raise DataError(f"no word occurs {min_count} times in the training captions; lower vocabulary.min_count")
         return cls(SPECIAL + kept)
+
+    def search_tokens(self) -> SearchTokens:
+        """Ids that the search must know by what they mean."""
+        may_repeat = tuple(self.ids[word] for word in sorted(MAY_REPEAT | OF_SEVERAL) if word in self.ids)
+        return replace(SEARCH_TOKENS, may_repeat=may_repeat, conjunction=self.ids.get("and", -1))
 
     def extended(self, captions: Iterable[Sequence[str]], min_count: int) -> Self:
         """This vocabulary with such words of the captions behind its own, whose ids stay."""

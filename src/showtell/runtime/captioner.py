@@ -143,7 +143,7 @@ class Captioner:
         return self.encoder(self.bundle.preprocessing.normalize(pixels))
 
     def _search(self, features: Array, options: DecodeOptions) -> list[tuple[Caption, ...]]:
-        found = search(self.decoder, features, SEARCH_TOKENS, options)
+        found = search(self.decoder, features, self.bundle.vocabulary.search_tokens(), options)
         return [tuple(self._caption(hypothesis) for hypothesis in hypotheses) for hypotheses in found]
 
     def _caption(self, hypothesis: Hypothesis) -> Caption:

@@ -19,7 +19,6 @@ from showtell.train.distributed import Processes
 from showtell.train.inputs import Inputs
 from showtell.train.recipe import Recipe
 from showtell.types import DecodeOptions, Sample
-from showtell.vocab import SEARCH_TOKENS
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ def validate(
                 scores = model.decoder(features, batch.inputs, batch.lengths)
                 total += F.cross_entropy(scores, batch.targets, reduction="sum").item()
                 words += len(batch.targets)
-        found = search(steps, features.cpu().numpy(), SEARCH_TOKENS, options)
+        found = search(steps, features.cpu().numpy(), model.vocabulary.search_tokens(), options)
         for sample, hypotheses in zip(own[start : start + batch_size], found, strict=True):
             captions[sample.image] = detokenize(model.vocabulary.decode(hypotheses[0].tokens))
         report.progress("dev", len(captions), len(own))

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -135,6 +136,29 @@ def test_no_repeat_ngram() -> None:
     [[beam]] = run(loop, beam_size=3, max_length=6, no_repeat_ngram=2)
     pairs = list(itertools.pairwise(beam.tokens))
     assert len(set(pairs)) == len(pairs)
+
+
+@pytest.mark.parametrize(
+    ("may_repeat", "conjunction", "expected"),
+    [
+        ((), -1, (A, B, C)),  # each once, and then only the end is left
+        ((A,), -1, (A, B, A, C, A)),  # A again and again, but not twice in a row
+        ((A, B), B, (A, B, C, A, B)),  # after B does not come what was before it
+        ((A, B, C), -1, (A, B, A, B, A, B)),
+    ],
+)
+def test_no_repeat_words(may_repeat: tuple[int, ...], conjunction: int, expected: tuple[int, ...]) -> None:
+    loop = {words: {A: 0.5, B: 0.3, C: 0.15, END: 0.05} for n in range(7) for words in itertools.product((A, B, C), repeat=n)}
+    ids = replace(IDS, may_repeat=may_repeat, conjunction=conjunction)
+    searches: list[dict[str, Any]] = [{"beam_size": 1}, {"sample": True, "top_p": 0.01}, {"beam_size": 3}, {"beam_size": 40}]
+    for one in searches:
+        options = DecodeOptions(no_repeat_words=True, max_length=6, **one)
+        [[found]] = search(TableModel(loop), np.zeros((1, 49, 1)), ids, options)
+        words = found.tokens
+        assert words == expected or one["beam_size"] > 1
+        assert all(first != second for first, second in itertools.pairwise(words))
+        assert all(words[i - 1] != words[i + 1] for i in range(1, len(words) - 1) if words[i] == conjunction)
+        assert all(words.count(word) == 1 for word in words if word not in may_repeat)
 
 
 def test_sampling_follows_the_model() -> None:

@@ -12,6 +12,8 @@ import showtell
 from showtell import metrics
 from showtell.bundle import CARD, EMBEDDED, MODELS, Bundle
 from showtell.evaluation.run import Run
+from showtell.metrics.diversity import said_twice
+from showtell.text.words import MAY_REPEAT, OF_SEVERAL
 
 ROOT = Path(__file__).parents[1]
 PHOTOS = sorted((ROOT / "examples" / "photos").glob("*.jpg"))
@@ -35,6 +37,23 @@ def test_it_captions_photos_it_never_saw() -> None:
     for caption in captions:
         assert 3 <= len(caption.tokens) <= 20
         assert not {"<unknown>", "<pad>", "<begin>", "<end>"} & set(caption.tokens)
+
+
+def test_it_repeats_no_words_where_told_so() -> None:
+    captioner = showtell.load()
+
+    def said(**options: bool) -> list[tuple[str, ...]]:
+        return [each.tokens for best in captioner(PHOTOS, num_captions=5, **options) for each in (best, *best.alternatives)]
+
+    plain = [word for tokens in said() for word in set(tokens) if tokens.count(word) > 1]
+    assert not set(plain) <= MAY_REPEAT | OF_SEVERAL
+    careful = said(no_repeat_words=True)
+    assert len(careful) == 5 * len(PHOTOS)
+    for tokens in careful:
+        assert not said_twice(tokens).around_and
+        assert not said_twice(tokens).doubled
+        assert {word for word in tokens if tokens.count(word) > 1} <= MAY_REPEAT | OF_SEVERAL
+    assert any(tokens.count("a") > 1 for tokens in careful)
 
 
 @pytest.mark.real

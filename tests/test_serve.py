@@ -142,12 +142,13 @@ def test_a_file_name_is_echoed_whatever_it_is(client: httpx.Client) -> None:
 
 
 def test_options_reach_the_search(client: httpx.Client, served: Served) -> None:
-    query = {"num_captions": 4, "beam_size": 2, "max_length": 7, "length_penalty": 0.5, "no_repeat_ngram": 3}
+    query = {"num_captions": 4, "beam_size": 2, "max_length": 7, "length_penalty": 0.5}
+    query |= {"no_repeat_ngram": 3, "no_repeat_words": True}
     record = client.post("/v1/captions", params=query, files=form(photo(9))).json()["results"][0]
     assert len(record["captions"]) == 4
     options = served.model.searched[-1][1]
     assert (options.num_captions, options.beam_size, options.max_length) == (4, 4, 7)  # the beam holds all that was asked for
-    assert (options.length_penalty, options.no_repeat_ngram) == (0.5, 3)
+    assert (options.length_penalty, options.no_repeat_ngram, options.no_repeat_words) == (0.5, 3, True)
     client.post("/v1/captions", files=form(photo(9)))
     assert served.model.searched[-1][1] == bundle().search
 

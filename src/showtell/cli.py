@@ -101,6 +101,11 @@ def _search_options(command: Any) -> Any:
             click.option("--max-length", type=int, metavar="N", help="Words of a caption at most."),
             click.option("--length-penalty", type=float, metavar="X", help="0 ranks by total, 1 by mean log-probability."),
             click.option("--no-repeat-ngram", type=int, metavar="N", help="Never repeat N words in a row; 0 allows it."),
+            click.option(
+                "--no-repeat-words/--repeat-words",
+                default=None,
+                help="Never say a word twice, but for those that people repeat.",
+            ),
             click.option("--style", metavar="NAME", help="One of the model's caption styles, such as coco."),
             click.option("--sample", is_flag=True, default=None, help="Draw captions at random instead of searching."),
             click.option("--temperature", type=float, metavar="T", help="With --sample: below 1 safer, above 1 wilder."),

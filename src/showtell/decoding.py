@@ -48,11 +48,16 @@ class StepModel(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SearchTokens:
-    """Ids with a meaning to the search; ids in `never` are not emitted."""
+    """Ids with a meaning to the search; ids in `never` are not emitted.
+
+    Where words are not to be repeated, those in `may_repeat` still may, and `conjunction` is "and", or -1 where there is none.
+    """
 
     begin: int
     end: int
     never: tuple[int, ...]
+    may_repeat: tuple[int, ...] = ()
+    conjunction: int = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,7 +242,7 @@ def _top(values: Array, count: int) -> tuple[Array, Array]:
 
 
 def _allowed(log_probs: Array, words: Array, ids: SearchTokens, options: DecodeOptions) -> Array:
-    """A copy with minus infinity for tokens that are never emitted, and for those that would repeat an n-gram.
+    """A copy with minus infinity for tokens that are never emitted, and for those that would repeat an n-gram or a word.
 
     Tokens are padded to a multiple of `_BLOCK`, with minus infinity.
     """
@@ -251,4 +256,9 @@ def _allowed(log_probs: Array, words: Array, ids: SearchTokens, options: DecodeO
         context = words[..., None, words.shape[-1] - size + 1 :]
         row, k, place = np.nonzero((ngrams[..., :-1] == context).all(-1))
         allowed[row, k, ngrams[row, k, place, -1]] = -np.inf
+    if options.no_repeat_words and words.shape[-1]:
+        said = np.where(np.isin(words, ids.may_repeat), ids.never[0], words)
+        said[..., -1] = words[..., -1]  # no word at all comes twice in a row, or on both sides of the conjunction
+        said[..., -2:-1] = np.where(words[..., -1:] == ids.conjunction, words[..., -2:-1], said[..., -2:-1])
+        np.put_along_axis(allowed, said, -np.inf, axis=-1)
     return allowed

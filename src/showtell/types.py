@@ -105,8 +105,9 @@ class DecodeOptions:
     """How captions are searched for. Lengths count words, the end token not included.
 
     Hypotheses rank by their sum of log-probabilities divided by `(words + 1) ** length_penalty`.
-    `no_repeat_ngram` n forbids any n-gram of words to occur twice in a caption; 0 allows all. `style` is one of the model's
-    caption styles, its default where it is empty.
+    `no_repeat_ngram` n forbids any n-gram of words to occur twice in a caption; 0 allows all. `no_repeat_words` forbids a word
+    twice in a row and on both sides of "and", and twice in a caption unless people repeat it too: function words and those of
+    two things in one photo (`text.words`). `style` is one of the model's caption styles, its default where it is empty.
     """
 
     beam_size: int = 3
@@ -114,6 +115,7 @@ class DecodeOptions:
     max_length: int = 20
     length_penalty: float = 1.0
     no_repeat_ngram: int = 0
+    no_repeat_words: bool = False
     style: str = ""
     sample: bool = False
     temperature: float = 1.0

@@ -17,6 +17,7 @@ from showtell.decoding import SearchTokens
 from showtell.errors import DataError, OptionError
 from showtell.files import write_json
 from showtell.text.characters import warn_of_sentences
+from showtell.text.words import MAY_REPEAT, OF_SEVERAL
 
 PAD, BEGIN, END, UNKNOWN = range(4)
 SPECIAL = ("<pad>", "<begin>", "<end>", "<unknown>")
@@ -59,7 +60,7 @@ class Vocabulary:
         new = tuple(style_token(style) for style in styles if style not in self.styles)
         return replace(self, words=self.words + new)
 
-    @property
+    @cached_property
     def styles(self) -> tuple[str, ...]:
         """Names of the styles that captions can begin in, the default first; empty for a model without."""
         return tuple(word.removeprefix(_STYLE)[:-1] for word in self.words if word.startswith(_STYLE))
@@ -80,7 +81,13 @@ class Vocabulary:
             raise OptionError(f"style {style!r} is not one of this model's; it has {', '.join(known) or 'no styles'}")
         begins = [self.ids[style_token(name)] for name in known]
         begin = begins[known.index(style) if style else 0] if begins else BEGIN
-        return SearchTokens(begin=begin, end=END, never=(PAD, BEGIN, UNKNOWN, *begins))
+        return SearchTokens(
+            begin=begin,
+            end=END,
+            never=(PAD, BEGIN, UNKNOWN, *begins),
+            may_repeat=tuple(self.ids[word] for word in sorted(MAY_REPEAT | OF_SEVERAL) if word in self.ids),
+            conjunction=self.ids.get("and", -1),
+        )
 
     def extended(self, captions: Iterable[Sequence[str]], min_count: int) -> Self:
         """This vocabulary with such words of the captions behind its own, whose ids stay."""

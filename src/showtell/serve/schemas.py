@@ -25,6 +25,9 @@ class CaptionQuery(BaseModel):
     no_repeat_ngram: Annotated[
         int | None, Field(ge=0, le=10, description="Never repeat so many words in a row; 0 allows it.")
     ] = None
+    no_repeat_words: Annotated[bool | None, Field(description="Never say a word twice, but for those that people repeat.")] = (
+        None
+    )
     style: Annotated[str | None, Field(max_length=100, description="One of the model's caption styles.")] = None
     attention: Annotated[bool, Field(description="Also say where the model looked for each word of the best caption.")] = False
 

@@ -110,3 +110,8 @@ MAY_REPEAT = _words(
     "are was were be been being do does did has have had having can could will would may might must should also just only too",
     "very front middle side sides top",
 )
+
+# What people often say of two things in one photo: "a black dog and a brown dog".
+OF_SEVERAL = _words(
+    "man woman boy girl dog dogs person child player white black brown red blue green tan young small little large",
+)

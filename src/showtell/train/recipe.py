@@ -256,6 +256,7 @@ class ValidationRecipe(_Section):
     beam_size: int = Field(3, ge=1, description="hypotheses followed at once")
     length_penalty: float = Field(1.0, ge=0, description="0 ranks by total, 1 by mean log-probability")
     no_repeat_ngram: int = Field(0, ge=0, description="never repeat so many words in a row; 0 allows it")
+    no_repeat_words: bool = Field(False, description="never say a word twice, but for those that people repeat")
     max_length: int = Field(20, ge=1, description="words of a caption at most")
 
 

@@ -45,6 +45,8 @@ def borrowed_captions(recipe: Recipe, dataset: Dataset, file: Path, report: Repo
 
     The photos of each style, or all where there are none, borrow from the text file of that style.
     """
+    if not recipe.text.files:
+        return {}
     if file.exists():
         lines = map(json.loads, file.read_text(encoding="utf-8").splitlines())
         return {line["image"]: [Borrowed(tuple(words), weight) for words, weight in line["borrowed"]] for line in lines}

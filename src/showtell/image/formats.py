@@ -6,7 +6,7 @@ import struct
 
 from PIL import ImageFile
 
-from showtell.errors import ImageError
+from showtell.errors import ImageError, install_command
 from showtell.image.pillow import isolated
 
 # What a folder is searched for.
@@ -139,7 +139,7 @@ def decoder(format_: str, name: str, max_pixels: int) -> type[ImageFile.ImageFil
     """
     found = _decoder(format_, max_pixels)
     if found is None:
-        what = "HEIC needs a package that is not installed: pip install 'showtell[heif]'"
+        what = f"HEIC needs a package that is not installed: {install_command('heif')}"
         if format_ != "HEIF":
             what = f"{format_} is missing from this build of Pillow; upgrade pillow"
         raise ImageError("unsupported-format", f"{name}: {what}")

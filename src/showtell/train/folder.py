@@ -8,7 +8,6 @@ checkpoints/        see train.checkpoint
 """
 
 import errno
-import fcntl
 import json
 import shutil
 from collections.abc import Iterator
@@ -18,6 +17,11 @@ from pathlib import Path
 from showtell.errors import OutputError, RecipeError
 from showtell.files import write_json
 from showtell.train.recipe import Recipe
+
+try:
+    import fcntl
+except ImportError:  # Windows, where nothing keeps two processes out of one folder
+    fcntl = None  # type: ignore[assignment]
 
 
 @contextmanager
@@ -35,7 +39,8 @@ def claimed(output: Path, recipe: Recipe, resume: bool) -> Iterator[None]:
         raise OutputError(f"{output}: cannot be written ({error.strerror}); give another folder") from None
     with lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if fcntl is not None:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise OutputError(f"{output}: another process is training here; wait for it or give another folder") from None
         except OSError as error:

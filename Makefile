@@ -5,11 +5,12 @@ DEV := .venv
 
 .PHONY: caption test lint clean
 
-# The install that a user gets: no torch.
+# The install that a user gets: no torch. What pip says is shown only where it fails.
 $(RUNTIME)/.done: pyproject.toml
-	$(PYTHON) -m venv $(RUNTIME)
-	$(RUNTIME)/bin/pip install --quiet --disable-pip-version-check --editable .
-	touch $@
+	@echo "Setting up $(RUNTIME), once." >&2
+	@$(PYTHON) -m venv $(RUNTIME)
+	@$(RUNTIME)/bin/pip install --disable-pip-version-check --editable . >$(RUNTIME)/pip.log 2>&1 || { cat $(RUNTIME)/pip.log >&2; exit 1; }
+	@touch $@
 
 # Everything: training and the tools that check the code.
 $(DEV)/.done: pyproject.toml constraints.txt
@@ -19,7 +20,7 @@ $(DEV)/.done: pyproject.toml constraints.txt
 	touch $@
 
 caption: $(RUNTIME)/.done
-	$(RUNTIME)/bin/showtell caption examples/photos
+	@$(RUNTIME)/bin/showtell caption examples/photos
 
 lint: $(DEV)/.done
 	$(DEV)/bin/ruff check .

@@ -208,7 +208,8 @@ main()
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=120, check=False)
     assert done.returncode == 2
-    assert b"pip install 'showtell[train]'" in done.stderr
+    assert b" -m pip install " in done.stderr
+    assert b"[train]'" in done.stderr
     assert issubclass(MissingExtraError, ImportError)
 
 

@@ -3,6 +3,7 @@
 import copy
 import io
 import pickle
+import subprocess
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from PIL import Image
 
 import showtell
-from showtell.errors import ImageError, OptionError
+from showtell.errors import ImageError, MissingExtraError, OptionError
 from showtell.image import ImageSettings, read_rgb
 from showtell.runtime.captioner import _Stoppable
 
@@ -158,3 +159,66 @@ def test_help_says_whole_sentences_and_the_command_calls_itself_showtell(here) -
     assert text.startswith("Usage: showtell ")
     assert "..." not in here("data", "-h")[1].split("Commands:")[1]
     assert here("--version")[1].startswith("showtell, version ")
+
+
+@pytest.mark.parametrize(
+    ("origin", "command"),
+    [
+        (None, "'showtell[train]'"),
+        ('{"url": "file:///home/me/my%20clone", "dir_info": {"editable": true}}', "--editable '/home/me/my clone[train]'"),
+        ('{"url": "file:///home/me/clone", "dir_info": {}}', "'/home/me/clone[train]'"),
+        (
+            '{"url": "https://example.org/showtell.git", "vcs_info": {"vcs": "git"}}',
+            "'showtell[train] @ git+https://example.org/showtell.git'",
+        ),
+    ],
+)
+def test_what_is_missing_is_installed_from_where_showtell_came(
+    origin: str | None, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Installed:
+        def read_text(self, name: str) -> str | None:
+            assert name == "direct_url.json"
+            return origin
+
+    monkeypatch.setattr("importlib.metadata.distribution", lambda name: Installed())
+    monkeypatch.setattr("sys.executable", "/venv/bin/python")
+    expected = f"training needs packages that are not installed: /venv/bin/python -m pip install {command}"
+    assert str(MissingExtraError("train", "training")) == expected
+
+
+def test_make_caption_prints_captions_alone(tmp_path: Path) -> None:
+    """With a pip and a showtell that only say that they ran."""
+    root = PHOTO.parent.parent.parent
+    python = tmp_path / "python"
+    python.write_text(
+        '#!/bin/sh\nmkdir -p "$3/bin"\nprintf "#!/bin/sh\\necho downloading; echo WARNING >&2" > "$3/bin/pip"\n'
+        'printf "#!/bin/sh\\necho captions of \\$2" > "$3/bin/showtell"\nchmod +x "$3/bin/pip" "$3/bin/showtell"\n'
+    )
+    python.chmod(0o755)
+    command = [
+        "make",
+        "--no-print-directory",
+        "--directory",
+        root,
+        "caption",
+        f"PYTHON={python}",
+        f"RUNTIME={tmp_path / 'venv'}",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "captions of examples/photos\n"), done.stderr
+    assert done.stderr == f"Setting up {tmp_path / 'venv'}, once.\n"
+
+
+def test_the_container_is_built_from_the_package_alone() -> None:
+    root = PHOTO.parent.parent.parent
+    kept = {line[1:] for line in (root / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    assert "*" in (root / ".dockerignore").read_text().splitlines()
+    copied = [
+        name
+        for line in (root / "deploy" / "Containerfile").read_text().splitlines()
+        if line.startswith("COPY ") and "--from" not in line
+        for name in line.split()[1:-1]
+    ]
+    assert set(copied) == kept
+    assert all((root / name).exists() for name in kept)

@@ -4,6 +4,8 @@ One tree: catch `ShowtellError` for all of them. Each is also the builtin a call
 file or value at fault, what was allowed and what to do about it.
 """
 
+import json
+import sys
 from typing import Literal, Self
 
 
@@ -102,7 +104,26 @@ class MissingExtraError(ShowtellError, ImportError):
     """A feature needs packages that the base install leaves out."""
 
     def __init__(self, extra: str, feature: str) -> None:
-        super().__init__(f"{feature} needs packages that are not installed: pip install 'showtell[{extra}]'")
+        super().__init__(f"{feature} needs packages that are not installed: {install_command(extra)}")
+
+
+def install_command(extra: str) -> str:
+    """The command that adds an extra to this very install: from an index, from a clone, or from where a clone is."""
+    from importlib.metadata import PackageNotFoundError, distribution
+    from urllib.parse import urlsplit
+    from urllib.request import url2pathname
+
+    try:
+        origin = json.loads(distribution("showtell").read_text("direct_url.json") or "{}")
+    except (PackageNotFoundError, ValueError):
+        origin = {}
+    where, folder = str(origin.get("url", "")), origin.get("dir_info")
+    what, how = f"showtell[{extra}]", ""
+    if folder is not None:
+        what, how = f"{url2pathname(urlsplit(where).path)}[{extra}]", "--editable " if folder.get("editable") else ""
+    elif "vcs_info" in origin:
+        what = f"{what} @ {origin['vcs_info']['vcs']}+{where}"
+    return f"{sys.executable or 'python'} -m pip install {how}'{what}'"
 
 
 class MissingToolError(ShowtellError, OSError):

@@ -5,6 +5,7 @@
 JSON lines and COCO name the photos, by paths from their own folder; tars hold copies. `data.read` reads all three.
 """
 
+import contextlib
 import io
 import os
 import tarfile
@@ -88,7 +89,9 @@ def _path(dataset: Dataset, sample: Sample, destination: Path) -> str:
     """The photo's path from the destination's folder. A link keeps its own name; links above it are followed."""
     place = dataset.photos.place(sample.image)
     assert place is not None  # samples have their photos
-    path = os.path.relpath(place.file.parent.resolve() / place.file.name, destination.parent.resolve())
+    path: str | Path = place.file.parent.resolve() / place.file.name
+    with contextlib.suppress(ValueError):  # no path leads from one drive of Windows to another
+        path = os.path.relpath(path, destination.parent.resolve())
     return (Path(path) / (place.member or "")).as_posix()
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 from showtell.errors import ImageError, OutputError
 from showtell.evaluation.evaluate import Evaluation
 from showtell.evaluation.table import describe_diversity
-from showtell.files import replacing, try_place
+from showtell.files import replacing, try_place, writing
 from showtell.image import read_rgb
 
 THUMBNAIL = 320  # pixels of the longer side
@@ -31,6 +31,8 @@ def write_report(evaluation: Evaluation, folder: Path, photo: Photo | None = Non
     card without picture. Raises OutputError where the folder is a file, cannot be written or holds other things.
     """
     prepare(folder)
+    with writing(folder):
+        (folder / "photos").mkdir(exist_ok=True)
     ranked = _ranked(evaluation)
     kept = ranked if len(ranked) <= MAX_PHOTOS else ranked[: MAX_PHOTOS // 2] + ranked[-MAX_PHOTOS // 2 :]
     cards = [
@@ -71,7 +73,6 @@ def prepare(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         if any(folder.iterdir()) and not (folder / "index.html").is_file():
             raise OutputError(f"{folder}: holds other files; give a new folder for the report")
-        (folder / "photos").mkdir(exist_ok=True)
         try_place(folder / "index.html")
     except OSError as error:
         if isinstance(error, OutputError):

@@ -6,7 +6,7 @@ import struct
 
 from PIL import ImageFile
 
-from showtell.errors import ImageError
+from showtell.errors import ImageError, install_command
 from showtell.image.pillow import isolated
 
 # Bytes that are enough to tell a format: an ISO media file lists its brands here.
@@ -113,9 +113,9 @@ def decoder(format_: str, name: str, max_pixels: int) -> type[ImageFile.ImageFil
     """
     found = _decoder(format_, max_pixels)
     if found is None:
-        remedy = "; pip install 'showtell[heif]'" if format_ == "HEIF" else "; upgrade pillow"
-        message = f"{name}: {'HEIC' if format_ == 'HEIF' else format_} needs a decoder that is not installed"
-        raise ImageError("unsupported-format", message, remedy)
+        name_ = "HEIC" if format_ == "HEIF" else format_
+        remedy = f": {install_command('heif')}" if format_ == "HEIF" else "; upgrade pillow"
+        raise ImageError("unsupported-format", f"{name}: {name_} needs a decoder that is not installed", remedy)
     return found
 
 

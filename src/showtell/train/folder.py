@@ -3,6 +3,7 @@
 recipe.json         what is trained, as checked
 data.json           where its data lies and how that is read
 words.json          where a run starts from a model: words that it did not know, and how often they occur
+borrowed.jsonl      captions of other photos that train photos borrow, where the recipe has text files
 metrics.jsonl       figures of steps and epochs
 curves.png          the same, drawn
 tensorboard/        the same, for TensorBoard
@@ -10,7 +11,6 @@ checkpoints/        see train.checkpoint
 """
 
 import errno
-import fcntl
 import json
 import shutil
 from collections.abc import Iterator, Sequence
@@ -23,6 +23,11 @@ from showtell.data import Columns
 from showtell.errors import OutputError, RecipeError
 from showtell.files import write_json
 from showtell.train.recipe import Recipe
+
+try:
+    import fcntl
+except ImportError:  # Windows, where nothing keeps two processes out of one folder
+    fcntl = None  # type: ignore[assignment]
 
 
 @contextmanager
@@ -50,7 +55,8 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
     """Within the block the lock file is this process's; where another has it, waits or raises BlockingIOError."""
     with open(path, "a") as lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            if fcntl is not None:
+                fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             raise
         except OSError as error:

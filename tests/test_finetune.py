@@ -141,6 +141,15 @@ def test_new_words_and_those_that_stay_unknown_are_named(learnt: Path, tmp_path:
     }
 
 
+def test_the_recipe_for_few_photos_does_not_learn_them_by_heart(learnt: Path, tmp_path: Path) -> None:
+    sets = [f"init={learnt}", f"encoder.cache={tmp_path / 'cache'}", "training.patience=0", "finetune.new_words=false"]
+    train(Recipe.load("finetune-small", sets), rings(tmp_path / "rings"), tmp_path / "run", resume=False, report=Silent())
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    small = [line["dev_loss"] for line in lines if "scores" in line]
+    assert small[-1] < small[0]  # it learns
+    assert small[-1] <= min(small) + 0.02  # and does not unlearn
+
+
 def test_a_resumed_run_keeps_what_was_measured_before(run: Path, shapes: Path) -> None:
     found = json.loads((run / "finetune.json").read_text())
     (run / "finetune.json").write_text(json.dumps({**found, "before": "as it was"}))

@@ -1,11 +1,14 @@
 """Caption styles: a begin token for each of several data sets, in training and in every search."""
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 import showtell
 from conftest import write_flickr8k
+from showtell.cli import cli
 from showtell.data import joined
 from showtell.data import read as read_dataset
 from showtell.errors import DataError, OptionError, RecipeError
@@ -110,7 +113,7 @@ def test_a_style_for_each_data_set_is_asked_for(shapes: Path, tmp_path: Path) ->
         train(recipe, shapes, tmp_path / "run", resume=False, report=Log())
 
 
-def test_one_photo_is_captioned_in_either_style(bilingual: tuple[Path, Log], odes: Path, tmp_path: Path) -> None:
+def test_each_set_is_captioned_in_its_style(bilingual: tuple[Path, Log], shapes: Path, odes: Path, tmp_path: Path) -> None:
     run, log = bilingual
     best = checkpoint.best(run)
     by_style = best.config["scores_by_style"]
@@ -118,6 +121,14 @@ def test_one_photo_is_captioned_in_either_style(bilingual: tuple[Path, Log], ode
     assert best.scores["CIDEr"] == pytest.approx((by_style["plain"]["CIDEr"] + by_style["ode"]["CIDEr"]) / 2, abs=0.01)
     assert any("ode CIDEr" in line and "plain CIDEr" in line for line in log.lines)
     export(best, tmp_path / "bundle")
+    shutil.copytree(odes, tmp_path / "ode")
+    shutil.copytree(shapes, tmp_path / "plain")
+    sets = ["--data", str(tmp_path / "ode"), "--data", str(tmp_path / "plain"), "--json", str(tmp_path / "scores.json")]
+    assert cli.main(["evaluate", *sets, "--model", str(tmp_path / "bundle")], standalone_mode=False) == 0
+    found = json.loads((tmp_path / "scores.json").read_text())["sets"]
+    for style in ("plain", "ode"):  # each in its own style
+        assert found[style]["scores"]["CIDEr"] == pytest.approx(by_style[style]["CIDEr"], abs=0.01)
+        assert f"style {style}" in found[style]["name"]
     captioner = showtell.load(tmp_path / "bundle")
     photo = odes / "images" / "ode-red-cross-2.jpg"
     assert captioner(photo).text.startswith(("a ", "there is a "))

@@ -318,7 +318,8 @@ def evaluate(
 ) -> int:
     """Score captions against references: a model's, a file's, or two files' against each other.
 
-    Several --data give a row each, with document frequencies of its own for CIDEr.
+    Several --data give a row each, with document frequencies of its own for CIDEr. A model with caption styles captions each in
+    the style of its name, if there is one.
     """
     from showtell import evaluation as ev
     from showtell.data import PhotoStore
@@ -428,12 +429,14 @@ def _evaluate_model(
         with Console(every=_SILENCE) as console:
             if note := dataset.describe_left_out():
                 console.message(note)
-            options = captioner.options(**search)
+            # Unless told otherwise, a set is captioned in the style that was learnt from a set of its name.
+            own = dataset.name if dataset.name in captioner.bundle.vocabulary.styles else None
+            options = captioner.options(**{**search, "style": search["style"] or own})
             run = caption_split(captioner, dataset, split, options, batch_size=batch_size, progress=console.progress)
             for reason in run.failed.values():
                 console.message(f"showtell: {_with_flags(reason)}")
         training = [caption for sample in dataset.samples if sample.split == "train" for caption in sample.captions]
-        title = f"{captioner.bundle.name} on {name} {split}"
+        title = f"{captioner.bundle.name} on {name} {split}" + (f", style {options.style}" if options.style else "")
         evaluation = ev.evaluate(
             run.candidates, run.references, metrics, name=title, training_captions=training or None, tokenizer=tokenizer
         )

@@ -127,7 +127,7 @@ def test_usage_errors_and_nothing_done_exit_with_2(float_bundle: Path, folder: P
         (["caption", tmp_path / "nothing"], "no photos in"),
         (["caption", folder / "absent.jpg", "--model", float_bundle], "absent.jpg"),
         (["caption", folder, "--model", tmp_path / "nothing"], "config.json"),
-        (["caption", folder, "--model", float_bundle, "--beam-size", "0"], "beam_size is 0"),
+        (["caption", folder, "--model", float_bundle, "--beam-size", "0"], "--beam-size is 0"),
         (["caption", folder, "--model", float_bundle, "--temperature", "0.5"], "sample"),
         (["train", "flickr9k", "--data", folder, "--output", tmp_path / "run"], "flickr9k"),
         (["evaluate", "--data", tmp_path / "nothing", "--model", float_bundle], "Flickr8k.token.txt"),
@@ -188,6 +188,7 @@ def test_captioning_never_imports_torch(float_bundle: Path, shapes: Path) -> Non
     code = f"""
 import sys
 sys.argv = ["showtell", "caption", {str(shapes / "images" / "red-square-2.jpg")!r}, "--model", {str(float_bundle)!r}]
+from showtell.cli import main
 try:
     main()
 except SystemExit as status:
@@ -204,6 +205,7 @@ def test_missing_extra_says_what_to_install(shapes: Path, tmp_path: Path) -> Non
 import sys
 sys.modules["torch"] = None
 sys.argv = ["showtell", "train", "debug", "--data", {str(shapes)!r}, "--output", {str(tmp_path / "run")!r}]
+from showtell.cli import main
 main()
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=120, check=False)

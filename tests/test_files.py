@@ -22,7 +22,8 @@ def fill(path: Path, text: str) -> None:
 
 
 def test_a_file_appears_whole_and_keeps_its_permissions(tmp_path: Path) -> None:
-    path = tmp_path / "new" / "below" / "file.json"
+    (tmp_path / "below").mkdir()
+    path = tmp_path / "below" / "file.json"
     fill(path, "one")
     mask = os.umask(0)
     os.umask(mask)
@@ -35,6 +36,8 @@ def test_a_file_appears_whole_and_keeps_its_permissions(tmp_path: Path) -> None:
     assert path.read_text() == "two"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert list(path.parent.iterdir()) == [path]
+    with pytest.raises(OutputError, match=r"file.json: cannot be written \(No such file or directory\)"):
+        fill(tmp_path / "missing" / "file.json", "never")
     long = tmp_path / ("é" * 120 + ".json")  # 245 bytes; a name has 255 at most
     fill(long, "three")
     assert long.read_text() == "three"
@@ -94,7 +97,7 @@ def test_scores_go_to_standard_output_as_pipe_and_as_file(tmp_path: Path) -> Non
     assert (os.lstat("/dev/stdout").st_ino, os.lstat("/dev/stdout").st_mode) == (before.st_ino, before.st_mode)
 
 
-@pytest.mark.parametrize("place", ["/proc/absent/scores.json", "{file}/scores.json", "{folder}"])
+@pytest.mark.parametrize("place", ["/proc/scores.json", "{file}/scores.json", "{folder}"])
 def test_a_place_that_cannot_be_written_is_found_before_the_work(
     place: str, tmp_path: Path, here: Callable[..., tuple[int, str, str]]
 ) -> None:
@@ -115,6 +118,9 @@ def test_a_place_that_cannot_be_written_is_found_before_the_work(
         assert errors.startswith(f"showtell: {path}: cannot be written (")
         assert len(errors.splitlines()) == 1
     assert (tmp_path / "file").read_text() == "precious"
+    missing = tmp_path / "missing" / "scores.json"
+    status, _, errors = here("evaluate", "--data", absent, "--json", missing)
+    assert (status, errors) == (2, f"showtell: {missing}: cannot be written (No such file or directory)\n")
 
 
 def test_places_of_folders_and_pictures_are_found_before_the_work_too(

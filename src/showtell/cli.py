@@ -497,7 +497,7 @@ def average(checkpoints: tuple[Path, ...], output: Path) -> int:
         from showtell.train.checkpoint import find
 
     if not output.exists():  # which is refused below
-        try_place(output)
+        try_place(output, parents=True)
     made = run([find(path) for path in checkpoints], output)
     tell(f"{made.path}: the mean of {len(checkpoints)}")
     tell(f"next: showtell export {made.path} --output BUNDLE_DIR")
@@ -547,7 +547,7 @@ def export(
         from showtell.train.checkpoint import find
 
     if not output.exists():  # which is refused below
-        try_place(output)
+        try_place(output, parents=True)
     found = find(checkpoint)
     taken = Bundle.find(encoder) if encoder else None
     photos = []
@@ -585,7 +585,6 @@ def _output_sink(path: Path, overwrite: bool) -> Iterator[Any]:
     if kind is None:
         raise OutputError(f"{path}: the suffix says the format and must be one of {', '.join(kinds)}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         stream = open_text(path, "w" if overwrite else "x")
     except FileExistsError:
         raise OutputError(f"{path}: is there already; give another file or --overwrite") from None

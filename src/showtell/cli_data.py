@@ -79,7 +79,7 @@ def check(
         raise click.UsageError(f"--ignore {sorted(unknown)[0]}: kinds are {', '.join(KINDS)}")
     for file in (json_file, html_file):
         if file is not None and file != Path("-"):
-            try_place(file)
+            try_place(file, parents=True)
     columns = columns_of(image_column, caption_column, split_column)
     with Console() as console:
         found = run(
@@ -131,7 +131,7 @@ def convert(
 
     format_ = format_ or format_of(destination)
     if not destination.is_dir():  # which is refused below
-        try_place(destination)
+        try_place(destination, parents=True)
     columns = columns_of(image_column, caption_column, split_column)
     dataset = read(source, layout, columns=columns, split_seed=split_seed)
     with Console() as console:

@@ -78,7 +78,7 @@ def export(
         about_model = card.read_text(encoding="utf-8") if card else None
     except (OSError, UnicodeDecodeError) as error:
         raise OutputError(f"{card}: not readable as a model card in UTF-8 ({error})") from None
-    try_place(output)
+    try_place(output, parents=True)
     with writing(output), tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as temporary:
         folder = Path(temporary) / "bundle"
         folder.mkdir()

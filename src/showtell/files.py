@@ -21,13 +21,11 @@ _MOST_LINKS = 40  # one after the other, as in Linux
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside `path`, renamed over it when the block ends well and removed when it does not.
 
-    Folders on the way are made. A link stays, and what it leads to is replaced. What is no regular file, such as a pipe, a
+    A link stays, and what it leads to is replaced. What is no regular file, such as a pipe, a
     device or /dev/stdout, is written to when the block ends. Raises OutputError.
     """
     with writing(path):
         target = _target(path)
-        if target:
-            target.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name[:40]}.", dir=target.parent if target else None)
         os.close(handle)
         temporary = Path(name)
@@ -49,10 +47,10 @@ def replacing(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
-def try_place(path: Path) -> None:
+def try_place(path: Path, *, parents: bool = False) -> None:
     """Finds out before the work whether `replacing(path)` will be able to write, by writing a little beside it.
 
-    Folders on the way are made. Raises OutputError.
+    With `parents` folders on the way are made. Raises OutputError.
     """
     with writing(path):
         target = _target(path)
@@ -60,7 +58,8 @@ def try_place(path: Path) -> None:
             if not os.access(path, os.W_OK):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
             return
-        target.parent.mkdir(parents=True, exist_ok=True)
+        if parents:
+            target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=target.parent) as probe:
             probe.write(bytes(2**12))
 

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from showtell.data.check import KINDS, Check, Item
 from showtell.errors import ImageError
-from showtell.files import replacing
+from showtell.files import replacing, writing
 from showtell.image import read_rgb
 from showtell.io.streams import one_line
 
@@ -88,6 +88,8 @@ def write_page(check: Check, path: Path) -> None:
 
 
 def _write(path: Path, text: str) -> None:
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="replace")
 

@@ -52,7 +52,7 @@ def test_attention_of_the_embedded_model_is_that_of_its_greedy_search() -> None:
     features = captioner.features(np.stack([to_pixels(draw(c, "cross"), preprocessing) for c in ("red", "green")]))
     options = captioner.options(beam_size=1, no_repeat_ngram=0)
     captions = [found[0] for found in captioner.search(features, options)]
-    maps = captioner.attention(features, captions)
+    maps = captioner.attention(features, captions, options.style)
 
     for row, caption in enumerate(captions):
         assert maps[row].shape == (len(caption.tokens), 7, 7)

@@ -31,7 +31,7 @@ def test_a_checkpoint_or_a_run_where_a_bundle_is_wanted_says_how_to_export_it(tm
 
 
 def test_a_bundle_where_a_checkpoint_is_wanted_says_so(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="a bundle, not a checkpoint; give the run or the checkpoint"):
+    with pytest.raises(CheckpointError, match="is a bundle, which cannot be trained or exported; give the checkpoint"):
         checkpoint.find(MODELS / EMBEDDED)
     found = json.loads((CHECKPOINT / "config.json").read_text(encoding="utf-8"))
     for key in ("encoder", "preprocessing"):
@@ -50,24 +50,24 @@ def test_a_bundle_is_named_after_its_folder_or_its_run(folder: str, name: str) -
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, ResNetConfig]:
-    """A small encoder of 64 x 64 pixels as an ONNX graph in float32, and its config."""
+def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, ResNet]:
+    """A small encoder of 64 x 64 pixels, as an ONNX graph in float32 and in torch."""
     torch.manual_seed(0)
-    config = ResNetConfig("v1", blocks=(1, 1, 1, 1), width=8)
+    network = ResNet(ResNetConfig("v1", blocks=(1, 1, 1, 1), width=8))
     path = tmp_path_factory.mktemp("small") / "encoder.onnx"
-    encoder = fold_batch_norm(ResNet(config))
+    encoder = fold_batch_norm(network)
     _write(encoder, (torch.zeros(2, 3, 64, 64),), path, ["pixels"], ["features"], {"pixels": {0: "photos"}})
-    return path.read_bytes(), config
+    return path.read_bytes(), network
 
 
 @pytest.mark.parametrize("count", [1, 7, 8, 13])
-def test_any_number_of_photos_calibrates(small: tuple[bytes, ResNetConfig], tmp_path: Path, count: int) -> None:
-    graph, config = small
+def test_any_number_of_photos_calibrates(small: tuple[bytes, ResNet], tmp_path: Path, count: int) -> None:
+    graph, network = small
     path = tmp_path / "encoder.onnx"
     path.write_bytes(graph)
     photos = np.random.default_rng(0).normal(size=(count, 3, 64, 64)).astype(np.float32)
     exact = OnnxEncoder(tmp_path, 1, "cpu")(photos)
-    quantize_encoder(path, config, list(photos))
+    quantize_encoder(path, network, list(photos))
     assert b"QuantizeLinear" in path.read_bytes()
     close = OnnxEncoder(tmp_path, 1, "cpu")(photos)
     assert close.shape == exact.shape

@@ -143,7 +143,7 @@ def test_torchvision_state_dict(suffix: str, tmp_path: Path) -> None:
         load_pretrained(tmp_path / "less.pth")
     state["layer1.0.bn1.bias"] = torch.zeros(3)
     torch.save(state, tmp_path / "other.pth")
-    with pytest.raises(WeightsError, match=r"layer1\.0\.bn1\.bias has shape \(3,\), ResNet-50 has \(64,\)"):
+    with pytest.raises(WeightsError, match=r"layer1\.0\.bn1\.bias has shape \(3,\) instead of \(64,\)"):
         load_pretrained(tmp_path / "other.pth")
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -88,6 +88,7 @@ def create_app(model: Model, settings: ServiceSettings) -> FastAPI:
     app.include_router(_health(service))
     guarded = {"dependencies": bearer(settings.token), "responses": _UNAUTHORIZED} if settings.token else {}
     app.include_router(_captions(service), **guarded)
+    _list_styles(app, service.model.bundle.vocabulary.styles)
     app.mount("/static", StaticFiles(directory=PAGE), name="static")
 
     @app.get("/", include_in_schema=False)
@@ -105,6 +106,15 @@ def create_app(model: Model, settings: ServiceSettings) -> FastAPI:
     app.add_middleware(Door, settings=settings)
     app.add_middleware(Guard, metrics=service.metrics)
     return app
+
+
+def _list_styles(app: FastAPI, styles: Sequence[str]) -> None:
+    """Has the app's description name the caption styles that this model has; an empty one is its default."""
+    for methods in app.openapi()["paths"].values():
+        for operation in methods.values():
+            for parameter in operation.get("parameters", ()):
+                if parameter["name"] == "style":
+                    parameter["schema"] = {"type": "string", "enum": ["", *styles]}
 
 
 def _health(service: Service) -> APIRouter:

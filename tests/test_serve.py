@@ -300,7 +300,7 @@ def test_errors_over_http_name_no_flags_and_no_python(client: httpx.Client, monk
     for data in (photo(5), b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"):
         assert message(data).endswith("needs a decoder that is not installed")
     with pytest.raises(ImageError, match="HEIC needs a decoder that is not installed: .*pip install"):
-        formats.decoder("HEIF", "a.heic")
+        formats.decoder("HEIF", "a.heic", 1_000_000)
 
 
 def test_an_option_that_does_not_exist_names_those_that_do(client: httpx.Client) -> None:

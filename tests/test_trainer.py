@@ -199,7 +199,7 @@ def test_damaged_checkpoints_are_set_aside(shapes: Path, cache: Path, tmp_path: 
         kept = {path.name for path in places.iterdir()}
         (places / ".step-0000009.partial").mkdir()
         for file in damaged:
-            (places / file).write_bytes((places / file).read_bytes()[:-1])
+            (places / file).write_bytes((places / file).read_bytes()[:-10])
         log = Log()
         train(recipe, shapes, run, resume=True, report=log)
         assert figures(run) == figures(tmp_path / "whole")
@@ -208,7 +208,7 @@ def test_damaged_checkpoints_are_set_aside(shapes: Path, cache: Path, tmp_path: 
         return log.messages
 
     messages = resumed("one", "epoch-003/training.safetensors")
-    assert [text for text in messages if "epoch-003/training.safetensors: cut short" in text][0].startswith("not used")
+    assert next(text for text in messages if "epoch-003/training.safetensors: cut short" in text).startswith("not used")
     assert any("epoch-002: epoch 3, step 0" in text for text in messages)
     messages = resumed("all", "epoch-003/training.safetensors", "epoch-002/config.json")
     assert len([text for text in messages if text.startswith("not used")]) == 2

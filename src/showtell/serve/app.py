@@ -88,7 +88,6 @@ def create_app(model: Model, settings: ServiceSettings) -> FastAPI:
     app.include_router(_health(service))
     guarded = {"dependencies": bearer(settings.token), "responses": _UNAUTHORIZED} if settings.token else {}
     app.include_router(_captions(service), **guarded)
-    _list_styles(app, service.model.bundle.vocabulary.styles)
     app.mount("/static", StaticFiles(directory=PAGE), name="static")
 
     @app.get("/", include_in_schema=False)
@@ -105,6 +104,7 @@ def create_app(model: Model, settings: ServiceSettings) -> FastAPI:
         )
     app.add_middleware(Door, settings=settings)
     app.add_middleware(Guard, metrics=service.metrics)
+    _list_styles(app, service.model.bundle.vocabulary.styles)  # last: more routes would have it described anew
     return app
 
 

@@ -178,9 +178,13 @@ def test_two_photos_are_captioned_and_a_broken_one_says_why(open_page: Callable[
         expect(shown.locator(".words")).to_have_text(as_sentence(expected["caption"]))
         expect(shown.locator(".choices label")).to_have_text([as_sentence(c["text"]) for c in expected["captions"]])
         expect(shown.locator(".choices input").first).to_be_checked()
-        for place, caption in enumerate(expected["captions"]):  # one percentage, of the chosen one: no list that is out of order
+        for place, caption in enumerate(
+            expected["captions"]
+        ):  # one percentage, of the chosen one: no list that is out of order
             shown.locator(".choices label").nth(place).click()
-            expect(shown.locator(".likelihood")).to_have_text(f"Likelihood of the words: {100 * math.exp(caption['score']):.0f}%")
+            expect(shown.locator(".likelihood")).to_have_text(
+                f"Likelihood of the words: {100 * math.exp(caption['score']):.0f}%"
+            )
         shown.locator(".choices label").first.click()
     expect(page.locator(".card[data-state=failed] .state")).to_contain_text("cut short")
     expect(page.locator(".card[data-state=failed] .again")).to_be_hidden()  # it would fail again

@@ -391,8 +391,9 @@ def test_the_last_stage_is_tuned_and_nothing_else_of_the_encoder(learnt: Path, s
         "training.epochs=2",
     ]
     recipe = Recipe.load("debug", [*sets, f"encoder.cache={tmp_path / 'cache'}", "training.max_photos=12"])
-    best = train(recipe, shapes, tmp_path / "run", resume=False, report=Log())
-    before, after = checkpoint.find(learnt).load_model(), best.load_model()
+    train(recipe, shapes, tmp_path / "run", resume=False, report=Log())
+    last = checkpoint.find(tmp_path / "run" / "checkpoints" / "epoch-002")  # the best may be the start model
+    before, after = checkpoint.find(learnt).load_model(), last.load_model()
     assert after.vocabulary == before.vocabulary
     old, new = before.encoder.state_dict(), after.encoder.state_dict()
     changed = {name for name in old if not torch.equal(old[name], new[name])}
@@ -404,7 +405,7 @@ def test_the_last_stage_is_tuned_and_nothing_else_of_the_encoder(learnt: Path, s
     names = [sample.image for sample in dataset.split("dev")]
     grid = extract(tmp_path / "grid", after.encoder, after.preprocessing, dataset.photos, names)
     scores = validate(after, CachedInputs([grid]), dataset.split("dev"), recipe, Log()).scores
-    assert scores["CIDEr"] == pytest.approx(best.scores["CIDEr"], abs=1)
+    assert scores["CIDEr"] == pytest.approx(last.scores["CIDEr"], abs=1)
 
 
 def test_pretrained_weights_are_never_replaced_by_random_ones(shapes: Path, tmp_path: Path) -> None:

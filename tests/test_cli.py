@@ -259,6 +259,7 @@ def test_evaluate_measures_each_of_several_sets_as_if_alone(float_bundle: Path, 
         assert row[1:] == [f"{score:.1f}" for score in found["scores"].values()]
         low, high = found["intervals"]["CIDEr"]
         assert f"{low:.1f}-{high:.1f}" in done.stdout.decode()
+        assert any(line.startswith(f"{found['name']}: ") for line in done.stdout.decode().splitlines())
         assert found["name"] in (page / name / "index.html").read_text()
     assert len(list((page / "few" / "photos").glob("*.jpg"))) == 3
     assert (page / "index.html").exists() is False

@@ -19,7 +19,7 @@ def print_evaluation(evaluation: Evaluation, console: "Console | None" = None) -
     ]
     scores = _Table(("metric", "score", "95% interval"), rows)
     tables = [scores, _Table(("diversity", ""), describe_diversity(evaluation))]
-    _print(_title(evaluation), tables, console, evaluation.notes)
+    _print([_title(evaluation)], tables, console, evaluation.notes)
 
 
 def print_evaluations(evaluations: Mapping[str, Evaluation], console: "Console | None" = None) -> None:
@@ -34,7 +34,7 @@ def print_evaluations(evaluations: Mapping[str, Evaluation], console: "Console |
     figures = dict.fromkeys(itertools.chain(*described))  # not all sets have training captions
     diversity = [(figure, *(column.get(figure, "") for column in described)) for figure in figures]
     notes = [f"{name}: {note}" for name, evaluation in evaluations.items() for note in evaluation.notes]
-    _print("\n".join(map(_title, found)), [scores, _Table(("diversity", *evaluations), diversity)], console, notes)
+    _print(list(map(_title, found)), [scores, _Table(("diversity", *evaluations), diversity)], console, notes)
 
 
 def _with_interval(evaluation: Evaluation, metric: str) -> str:
@@ -56,7 +56,7 @@ def print_comparison(comparison: Comparison, console: "Console | None" = None) -
         for name, found in comparison.differences.items()
     ]
     header = ("metric", comparison.first.name, comparison.second.name, "difference", "95% interval", "p")
-    _print(f"{len(comparison.first.candidates)} images", [_Table(header, rows)], console, comparison.first.notes)
+    _print([f"{len(comparison.first.candidates)} images"], [_Table(header, rows)], console, comparison.first.notes)
 
 
 def describe_diversity(evaluation: Evaluation) -> list[tuple[str, str]]:
@@ -95,7 +95,7 @@ class _Table(NamedTuple):
     rows: Sequence[Sequence[str]]
 
 
-def _print(title: str, tables: Sequence[_Table], console: "Console | None", notes: Sequence[str]) -> None:
+def _print(titles: Sequence[str], tables: Sequence[_Table], console: "Console | None", notes: Sequence[str]) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -103,7 +103,8 @@ def _print(title: str, tables: Sequence[_Table], console: "Console | None", note
     console = console or Console()
     if not console.is_terminal:
         console.width = max(console.width, 160)  # a file or a pipe holds whole numbers
-    console.print(Text(one_line(title), style="bold"))
+    for title in titles:
+        console.print(Text(one_line(title), style="bold"))
     for header, rows in tables:
         table = Table(box=None, pad_edge=False)
         for index, column in enumerate(header):

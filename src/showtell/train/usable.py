@@ -68,7 +68,7 @@ def _broken(dataset: Dataset, names: Sequence[str], recipe: Recipe, report: Repo
         try:
             for number, (name, found) in enumerate(zip(names, pool.map(look, names), strict=True), start=1):
                 if isinstance(found, ImageError):
-                    broken[name] = f"{found} [{found.code}]"
+                    broken[name] = f"{found.message} [{found.code}]"  # the remedy is said once, for all
                 elif not settings.lenient:  # what decodes leniently may not decode otherwise
                     known.add(found)
                 report.progress("reading photos", number, len(names))

@@ -4,7 +4,7 @@ import io
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from showtell.data import Dataset
+from showtell.data import Dataset, PhotoStore
 from showtell.errors import DataError
 from showtell.runtime import Captioner
 from showtell.types import DecodeOptions, Split
@@ -20,11 +20,18 @@ class Run:
 
 
 class _Photo(io.BytesIO):
-    """The bytes of a photo as an open file, so that messages call it by its name."""
+    """A photo of a data set as an open file: messages call it by its name, and it is read, or cannot be, when its turn comes."""
 
-    def __init__(self, data: bytes, name: str) -> None:
-        super().__init__(data)
+    def __init__(self, photos: PhotoStore, name: str) -> None:
+        super().__init__()
         self.name = name
+        self._photos: PhotoStore | None = photos
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if self._photos is not None:
+            photos, self._photos = self._photos, None
+            super().__init__(photos.read(self.name))
+        return super().read(size)
 
 
 def caption_split(
@@ -38,7 +45,7 @@ def caption_split(
 ) -> Run:
     """Captions all photos of the split. Raises DataError where none could be read."""
     samples = dataset.split(split)
-    photos = (_Photo(dataset.photos.read(sample.image), sample.image) for sample in samples)
+    photos = (_Photo(dataset.photos, sample.image) for sample in samples)
     candidates: dict[str, str] = {}
     failed: dict[str, str] = {}
     for number, (sample, record) in enumerate(

@@ -20,7 +20,7 @@ class Run:
 
 
 class _Photo(io.BytesIO):
-    """A photo of a data set as an open file: messages call it by its name, and it is read, or cannot be, when its turn comes."""
+    """A photo of a data set as an open file that has its name. It is read, or cannot be read, when its turn comes."""
 
     def __init__(self, photos: PhotoStore, name: str) -> None:
         super().__init__()

@@ -1,5 +1,6 @@
 """Augmented views, and an encoder that is trained from some stage and some epoch on."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -113,8 +114,9 @@ def test_each_view_has_a_cache_of_its_own(shapes: Path, tmp_path: Path) -> None:
     view = View(augmentation(), 2)
     other = extract(tmp_path / "view", network, SMALL, photos, names, view=view)
     pixels = PixelInputs(photos, SMALL, augmentation(), views=3)
+    model = replace(model_of(Recipe.load("debug")), encoder=network)
     for cache, number in ((plain, 0), (other, 2)):
-        found = grid_features(network, pixels.read(names, np.full(6, number))).detach().numpy()
+        found = grid_features(model, pixels.read(names, np.full(6, number))).detach().numpy()
         assert np.allclose(cache.array, found, atol=2e-3)
     assert not np.allclose(plain.array, other.array, atol=2e-3)
     for folder, wanted in (
@@ -191,8 +193,8 @@ def test_frozen_part_and_trained_stages_make_the_whole_encoder(stage: str, shape
     cached = {"layer4": (4, 4, 4, 128), "layer3": (4, 8, 8, 64)}
     assert read.shape == cached.get(stage, (4, 64, 64, 3))
     tune_encoder(model, recipe, 1)
-    features = grid_features(model.encoder, read)
-    whole = grid_features(model.encoder, PixelInputs(dataset.photos, SMALL).read(names))
+    features = grid_features(model, read)
+    whole = grid_features(model, PixelInputs(dataset.photos, SMALL).read(names))
     assert torch.allclose(features, whole, atol=2e-3)
 
     # Gradients reach the trained stages and no others, and each has its rate.

@@ -5,6 +5,7 @@ Shapes: B photos, K captions of each, T steps of the longest.
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -161,3 +162,12 @@ class Batches:
         # Each epoch sees one view of each photo.
         views = np.random.default_rng([*self.seeds, epoch, 1]).integers(inputs.views, size=len(self.names))
         return self.written.batch(photos, names, inputs.read(names, views[photos]))
+
+
+def ahead(shares: Iterator[Share]) -> Iterator[Share]:
+    """The same shares, each read while the one before it is worked on: reading photos takes as long as a GPU's step."""
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(next, shares, None)
+        while share := coming.result():
+            coming = pool.submit(next, shares, None)
+            yield share

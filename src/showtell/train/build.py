@@ -43,7 +43,7 @@ def build_model(recipe: Recipe, captions: Captions) -> tuple[CaptionModel, str]:
         }
         decoder = decoders.build(replace(config, **shares))
         decoder.load_state_dict(model.decoder.state_dict())
-        model = replace(model, decoder=decoder)
+        model = replace(model, decoder=decoder, preprocessing=_sized(model.preprocessing, recipe))
         if recipe.finetune.new_words:
             model = with_new_words(model, captions, recipe.vocabulary.min_count, recipe.vocabulary.styles)
         return model, start.config["encoder_weights"]
@@ -58,7 +58,9 @@ def build_model(recipe: Recipe, captions: Captions) -> tuple[CaptionModel, str]:
     config = decoders.read_config(
         {"vocabulary": len(vocabulary), "features": pretrained.network.config.channels, **recipe.decoder.sizes()}
     )
-    return CaptionModel(pretrained.network, decoders.build(config), vocabulary, pretrained.preprocessing), pretrained.source
+    return CaptionModel(
+        pretrained.network, decoders.build(config), vocabulary, _sized(pretrained.preprocessing, recipe)
+    ), pretrained.source
 
 
 def seeds(recipe: Recipe, model: CaptionModel) -> tuple[int, ...]:
@@ -188,6 +190,11 @@ def _load_reading_alike(found: checkpoint.Checkpoint, recipe: Recipe) -> Caption
     if read_by != recipe.vocabulary.text:
         raise RecipeError(f"{found.path}: learnt its words by the rule {read_by!r}; set vocabulary.text={read_by}")
     return found.load_model()
+
+
+def _sized(preprocessing: Preprocessing, recipe: Recipe) -> Preprocessing:
+    """The preprocessing with the recipe's size of photos, where it has one."""
+    return replace(preprocessing, size=recipe.encoder.size or preprocessing.size)
 
 
 def _encoder(recipe: Recipe) -> PretrainedEncoder:

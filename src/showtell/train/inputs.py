@@ -28,7 +28,7 @@ class Inputs(Protocol):
     def read(self, names: Sequence[str], views: Array | None = None) -> Array:
         """Features or pixels (B, ...) of the named photos, in the views of these numbers (B,), or as they are.
 
-        The shape says what they are: grid features (B, 49, 2048), a stage's outputs (B, H, W, channels) or normalised pixels
+        The shape says what they are: grid features (B, 49, 2048), a stage's outputs (B, H, W, channels) or pixels uint8
         (B, H, W, 3); see validation.grid_features.
         """
 
@@ -76,12 +76,12 @@ class PixelInputs:
         self.views = views
 
     def read(self, names: Sequence[str], views: Array | None = None) -> Array:
-        """See Inputs. float32 (B, size, size, 3). Raises ImageError where a photo cannot be read."""
+        """See Inputs. uint8 (B, size, size, 3). Raises ImageError where a photo cannot be read."""
         numbers = [0] * len(names) if views is None else [int(view) for view in views]
         pixels = np.empty((len(names), self._preprocessing.size, self._preprocessing.size, 3), np.uint8)
         for place, photo in enumerate(self._pool.map(self._read, names, numbers)):
             pixels[place] = photo
-        return np.moveaxis(self._preprocessing.normalize(pixels), 1, -1)
+        return pixels
 
     def _read(self, name: str, view: int) -> Array:
         return read_view(self._photos.read(name), name, self._preprocessing, self._augmentation, view, self._images)

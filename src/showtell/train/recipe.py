@@ -91,6 +91,9 @@ class EncoderRecipe(_Section):
     )
     bundle: str = Field("", description="bundle of this encoder, by name or folder, whose int8 form computes the features")
     width: int = Field(64, ge=1, description="channels of the stem, with random weights; 64 is ResNet-50")
+    size: int = Field(
+        0, ge=0, multiple_of=32, description="pixels a side that photos are resized to; 0: as the weights have it, 224"
+    )
     cache: str = Field("", description="folder of feature caches, one each below it; empty: $XDG_CACHE_HOME/showtell/features")
     cached: bool = Field(
         True, description="false: no cache, photos are read at each step; so in any case once layer2 or layer1 is trained"

@@ -24,7 +24,7 @@ from showtell.errors import DataError, TrainingError
 from showtell.nn.captioner import CaptionModel
 from showtell.train import checkpoint
 from showtell.train.averaging import MovingAverage
-from showtell.train.batches import Batch, Batches, Share
+from showtell.train.batches import Batch, Batches, Share, ahead
 from showtell.train.borrowing import Borrowed
 from showtell.train.build import Captions, choose_objective, seeds, tune_encoder
 from showtell.train.checkpoint import Checkpoint
@@ -70,7 +70,7 @@ class Network(nn.Module):
             return Loss(torch.stack([0 * p.sum() for p in self.parameters() if p.requires_grad]).sum(), 0)
         device = next(self.parameters()).device
         with torch.autocast(device.type, self._dtype, enabled=self._dtype != torch.float32):
-            return self._objective(self._model, grid_features(self._model.encoder, batch.read, self._dtype), batch.to(device))
+            return self._objective(self._model, grid_features(self._model, batch.read, self._dtype), batch.to(device))
 
 
 class Trainer:
@@ -163,7 +163,7 @@ class Trainer:
             processes=self.processes.count,
             parts=options.accumulate,
         )
-        for share in shares:
+        for share in ahead(shares):
             self._step(parallel or network, share)
             self.pace.step(share.photos)
             last = progress.step == len(self.batches)

@@ -12,8 +12,9 @@ from torch.nn import functional as F
 
 from showtell import metrics
 from showtell.decoding import Array, search
+from showtell.image import Preprocessing
 from showtell.nn.captioner import CaptionModel, TorchStepModel
-from showtell.nn.encoder import STAGES, Encoder
+from showtell.nn.encoder import STAGES
 from showtell.text import RULES, detokenize
 from showtell.train.batches import Written, tokenized
 from showtell.train.display import Reporter
@@ -64,7 +65,7 @@ def validate(
         with torch.inference_mode():
             names = [own[place].image for place in part]
             read = inputs.read(names)
-            features = grid_features(model.encoder, read)
+            features = grid_features(model, read)
             batch = written.batch(np.array(part), names, read).to(features.device)
             if len(batch.targets):  # a word that the model knows, at least
                 scores = model.decoder(features, batch.inputs, batch.lengths)
@@ -91,18 +92,28 @@ def validate(
     )
 
 
-def grid_features(encoder: Encoder, read: Array, dtype: torch.dtype = torch.float32) -> Tensor:
+def grid_features(model: CaptionModel, read: Array, dtype: torch.dtype = torch.float32) -> Tensor:
     """Grid features (B, 49, 2048), or their mean (B, 1, 2048), of what Inputs.read gave.
 
     Those that come from a cache as they are are in `dtype`; of a stage's outputs and of pixels, the rest of the encoder is
     computed. On the encoder's device.
     """
+    encoder = model.encoder
     x = torch.from_numpy(read).to(next(encoder.parameters()).device)
     if x.ndim == 3:
         return x.to(dtype)
     channels, config = x.shape[-1], encoder.config
-    x = x.float().permute(0, 3, 1, 2)  # the shape that torch wants; in memory channels stay last, as convolutions like them
     if channels == 3:
-        return encoder(x)  # type: ignore[no-any-return]
+        return encoder(_normalized(x, model.preprocessing))  # type: ignore[no-any-return]
+    x = x.float().permute(0, 3, 1, 2)  # the shape that torch wants; in memory channels stay last, as convolutions like them
     [stage] = [stage for stage in range(1, STAGES) if config.stage_channels(stage) == channels]
     return encoder.last_stages(x, stage + 1)
+
+
+def _normalized(pixels: Tensor, preprocessing: Preprocessing) -> Tensor:
+    """What Preprocessing.normalize makes of uint8 RGB (B, size, size, 3), on the pixels' device."""
+    scale, mean, std = (
+        pixels.new_tensor(each, dtype=torch.float32) for each in (preprocessing.scale, preprocessing.mean, preprocessing.std)
+    )
+    channels = pixels.flip(-1) if preprocessing.channel_order == "bgr" else pixels
+    return (channels * (scale / std) - mean / std).permute(0, 3, 1, 2)

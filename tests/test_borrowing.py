@@ -82,7 +82,8 @@ def test_weights_are_squares_of_cider_and_half_where_a_photo_has_one_caption() -
 
 def test_borrowed_captions_are_in_the_batch_with_their_weights_and_style() -> None:
     words = sorted({word for many in CAPTIONS.values() for caption in many for word in caption})
-    vocabulary = Vocabulary(("<pad>", "<begin>", "<end>", "<unknown>", *words)).with_styles(["plain"])
+    without = Vocabulary(("<pad>", "<begin>", "<end>", "<unknown>", *words))
+    vocabulary = without.with_styles(["plain"])
     captions = {name: [["<style:plain>", *words] for words in many] for name, many in CAPTIONS.items()}
     borrowed = {"dog.jpg": [Borrowed(("a", "red", "dog"), 0.25)]}
     inputs = PhasedInputs(Inputs(), Inputs(), 1)
@@ -93,7 +94,7 @@ def test_borrowed_captions_are_in_the_batch_with_their_weights_and_style() -> No
     assert set(written.inputs[..., 0][written.lengths > 0].tolist()) == {vocabulary.search_tokens("plain").begin}
     assert written.weights[0, 2] == pytest.approx(0.25 * written.weights[0, 0])
     assert written.weights[written.lengths > 0].mean() == pytest.approx(1)
-    plain = Batches(CAPTIONS, vocabulary, inputs, Recipe.load("debug"), (1,), borrowed).written
+    plain = Batches(CAPTIONS, without, inputs, Recipe.load("debug"), (1,), borrowed).written
     assert set(plain.inputs[..., 0].flatten().tolist()) == {BEGIN}
 
 

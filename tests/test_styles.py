@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 import showtell
 from conftest import write_flickr8k
@@ -81,7 +82,7 @@ def test_captions_are_read_from_their_style_on() -> None:
     vocabulary = Vocabulary((*SPECIAL, "a", "dog")).with_styles(["plain", "ode"])
     recipe = Recipe.load("debug")
     written = Written([[[style_token("ode"), "a", "dog"], ["a"]], [[style_token("plain"), "dog"]]], vocabulary, recipe)
-    assert written.inputs[0].tolist() == [[7, 4, 5], [BEGIN, 4, END]]
+    assert written.inputs[0].tolist() == [[7, 4, 5], [6, 4, END]]  # without a style it is the default one
     assert written.targets[0].tolist() == [[4, 5, END], [4, END, PAD]]
     assert written.inputs[1, 0, :2].tolist() == [6, 5]
     assert written.lengths.tolist() == [[3, 2], [2, 0]]
@@ -105,6 +106,11 @@ def test_a_fine_tuned_model_begins_a_new_style_as_it_began_before(learnt: Path) 
     weight = grown.decoder.embedding.weight
     for style in ("plain", "ode"):
         assert weight[grown.vocabulary.search_tokens(style).begin].equal(weight[BEGIN])
+    with torch.no_grad():
+        weight[grown.vocabulary.search_tokens("plain").begin] += 1
+    again = with_new_words(grown, {}, 1, ["plain", "ode", "poem"])
+    weight = again.decoder.embedding.weight
+    assert weight[again.vocabulary.search_tokens("poem").begin].equal(weight[again.vocabulary.search_tokens().begin])
 
 
 def test_a_style_for_each_data_set_is_asked_for(shapes: Path, tmp_path: Path) -> None:

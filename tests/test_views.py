@@ -1,5 +1,6 @@
 """Augmented views, and an encoder that is trained from some stage and some epoch on."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,8 +16,8 @@ from showtell.nn.attention_lstm import AttentionLSTM, DecoderConfig
 from showtell.nn.captioner import CaptionModel
 from showtell.nn.resnet import ResNet, ResNetConfig
 from showtell.train import checkpoint
-from showtell.train.batches import Batches
-from showtell.train.build import parameter_groups, photo_inputs, tune_encoder
+from showtell.train.batches import Batches, Share, ahead
+from showtell.train.build import build_model, parameter_groups, photo_inputs, tune_encoder
 from showtell.train.features import View, extract
 from showtell.train.inputs import CachedInputs, PhasedInputs, PixelInputs
 from showtell.train.loop import train
@@ -155,6 +156,36 @@ def test_each_epoch_sees_one_view_of_each_photo() -> None:
     assert first != seen(2)
     assert first != seen(1, seeds=(2,))
     assert first != seen(1, seeds=(1, 2))
+
+
+def test_photos_are_as_large_as_the_recipe_has_it(shapes: Path, tmp_path: Path) -> None:
+    sets = ["encoder.cached=false", "training.max_photos=4", "training.epochs=1"]
+    recipe = Recipe.load("debug", [*sets, "encoder.size=96"])
+    found = train(recipe, shapes, tmp_path / "run", resume=False, report=Log())
+    assert found.load_model().preprocessing.size == 96
+    for size, wanted in ((0, 96), (64, 64)):
+        again = Recipe.load("debug", [*sets, f"init={tmp_path / 'run'}", f"encoder.size={size}"])
+        model, _ = build_model(again, {})
+        assert model.preprocessing.size == wanted
+        read = PixelInputs(read_dataset(shapes).photos, model.preprocessing).read(read_dataset(shapes).photos.names()[:2])
+        assert (read.shape, read.dtype) == ((2, wanted, wanted, 3), np.uint8)
+    with pytest.raises(RecipeError, match="encoder.size is 100: input should be a multiple of 32"):
+        Recipe.load("debug", ["encoder.size=100"])
+
+
+def test_shares_are_read_ahead_in_order_and_errors_come_through() -> None:
+    read = []
+
+    def shares() -> Iterator[Share]:
+        for number in range(3):
+            read.append(number)
+            yield Share(number, [])
+        raise OSError("no more")
+
+    with pytest.raises(OSError, match="no more"):
+        list(ahead(shares()))
+    assert read == [0, 1, 2]
+    assert [share.photos for share in ahead(iter([Share(5, []), Share(3, [])]))] == [5, 3]
 
 
 def test_training_over_cached_views(shapes: Path, tmp_path: Path) -> None:

@@ -66,10 +66,10 @@ class Vocabulary:
         return tuple(word.removeprefix(_STYLE)[:-1] for word in self.words if word.startswith(_STYLE))
 
     def split_style(self, tokens: Sequence[str]) -> tuple[int, Sequence[str]]:
-        """The id that a caption begins with, of its style token where it has one, and the caption without that."""
+        """The id that a caption begins with, of its style token or the default style's, and the caption without that."""
         if tokens and tokens[0].startswith(_STYLE):
             return self.ids[tokens[0]], tokens[1:]
-        return BEGIN, tokens
+        return self.search_tokens().begin, tokens
 
     def search_tokens(self, style: str = "") -> SearchTokens:
         """What a search for captions in `style` begins and ends with, the default style where it is empty.

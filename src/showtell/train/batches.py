@@ -131,8 +131,7 @@ class Batches:
         weights = [many.tolist() for many in consensus_weights(plain, recipe.training.consensus)]
         written = [list(many) for many in captions.values()]
         for many, their, others in zip(written, weights, map((borrowed or {}).get, captions), strict=True):
-            own = vocabulary.split_style(many[0])[0]
-            style = [] if own == BEGIN else [vocabulary.words[own]]
+            style = many[0][: len(many[0]) - len(vocabulary.split_style(many[0])[1])]
             many += [[*style, *words] for words, _ in others or ()]
             their += [weight for _, weight in others or ()]
         mean = np.mean([weight for their in weights for weight in their])

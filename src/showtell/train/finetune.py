@@ -27,7 +27,7 @@ from showtell.train.inputs import CachedInputs, Inputs, PixelInputs
 from showtell.train.log import read as read_log
 from showtell.train.recipe import Recipe
 from showtell.train.validation import validate
-from showtell.vocab import BEGIN, SPECIAL, Vocabulary, style_token
+from showtell.vocab import SPECIAL, Vocabulary, style_token
 
 Scores = Mapping[str, float]  # x100
 
@@ -65,8 +65,9 @@ def with_new_words(
     vocabulary = vocabulary.with_styles(styles)
     decoder = grown(model.decoder, len(vocabulary))
     with torch.no_grad():  # a new style begins as captions did before
+        before = model.vocabulary.search_tokens().begin
         for style in set(vocabulary.styles) - set(model.vocabulary.styles):
-            decoder.embedding.weight[vocabulary.ids[style_token(style)]] = decoder.embedding.weight[BEGIN]
+            decoder.embedding.weight[vocabulary.ids[style_token(style)]] = decoder.embedding.weight[before]
     return replace(model, vocabulary=vocabulary, decoder=decoder)
 
 

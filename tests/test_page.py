@@ -108,9 +108,9 @@ def finished(page: Page, count: int) -> None:
     expect(page.locator("#count")).to_have_text(f"{count} of {count} done")
 
 
-def record(text: str = "a dog runs", largest: int = 0, **changes: Any) -> dict[str, Any]:
-    """A record as the service gives it; every word's attention is largest in the grid's field number `largest`."""
-    attention = np.where(np.arange(49) == largest, 0.52, 0.01).reshape(7, 7).tolist()
+def record(text: str = "a dog runs", largest: int = 0, side: int = 7, **changes: Any) -> dict[str, Any]:
+    """A record as the service gives it; every word's attention is largest in field `largest` of a grid of `side` by `side`."""
+    attention = np.where(np.arange(side**2) == largest, 0.52, 0.01).reshape(side, side).tolist()
     tokens = text.split()
     pieces = [token if place == 0 or token == "'s" else f" {token}" for place, token in enumerate(tokens)]
     text = "".join(pieces)
@@ -164,13 +164,13 @@ def test_two_photos_are_captioned_and_a_broken_one_says_why(open_page: Callable[
     page = open_page()
     answers: list[Response] = []
     page.on("response", lambda response: answers.append(response) if "/v1/captions" in response.url else None)
-    photos = [PHOTOS / "dogs.jpg", PHOTOS / "stream.jpg"]
+    photos = [PHOTOS / "giraffes.jpg", PHOTOS / "kitchen.jpg"]
     add(page, *photos, ("broken.jpg", BROKEN))
     finished(page, 3)
     while sum(response.ok for response in answers) < 2:  # a busy machine tells of answers late
         page.wait_for_timeout(50)
     found = {answer["path"]: answer for response in answers if response.ok for answer in response.json()["results"]}
-    assert found["dogs.jpg"]["caption"] != found["stream.jpg"]["caption"]
+    assert found["giraffes.jpg"]["caption"] != found["kitchen.jpg"]["caption"]
     for card, photo in enumerate(photos):
         expected = found[photo.name]
         shown = page.locator(".card").nth(card)
@@ -205,7 +205,7 @@ def test_two_photos_are_captioned_and_a_broken_one_says_why(open_page: Callable[
     with page.expect_download() as download:
         page.click("#csv")
     rows = list(csv.DictReader(io.StringIO(download.value.path().read_text(encoding="utf-8-sig"))))
-    assert [row["path"] for row in rows] == ["dogs.jpg", "stream.jpg", "broken.jpg"]
+    assert [row["path"] for row in rows] == ["giraffes.jpg", "kitchen.jpg", "broken.jpg"]
     assert [row["status"] for row in rows] == ["ok", "ok", "error"]
     assert rows[0]["caption"] == words.first.locator("..").inner_text()
     assert float(rows[0]["score"]) < 0
@@ -213,26 +213,28 @@ def test_two_photos_are_captioned_and_a_broken_one_says_why(open_page: Callable[
     with page.expect_download() as download:
         page.click("#jsonl")
     records = [json.loads(line) for line in download.value.path().read_text(encoding="utf-8").splitlines()]
-    assert [found["path"] for found in records] == ["dogs.jpg", "stream.jpg", "broken.jpg"]
+    assert [found["path"] for found in records] == ["giraffes.jpg", "kitchen.jpg", "broken.jpg"]
     assert len(records[0]["captions"]) == 3
     assert records[2]["error"]["code"] == "truncated"
 
 
-def test_colours_lie_where_the_weight_is(open_page: Callable[..., Page]) -> None:
-    page = open_page(answer_with(record(largest=6)))  # the grid's upper right field
+@pytest.mark.parametrize("fields", [7, 8])
+def test_colours_lie_where_the_weight_is(open_page: Callable[..., Page], fields: int) -> None:
+    found = record(largest=fields - 1, side=fields)  # the grid's upper right field
+    page = open_page(answer_with(found))
     add(page, ("wide.png", picture(size=(800, 200))))
     finished(page, 1)
     page.locator(".word").first.hover()
     drawn = pixels(page)
     opacity = drawn[..., 3]
     side = len(opacity)
-    field = side // 7
+    field = side // fields
     assert opacity[field // 2, -field // 2] < 60
     assert opacity[0, -1] < 60  # up to the very corner
     assert opacity[side // 2, side // 2] > 180
     assert opacity[-field // 2, -field // 2] > 180
     # The same colours as in `showtell explain`: over black, each is as bright as it is opaque.
-    printed = np.asarray(heat(Image.new("RGB", (side, side)), np.array(record(largest=6)["attention"][0])))
+    printed = np.asarray(heat(Image.new("RGB", (side, side)), np.array(found["attention"][0])))
     assert np.abs(drawn[..., :3] * opacity[..., None] / 255 - printed).max() < 4
     expect(page.locator(".word").first).to_have_attribute("aria-description", "looked most at the top right")
     assert covers(page)

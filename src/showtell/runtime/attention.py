@@ -14,10 +14,10 @@ from showtell.errors import OptionError
 
 
 def attention_maps(model: StepModel, features: Array, captions: Sequence[Sequence[int]], begin: int) -> list[Array]:
-    """For each photo one map a word, float32 (words, 7, 7), rows from top to bottom; each map sums to 1.
+    """For each photo one map a word, float32 (words, side, side), rows from top to bottom; each map sums to 1.
 
-    features (B, 49, 2048); `captions` has the token ids of one caption of each photo, begin and end left out. The map of a
-    word is where the model looked when it chose it. Raises OptionError where the model does not attend.
+    features (B, G, D) of side * side = G cells; `captions` has the token ids of one caption of each photo, begin and end left
+    out. The map of a word is where the model looked when it chose it. Raises OptionError where the model does not attend.
     """
     maps: list[list[Array]] = [[] for _ in captions]
     state = model.start(features)

@@ -39,7 +39,7 @@ INK, SOFT, PAPER = (31, 26, 46), (92, 85, 108), (255, 255, 255)
 
 @dataclass(frozen=True, slots=True)
 class Explained:
-    """A caption and where the model looked for each of its tokens: float32 (tokens, 7, 7), each map summing to 1."""
+    """A caption and where the model looked for each of its tokens: float32 (tokens, side, side), each map summing to 1."""
 
     caption: Caption
     maps: Array
@@ -94,7 +94,7 @@ def sheet(photo: Image.Image, explained: list[Explained], model: str) -> Image.I
 
 
 def heat(photo: Image.Image, weights: Array) -> Image.Image:
-    """The RGB photo under the colours of one map, (7, 7), scaled to its largest weight.
+    """The RGB photo under the colours of one map, (side, side), scaled to its largest weight.
 
     The model sees the photo squashed to a square, so the grid covers it evenly whatever its shape.
     """

@@ -1,9 +1,8 @@
-// Where the model looked for a word: its 7 x 7 attention weights as colours over the photo.
+// Where the model looked for a word: its attention weights, 8 x 8 say, as colours over the photo.
 //
 // The model sees every photo squashed to a square. The canvas is that square; stretching it over the photo (page.css) undoes
 // the squashing, so that the grid covers the photo evenly whatever its shape. showtell/runtime/explain.py draws the same.
 
-const GRID = 7;
 const BLUR = 0.55; // fields; the standard deviation by which a field melts into its neighbours
 // Weight as a part of the largest, then red, green, blue and opacity: dark where the model did not look, clear where it did.
 const RAMP = [
@@ -13,13 +12,13 @@ const RAMP = [
   [1, [255, 230, 140, 0.04]],
 ];
 
-/** Draws `map`, 7 rows of 7 weights, smoothly on the square canvas; without a map, clears it. */
+/** Draws `map`, rows of as many weights, smoothly on the square canvas; without a map, clears it. */
 export function draw(canvas, map) {
   const pen = canvas.getContext("2d");
   const size = canvas.width;
   pen.clearRect(0, 0, size, size);
   if (!map) return;
-  const blur = kernel(size);
+  const blur = kernel(size, map.length);
   const weights = new Float32Array(size * size);
   for (let y = 0; y < size; y++) {
     const row = map[0].map((_, column) => dot(blur[y], map.map((weights) => weights[column])));
@@ -35,17 +34,17 @@ export function draw(canvas, map) {
 export function describe(map) {
   const weights = map.flat();
   const largest = weights.indexOf(Math.max(...weights));
-  const third = (field) => Math.floor(((field + 0.5) / GRID) * 3);
-  const row = ["top", "", "bottom"][third(Math.floor(largest / GRID))];
-  const column = ["left", "", "right"][third(largest % GRID)];
+  const third = (field) => Math.floor(((field + 0.5) / map.length) * 3);
+  const row = ["top", "", "bottom"][third(Math.floor(largest / map.length))];
+  const column = ["left", "", "right"][third(largest % map.length)];
   return `looked most at the ${[row, column].filter(Boolean).join(" ") || "middle"}`;
 }
 
-/** How much each of the fields counts at each of `size` places along one side: a Gaussian that sums to 1, (size, 7). */
-function kernel(size) {
+/** How much each of the fields counts at each of `size` places along one side: a Gaussian that sums to 1, (size, fields). */
+function kernel(size, fields) {
   return Array.from({ length: size }, (_, place) => {
-    const centre = ((place + 0.5) / size) * GRID - 0.5;
-    const parts = Array.from({ length: GRID }, (_, field) => Math.exp(-(((field - centre) / BLUR) ** 2) / 2));
+    const centre = ((place + 0.5) / size) * fields - 0.5;
+    const parts = Array.from({ length: fields }, (_, field) => Math.exp(-(((field - centre) / BLUR) ** 2) / 2));
     const sum = parts.reduce((a, b) => a + b);
     return parts.map((part) => part / sum);
   });

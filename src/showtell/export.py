@@ -12,7 +12,7 @@ import logging
 import shutil
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -29,7 +29,7 @@ from showtell.bundle import Bundle
 from showtell.data import PhotoStore, recognise
 from showtell.data import read as read_dataset
 from showtell.decoding import Array, Step, search
-from showtell.errors import DataError, OutputError
+from showtell.errors import DataError, ImageError, OutputError
 from showtell.files import sync, try_place, writing
 from showtell.graphs import fold_constants, fold_padding, quantize_products, store_half
 from showtell.image import Preprocessing, read_photo
@@ -107,7 +107,7 @@ def export(
                 "recipe": without_folders(checkpoint.config["recipe"]),
                 "epoch": checkpoint.epoch,
                 **({"mean_of": checkpoint.config["mean_of"]} if "mean_of" in checkpoint.config else {}),
-                "dev_scores_float32": checkpoint.scores,  # measured before anything was quantised
+                "training_scores": checkpoint.scores,  # on dev photos, before anything was quantised
             },
         )
         for file in folder.iterdir():
@@ -122,8 +122,13 @@ def default_name(output: Path) -> str:
     return folder.parent.name if folder.name == "bundle" and folder.parent.name else folder.name
 
 
-def calibration_inputs(checkpoint: Checkpoint, source: Path, count: int, layout: str | None = None) -> list[Array]:
-    """`count` photos below `source` as model input: of the train split where `source` is a data set, evenly spread."""
+def calibration_inputs(
+    checkpoint: Checkpoint, source: Path, count: int, layout: str | None = None, left_out: Callable[[str], None] | None = None
+) -> list[Array]:
+    """`count` photos below `source` as model input: of the train split where `source` is a data set, evenly spread.
+
+    Photos that cannot be read are left out, each with a call of `left_out` that says why. Raises DataError where none is left.
+    """
     preprocessing = Preprocessing.from_json(checkpoint.config["preprocessing"])
     if layout or recognise(source):
         dataset = read_dataset(source, layout)
@@ -134,7 +139,16 @@ def calibration_inputs(checkpoint: Checkpoint, source: Path, count: int, layout:
     if not names:
         raise DataError(f"{source}: no photos here to calibrate on")
     chosen = [names[place] for place in np.linspace(0, len(names) - 1, min(count, len(names))).astype(int)]
-    return [preprocessing.normalize(read_photo(photos.read(name), preprocessing, name).pixels) for name in chosen]
+    inputs = []
+    for name in chosen:
+        try:
+            inputs.append(preprocessing.normalize(read_photo(photos.read(name), preprocessing, name).pixels))
+        except ImageError as error:
+            if left_out:
+                left_out(f"{error.message} [{error.code}]")
+    if not inputs:
+        raise DataError(f"{source}: none of the {len(chosen)} photos to calibrate on can be read")
+    return inputs
 
 
 def write_graphs(model: CaptionModel, folder: Path) -> None:

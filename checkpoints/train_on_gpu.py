@@ -14,7 +14,7 @@ Shapes: B photos of a batch, K captions of each, T steps, G grid cells, D featur
 import os
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ from showtell.train.recipe import Recipe
 from showtell.train.schedule import learning_rate, stage_of
 from showtell.train.scst import Reward, mean_of_others, sample
 from showtell.train.validation import validate
-from showtell.train.views import _STRETCH, Augmentation
+from showtell.train.views import STRETCH, Augmentation
 from showtell.vocab import PAD
 
 LOW = torch.bfloat16
@@ -68,7 +68,7 @@ class Photos:
         options, device, B = recipe.views, self.pixels.device, len(rows)
         area, stretch, across, down, mirrored, *colours = torch.rand(8, B, device=device, generator=self.draws)
         share = options.crop_min + (options.crop_max - options.crop_min) * area
-        ratio = _STRETCH ** (2 * stretch - 1)
+        ratio = torch.where(share < 1, STRETCH ** (2 * stretch - 1), 1.0)
         wide, high = (share * ratio).sqrt().clamp(max=1), (share / ratio).sqrt().clamp(max=1)
         x, y, none = (2 * across - 1) * (1 - wide), (2 * down - 1) * (1 - high), torch.zeros(B, device=device)
         side = torch.where((mirrored < options.flip) & self.may_flip[rows], -1.0, 1.0)
@@ -191,11 +191,6 @@ class Optimizer:
             torch._foreach_copy_(self.parameters, raw)
 
 
-def _decoded(job: tuple[bytes, str, Preprocessing]) -> Any:
-    data, name, preprocessing = job
-    return read_photo(data, preprocessing, name).pixels
-
-
 @click.command()
 @click.option("--data", "folders", type=click.Path(path_type=Path, exists=True), multiple=True, required=True)
 @click.option("--output", type=click.Path(path_type=Path), required=True)
@@ -231,9 +226,12 @@ def main(folders: tuple[Path, ...], output: Path, sets: tuple[str, ...], photos:
     N, K, T = written.targets.shape
     say(f"{N} train and {len(dev)} dev photos, {K} captions of {T} steps at most, {len(model.vocabulary)} words")
     every = [*names, *(sample.image for sample in dev)]
-    with ProcessPoolExecutor(os.cpu_count()) as pool:
-        jobs = ((dataset.photos.read(name), name, model.preprocessing) for name in every)
-        pixels = torch.from_numpy(np.stack(list(pool.map(_decoded, jobs, chunksize=64))))
+
+    def decoded(name: str) -> Any:
+        return read_photo(dataset.photos.read(name), model.preprocessing, name).pixels
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        pixels = torch.from_numpy(np.stack(list(pool.map(decoded, every))))
     sided = Augmentation.of({s.image: s.captions for s in train}, seed=0, flip=0, crop_min=1, crop_max=1, colour=0).sided
     store = Photos(every, pixels.permute(0, 3, 1, 2).contiguous().to(device), sided, recipe.seed)
 

@@ -18,7 +18,7 @@ from PIL import Image, ImageEnhance
 from showtell.image import Array, ImageSettings, Preprocessing, read_photo, read_rgb, to_pixels
 
 DEFAULT_IMAGES = ImageSettings()
-_STRETCH = 4 / 3  # of a crop's sides against each other, at most; Szegedy et al. allow aspect ratios from 3/4 to 4/3
+STRETCH = 4 / 3  # of a crop's sides against each other, at most; Szegedy et al. allow aspect ratios from 3/4 to 4/3
 _SIDES = re.compile(r"\b(left|right)\b", re.IGNORECASE)
 
 
@@ -51,7 +51,7 @@ class Augmentation:
         width, height = photo.size
         share = self.crop_min + (self.crop_max - self.crop_min) * area
         if share < 1:
-            ratio = _STRETCH ** (2 * stretch - 1)
+            ratio = STRETCH ** (2 * stretch - 1)
             wide = max(1, round(width * min(1.0, math.sqrt(share * ratio))))
             high = max(1, round(height * min(1.0, math.sqrt(share / ratio))))
             x, y = round(across * (width - wide)), round(down * (height - high))

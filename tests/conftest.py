@@ -12,13 +12,23 @@ COLOURS = {"red": (220, 30, 30), "green": (30, 180, 50), "blue": (40, 60, 220), 
 SHAPES = ("fence", "square", "cross")
 
 
+def _real(variable: str, what: str) -> Path:
+    folder = os.environ.get(variable)
+    if not folder:
+        pytest.skip(f"{variable} is not set: it names {what}")
+    return Path(folder)
+
+
 @pytest.fixture(scope="session")
 def flickr8k() -> Path:
     """The folder of the real Flickr8k, or a skip that says why."""
-    folder = os.environ.get("SHOWTELL_FLICKR8K")
-    if not folder:
-        pytest.skip("SHOWTELL_FLICKR8K is not set: it names the folder of the real Flickr8k photos and texts")
-    return Path(folder)
+    return _real("SHOWTELL_FLICKR8K", "the folder of the real Flickr8k photos and texts")
+
+
+@pytest.fixture(scope="session")
+def coco() -> Path:
+    """The folder of general photos from COCO, or a skip that says why."""
+    return _real("SHOWTELL_COCO", "a folder of photos and captions from COCO with 400 dev photos")
 
 
 def draw(colour: str, shape: str, size: int = 64, offset: int = 0) -> Image.Image:
@@ -129,10 +139,10 @@ def int8_bundle(learnt: Path, shapes: Path, tmp_path_factory: pytest.TempPathFac
 
 @pytest.fixture(scope="session")
 def dev_run(flickr8k: Path):
-    """The embedded model's captions of the real dev photos, searched as it ships."""
+    """The embedded model's captions of Flickr8k's dev photos in their style, searched as it ships."""
     import showtell
     from showtell.data import read
     from showtell.evaluation.run import caption_split
 
     captioner = showtell.load()
-    return caption_split(captioner, read(flickr8k), "dev", captioner.options())
+    return caption_split(captioner, read(flickr8k), "dev", captioner.options(style="flickr8k"))

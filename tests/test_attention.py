@@ -55,14 +55,15 @@ def test_attention_of_the_embedded_model_is_that_of_its_greedy_search() -> None:
     maps = captioner.attention(features, captions, options.style)
 
     for row, caption in enumerate(captions):
-        assert maps[row].shape == (len(caption.tokens), 7, 7)
+        assert maps[row].shape == (len(caption.tokens), 8, 8)
         assert maps[row].dtype == np.float32
         assert np.abs(maps[row].sum((1, 2)) - 1).max() < 1e-4
         # Word by word as greedy search goes, each photo alone: the same words, the same looks.
-        state, last = captioner.decoder.start(features[row : row + 1]), np.array([[BEGIN]])
+        begin = captioner.bundle.vocabulary.search_tokens().begin
+        state, last = captioner.decoder.start(features[row : row + 1]), np.array([[begin]])
         for place, word in enumerate(captioner.bundle.vocabulary.encode(caption.tokens)):
             step = captioner.decoder.step(last, state)
-            assert np.abs(step.attention[0, 0].reshape(7, 7) - maps[row][place]).max() < 1e-3
+            assert np.abs(step.attention[0, 0].reshape(8, 8) - maps[row][place]).max() < 1e-3
             last, state = np.array([[word]]), step.state
 
 

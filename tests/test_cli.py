@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from showtell import runtime
+from showtell.bundle import Bundle
 from showtell.cli import cli
 from showtell.errors import MissingExtraError
 from showtell.train import checkpoint
@@ -158,6 +159,14 @@ def test_train_export_evaluate_and_caption(shapes: Path, tmp_path: Path) -> None
     assert "CIDEr" in done.stdout.decode()
     best = checkpoint.best(tmp_path / "run").scores["CIDEr"]
     assert scores["scores"]["CIDEr"] == pytest.approx(best, abs=40)  # quantised, and barely trained
+    assert "dev_scores" not in Bundle.read(bundle).config
+    done = run("evaluate", "--data", shapes, "--model", bundle, "--keep-scores")
+    assert done.returncode == 0, done.stderr.decode()
+    kept = Bundle.read(bundle).config["dev_scores"][shapes.name]
+    assert kept["CIDEr"] == pytest.approx(scores["scores"]["CIDEr"], abs=0.01)
+    refused = run("evaluate", "--data", shapes, "--model", bundle, "--keep-scores", "--beam-size", "2")
+    assert refused.returncode == 2
+    assert b"--keep-scores is for --data and the model's own search settings" in refused.stderr
     assert run("caption", shapes / "images" / "red-square-2.jpg", "--model", bundle).returncode == 0
 
 

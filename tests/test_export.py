@@ -6,16 +6,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import showtell
 from showtell.bundle import EMBEDDED, MODELS, Bundle
-from showtell.errors import BundleError, CheckpointError
-from showtell.export import _write, default_name, fold_batch_norm, quantize_encoder
+from showtell.errors import BundleError, CheckpointError, DataError
+from showtell.export import _write, calibration_inputs, default_name, fold_batch_norm, quantize_encoder
 from showtell.nn.resnet import ResNet, ResNetConfig
 from showtell.runtime.models import OnnxEncoder
 from showtell.train import checkpoint
 
-CHECKPOINT = Path(__file__).parent.parent / "checkpoints" / "resnet50-lstm-flickr8k"
+CHECKPOINT = Path(__file__).parent.parent / "checkpoints" / "lite2-lstm-general"
 
 
 def test_a_checkpoint_or_a_run_where_a_bundle_is_wanted_says_how_to_export_it(tmp_path: Path) -> None:
@@ -72,3 +73,17 @@ def test_any_number_of_photos_calibrates(small: tuple[bytes, ResNet], tmp_path: 
     close = OnnxEncoder(tmp_path, 1, "cpu")(photos)
     assert close.shape == exact.shape
     assert np.abs(close - exact).mean() < 0.1 * np.abs(exact).mean()
+
+
+def test_broken_photos_are_left_out_of_calibration_and_named(tmp_path: Path) -> None:
+    for name in ("a.png", "c.png"):
+        Image.new("RGB", (9, 9), "red").save(tmp_path / name)
+    (tmp_path / "b.png").write_bytes((tmp_path / "a.png").read_bytes()[:40])
+    reasons: list[str] = []
+    assert len(calibration_inputs(checkpoint.find(CHECKPOINT), tmp_path, 3, left_out=reasons.append)) == 2
+    [reason] = reasons
+    assert "b.png" in reason
+    for name in ("a.png", "c.png"):
+        (tmp_path / name).unlink()
+    with pytest.raises(DataError, match="none of the 1 photos to calibrate on can be read"):
+        calibration_inputs(checkpoint.find(CHECKPOINT), tmp_path, 3)

@@ -115,7 +115,7 @@ def test_a_search_ends_at_its_next_step_once_it_is_stopped(captioner: showtell.C
 
     stopped = Event()
     model = _Stoppable(captioner.decoder, stopped)
-    state = model.start(np.zeros((1, 49, 2048), np.float32))
+    state = model.start(np.zeros((1, 64, 1280), np.float32))
     model.step(np.ones((1, 1), np.int64), state)
     stopped.set()
     with pytest.raises(CancelledError):

@@ -27,7 +27,7 @@ FORMAT = 1
 FILES = ("vocab.json", "encoder.onnx", "prepare.onnx", "step.onnx")
 CARD = "model-card.md"
 MODELS = Path(__file__).parent / "models"
-EMBEDDED = "resnet50-lstm-flickr8k"
+EMBEDDED = "lite2-lstm-general"
 
 
 @dataclass(frozen=True)
@@ -130,6 +130,12 @@ def write_config(
         "files": {file: sha256(folder / file) for file in files},
     }
     write_json(folder / "config.json", config)
+
+
+def keep_scores(bundle: Bundle, split: str, scores: Mapping[str, Mapping[str, float]]) -> None:
+    """Writes a bundle's scores x100 on a split of some data sets, by their names, into its config.json as `SPLIT_scores`."""
+    rounded = {data: {name: round(value, 2) for name, value in found.items()} for data, found in scores.items()}
+    write_json(bundle.folder / "config.json", {**bundle.config, f"{split}_scores": rounded})
 
 
 def _check(path: Path, expected: str) -> None:

@@ -266,9 +266,10 @@ def train(
 @click.option("--split", type=click.Choice(["train", "dev", "test"]), help="Of --data or --references.  [default: dev, or all]")
 @_model
 @_search_options
-@click.option("--candidates", type=_path, metavar="FILE", help="Score captions in a file: COCO results, JSONL or CSV.")
+@click.option("--keep-scores", is_flag=True, help="With --data: write the scores into the bundle, for the service to show.")
+@click.option("--candidates", type=_path, metavar="FILE", help="Score captions in a file: CSV, JSONL, COCO results and others.")
 @click.option("--compare", type=_path, nargs=2, metavar="A B", help="Test whether candidate file B is better than A.")
-@click.option("--references", type=_path, metavar="FILE", help="For files: COCO or Karpathy JSON, Flickr8k tokens, JSONL.")
+@click.option("--references", type=_path, metavar="FILE", help="For files: any table of captions, COCO or Karpathy JSON.")
 @click.option("--partial", is_flag=True, help="Score the images that both files have instead of refusing.")
 @click.option(
     "--metrics", default="bleu,rouge,cider", show_default=True, metavar="LIST", help="Also meteor, spice, cider-plain."
@@ -301,6 +302,7 @@ def evaluate(
     split_seed: int,
     split: Any,
     model: str | None,
+    keep_scores: bool,
     candidates: Path | None,
     compare: tuple[Path, Path] | None,
     references: Path | None,
@@ -331,6 +333,8 @@ def evaluate(
         raise click.UsageError("give one of --data (with --model), --candidates and --compare")
     if (references is None) != bool(sets):
         raise click.UsageError("--references goes with --candidates or --compare, and --data brings its own")
+    if keep_scores and (not sets or any(value not in (None, False) for value in search.values())):
+        raise click.UsageError("--keep-scores is for --data and the model's own search settings")
     if compare is not None and report is not None:
         raise click.UsageError("--report shows one set of captions: it goes with --data or --candidates")
     if json_file is not None:
@@ -363,6 +367,11 @@ def evaluate(
             device=device,
             images=ImageSettings(lenient=lenient),
         )
+        if keep_scores:
+            from showtell import bundle
+
+            found = {name: each.evaluation.scores.corpus for name, each in measured.items()}
+            bundle.keep_scores(bundle.Bundle.find(model), split or "dev", found)
     else:
         assert candidates is not None  # checked above
         assert references is not None
@@ -552,7 +561,9 @@ def export(
     taken = Bundle.find(encoder) if encoder else None
     photos = []
     if calibration and (quantize == "int8" or taken):
-        photos = calibration_inputs(found, calibration, calibration_photos, layout)
+        photos = calibration_inputs(
+            found, calibration, calibration_photos, layout, lambda reason: tell(f"left out of calibration: {reason}")
+        )
     options = DecodeOptions.from_json(found.config["recipe"]["validation"]).updated(**search)
     run(
         found,

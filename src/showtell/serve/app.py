@@ -263,13 +263,11 @@ def _answer(records: list[Record], model: str) -> Response:
 def _card(service: Service) -> dict[str, Any]:
     settings, bundle = service.settings, service.model.bundle
     config = bundle.config
-    form = "float32" if config.get("quantization", "none") == "none" else config["quantization"]
     return {
         "name": bundle.name,
         **{key: config.get(key) or None for key in ("licence", "data", "quantization")},
-        "vocabulary": len(bundle.vocabulary) - len(SPECIAL),
-        "scores": config.get(f"dev_scores_{form}", {}),
-        "scores_float32": config.get("dev_scores_float32") if form != "float32" else None,
+        "vocabulary": len(bundle.vocabulary) - len(SPECIAL) - len(bundle.vocabulary.styles),
+        "scores": config.get("dev_scores", {}),
         "architecture": config["architecture"],
         "preprocessing": asdict(bundle.preprocessing),
         "search": asdict(bundle.search),

@@ -67,7 +67,9 @@ class RecordObject(BaseModel):
     model: str | None = None
     tokens: list[str] | None = Field(None, description="Words of the best caption, where attention was asked for.")
     pieces: list[str] | None = Field(None, description="What each token adds to the caption: joined, they are its text.")
-    attention: list[list[list[float]]] | None = Field(None, description="For each token a map of 7 rows of 7; each sums to 1.")
+    attention: list[list[list[float]]] | None = Field(
+        None, description="For each token a map of 8 rows of 8, say; each sums to 1."
+    )
     error: ErrorObject | None = None
 
 
@@ -104,10 +106,9 @@ class ModelCard(BaseModel):
     data: str | None = None
     quantization: str | None = None
     vocabulary: int = Field(description="Words, special ones left out.")
-    scores: dict[str, float] = Field(
-        description="On dev photos, of the model in the form that is served; empty if not measured."
+    scores: dict[str, dict[str, float]] = Field(
+        description="Metrics x100 on the dev photos of each data set; empty where nobody kept them."
     )
-    scores_float32: dict[str, float] | None = Field(None, description="The same before it was quantised.")
     architecture: dict[str, Any]
     preprocessing: dict[str, Any]
     search: dict[str, Any] = Field(description="What is used where a request says nothing.")

@@ -113,6 +113,20 @@ def test_a_fine_tuned_model_begins_a_new_style_as_it_began_before(learnt: Path) 
     assert weight[again.vocabulary.search_tokens("poem").begin].equal(weight[again.vocabulary.search_tokens().begin])
 
 
+def test_fine_tuning_describes_a_set_in_the_style_of_its_name(
+    bilingual: tuple[Path, Log], shapes: Path, odes: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(odes, tmp_path / "ode")
+    sets = [f"init={bilingual[0]}", f"encoder.cache={bilingual[0].parent / 'cache'}", "training.epochs=1"]
+    recipe = Recipe.load("finetune", [*sets, f"finetune.old_data={tmp_path / 'ode'}", "finetune.replay=0.5"])
+    train(recipe, shapes, tmp_path / "run", resume=False, report=Log())
+    found = json.loads((tmp_path / "run" / "finetune.json").read_text())
+    assert (
+        found["before"]["old"]["BLEU-4"] > 50
+    )  # "behold one cross so red"; in the default style there would be nothing in common
+    assert found["after"]["old"]["BLEU-4"] > 50
+
+
 def test_a_style_for_each_data_set_is_asked_for(shapes: Path, tmp_path: Path) -> None:
     recipe = Recipe.load("debug", ['vocabulary.styles=["plain", "ode"]'])
     with pytest.raises(RecipeError, match="one style for each data set, and there are 1"):

@@ -71,6 +71,13 @@ def with_new_words(
     return replace(model, vocabulary=vocabulary, decoder=decoder)
 
 
+def in_own_style(dataset: Dataset, vocabulary: Vocabulary) -> Dataset:
+    """The data set in the style of its name, where the model has that one; otherwise it is in the model's default style."""
+    if dataset.name not in vocabulary.styles:
+        return dataset
+    return replace(dataset, samples=tuple(replace(s, style=s.style or dataset.name) for s in dataset.samples))
+
+
 def with_replay(new: Dataset, old: Dataset, share: float, seed: int) -> Dataset:
     """The new data set with train photos of the old one mixed into its own: `share` times as many, drawn by `seed`.
 

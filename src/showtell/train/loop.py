@@ -21,7 +21,7 @@ from showtell.train.checkpoint import Checkpoint
 from showtell.train.display import Reporter, Silent, summary
 from showtell.train.distributed import Processes
 from showtell.train.distributed import joined as joined_processes
-from showtell.train.finetune import Skills, with_replay
+from showtell.train.finetune import Skills, in_own_style, with_replay
 from showtell.train.folder import check_room, claimed, remember
 from showtell.train.notes import check_splits, describe_words, notes, word_changes
 from showtell.train.recipe import Recipe
@@ -104,6 +104,8 @@ def _train(
     old = limited(read_dataset(Path(old_data)), recipe.training.max_photos) if old_data else None
     if old:
         old = usable(old, recipe, processes, report, ("train", "dev") if recipe.finetune.replay else ("dev",))
+        old = in_own_style(old, model.vocabulary)
+    dataset = in_own_style(dataset, model.vocabulary)
     if old and recipe.finetune.replay:
         dataset = with_replay(dataset, old, recipe.finetune.replay, recipe.seed)
     train_samples, dev_samples = dataset.split("train"), dataset.split("dev")

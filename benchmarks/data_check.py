@@ -16,8 +16,8 @@ import numpy as np
 from PIL import Image
 
 from showtell.data import list_entries
-from showtell.data.check import check
-from showtell.data.check_report import write_page
+from showtell.data.check.check import check
+from showtell.data.check.report import write_page
 
 WORDS = ("a", "man", "dog", "red", "runs", "sits", "on", "the", "grass", "street", "with", "ball", "and", "two", "children")
 

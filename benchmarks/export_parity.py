@@ -20,9 +20,9 @@ from showtell.decoding import search
 from showtell.evaluation.run import caption_split
 from showtell.export import calibration_inputs, export
 from showtell.image import read_rgb, to_pixels
-from showtell.nn.captioner import TorchStepModel
-from showtell.train import checkpoint
-from showtell.vocab import BEGIN
+from showtell.nn.model import TorchStepModel
+from showtell.train.run import checkpoint
+from showtell.vocabulary import BEGIN
 
 
 def main() -> None:

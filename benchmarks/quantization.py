@@ -30,9 +30,9 @@ from showtell.data import read
 from showtell.decoding import Array, search
 from showtell.export import EncoderInt8, calibration_inputs, quantize_encoder, write_graphs
 from showtell.image import read_photo
-from showtell.runtime.models import OnnxEncoder, OnnxStepModel
+from showtell.runtime.sessions import OnnxEncoder, OnnxStepModel
 from showtell.text import detokenize
-from showtell.train import checkpoint
+from showtell.train.run import checkpoint
 
 SHIPPED = EncoderInt8()
 VARIANTS: dict[str, tuple[EncoderInt8, int | None]] = {

@@ -48,7 +48,7 @@ from showtell.image import read_photo, read_rgb
 from showtell.io.sinks import JsonlSink, to_line
 from showtell.io.sources import photo_paths
 from showtell.runtime.cpu import available_cpus
-from showtell.runtime.models import OnnxEncoder
+from showtell.runtime.sessions import OnnxEncoder
 from showtell.types import Record
 
 MEDIUM, LARGE = (500, 375), (4000, 3000)

@@ -36,17 +36,17 @@ from torch.nn import functional as F
 from showtell.data import PhotoStore
 from showtell.data import read as read_dataset
 from showtell.nn.attention_lstm import AttentionLSTM, DecoderConfig, lstm_cell
-from showtell.nn.captioner import CaptionModel
+from showtell.nn.model import CaptionModel
 from showtell.nn.resnet import ResNet, ResNetConfig
 from showtell.text import tokenize
-from showtell.train.batches import Batches
-from showtell.train.cache import Rows
-from showtell.train.features import FeatureCache
-from showtell.train.inputs import CachedInputs, PhasedInputs
-from showtell.train.objectives import CrossEntropy
+from showtell.train.inputs.batches import Batches
+from showtell.train.inputs.cache import Rows
+from showtell.train.inputs.features import FeatureCache
+from showtell.train.inputs.inputs import CachedInputs, PhasedInputs
+from showtell.train.objectives.cross_entropy import CrossEntropy
 from showtell.train.recipe import Recipe
 from showtell.train.trainer import Network
-from showtell.vocab import BEGIN, PAD, Vocabulary
+from showtell.vocabulary import BEGIN, PAD, Vocabulary
 
 
 def open_cache(folder: Path, photos: PhotoStore, names: list[str]) -> FeatureCache:

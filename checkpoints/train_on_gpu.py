@@ -28,19 +28,19 @@ from torch.nn import functional as F
 from showtell.data import joined, read
 from showtell.image import Preprocessing, read_photo
 from showtell.nn.attention_lstm import AttentionLSTM, lstm_cell
-from showtell.nn.captioner import CaptionModel
-from showtell.train import checkpoint
-from showtell.train.batches import Batches, tokenized
-from showtell.train.borrowing import borrowed_captions
+from showtell.nn.model import CaptionModel
 from showtell.train.build import build_model, parameter_groups, tune_encoder
-from showtell.train.display import Silent
-from showtell.train.inputs import CachedInputs, PhasedInputs
+from showtell.train.inputs.batches import Batches, tokenized
+from showtell.train.inputs.borrowing import borrowed_captions
+from showtell.train.inputs.inputs import CachedInputs, PhasedInputs
+from showtell.train.inputs.views import STRETCH, Augmentation
+from showtell.train.objectives.self_critical import Reward, mean_of_others, sample
 from showtell.train.recipe import Recipe
+from showtell.train.run import checkpoint
+from showtell.train.run.display import Silent
 from showtell.train.schedule import learning_rate, stage_of
-from showtell.train.scst import Reward, mean_of_others, sample
 from showtell.train.validation import validate
-from showtell.train.views import STRETCH, Augmentation
-from showtell.vocab import PAD
+from showtell.vocabulary import PAD
 
 LOW = torch.bfloat16
 GREY = (0.299, 0.587, 0.114)
@@ -59,12 +59,12 @@ class Photos:
         self.may_flip = torch.tensor([name not in sided for name in names], device=pixels.device)
 
     def read(self, names: list[str], views: Any = None) -> Any:
-        """See train.inputs.Inputs: the photos as they are, uint8 (B, S, S, 3)."""
+        """See train.inputs.inputs.Inputs: the photos as they are, uint8 (B, S, S, 3)."""
         rows = [self.rows[name] for name in names]
         return self.pixels[rows].permute(0, 2, 3, 1).contiguous().cpu().numpy()
 
     def augmented(self, rows: Tensor, recipe: Recipe, preprocessing: Preprocessing) -> Tensor:
-        """A new view of each photo, normalised: float32 (B, 3, S, S). The same kinds of change as train.views makes."""
+        """A new view of each photo, normalised: float32 (B, 3, S, S). The same kinds of change as train.inputs.views makes."""
         options, device, B = recipe.views, self.pixels.device, len(rows)
         area, stretch, across, down, mirrored, *colours = torch.rand(8, B, device=device, generator=self.draws)
         share = options.crop_min + (options.crop_max - options.crop_min) * area
@@ -320,7 +320,7 @@ def main(folders: tuple[Path, ...], output: Path, sets: tuple[str, ...], photos:
         weight.copy_((rewards - mean_of_others(rewards)).unsqueeze(-1) * (after != PAD))
 
     def self_critical() -> Tensor:
-        # As scst.policy, which a graph cannot hold: it copies from the host.
+        # As self_critical.policy, which a graph cannot hold: it copies from the host.
         scores = teacher_forced(model.decoder, features(), before, False).masked_fill(forbidden, -1e9)
         log_probs = F.log_softmax(scores, dim=-1)
         chosen = log_probs.gather(-1, after.unsqueeze(-1)).squeeze(-1)

@@ -77,7 +77,7 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
     """The command within this process, which is quicker: its status and what it wrote to its two streams."""
 
-    from showtell.cli import main
+    from showtell.cli.main import main
 
     def run_here(*arguments: str | Path) -> tuple[int, str, str]:
         monkeypatch.setattr("sys.argv", ["showtell", *map(str, arguments)])
@@ -100,8 +100,8 @@ def photo(tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def learnt(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of the debug recipe, long enough to know the shapes by heart."""
-    from showtell.train.loop import train
     from showtell.train.recipe import Recipe
+    from showtell.train.train import train
 
     class Silent:
         def message(self, text: str) -> None: ...
@@ -118,7 +118,7 @@ def learnt(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def float_bundle(learnt: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`learnt` exported in float32."""
     from showtell.export import export
-    from showtell.train import checkpoint
+    from showtell.train.run import checkpoint
 
     folder = tmp_path_factory.mktemp("bundles") / "shapes-float"
     export(checkpoint.find(learnt), folder)
@@ -129,7 +129,7 @@ def float_bundle(learnt: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 def int8_bundle(learnt: Path, shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`learnt` exported in int8."""
     from showtell.export import calibration_inputs, export
-    from showtell.train import checkpoint
+    from showtell.train.run import checkpoint
 
     folder = tmp_path_factory.mktemp("bundles") / "shapes-int8"
     found = checkpoint.find(learnt)

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from commands import run
 from showtell import files
 from showtell.errors import OutputError
 from showtell.files import json_text, replacing, sync, try_place, write_json
-from test_cli import run
 
 
 def fill(path: Path, text: str) -> None:

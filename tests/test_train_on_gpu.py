@@ -9,7 +9,7 @@ import torch
 from click.testing import CliRunner
 
 from showtell.nn.attention_lstm import AttentionLSTM, DecoderConfig
-from showtell.train import checkpoint
+from showtell.train.run import checkpoint
 
 
 @pytest.fixture(scope="module")

@@ -54,7 +54,7 @@ def test_the_commands_run_without_what_windows_lacks(tmp_path: Path) -> None:
     ]
     code = """
 import json
-from showtell.cli import main
+from showtell.cli.main import main
 for arguments in json.loads(sys.argv[1]):
     sys.argv = ["showtell", *arguments]
     try:
@@ -79,7 +79,7 @@ for arguments in json.loads(sys.argv[1]):
 def test_a_run_can_be_claimed_without_locks(tmp_path: Path) -> None:
     code = """
 from pathlib import Path
-from showtell.train.folder import claimed
+from showtell.train.run.folder import claimed
 from showtell.train.recipe import Recipe
 with claimed(Path(sys.argv[1]), Recipe.load("debug", []), False):
     print("claimed")

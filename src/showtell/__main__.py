@@ -1,5 +1,5 @@
 """`python -m showtell` is the `showtell` command."""
 
-from showtell.cli import main
+from showtell.cli.main import main
 
 main()

@@ -21,7 +21,7 @@ from showtell.errors import BundleError, OptionError, ShowtellError
 from showtell.files import sha256, write_json
 from showtell.image import Preprocessing
 from showtell.types import DecodeOptions
-from showtell.vocab import SPECIAL, Vocabulary
+from showtell.vocabulary import SPECIAL, Vocabulary
 
 FORMAT = 1
 FILES = ("vocab.json", "encoder.onnx", "prepare.onnx", "step.onnx")

@@ -10,10 +10,11 @@ from click.testing import CliRunner
 from PIL import Image
 from test_layouts import put
 
-from showtell.cli import cli
-from showtell.data import duplicates, list_entries, suspects
-from showtell.data.check import KINDS, check
-from showtell.data.check_report import histogram
+from showtell.cli.main import cli
+from showtell.data import list_entries
+from showtell.data.check import duplicates, suspects
+from showtell.data.check.check import KINDS, check
+from showtell.data.check.report import histogram
 
 
 def picture(seed, size=(120, 90)):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from showtell.cli import cli
+from showtell.cli.main import cli
 from showtell.data import convert, read
 
 
@@ -36,7 +36,7 @@ def test_scores_are_those_of_the_official_layout(layouts, float_bundle, tmp_path
 
 def test_calibration_uses_the_train_photos_of_any_layout(layouts, learnt):
     from showtell.export import calibration_inputs
-    from showtell.train import checkpoint
+    from showtell.train.run import checkpoint
 
     found = checkpoint.find(learnt)
     first, *others = (calibration_inputs(found, path, 4) for path in layouts.values())

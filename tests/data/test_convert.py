@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_layouts import CAPTIONS, DOG, PHOTOS, SAMPLES, SPLITS, jpeg, put
 
-from showtell.cli import cli
+from showtell.cli.main import cli
 from showtell.data import convert, read
 from showtell.errors import OptionError, OutputError
 

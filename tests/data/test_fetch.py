@@ -13,11 +13,11 @@ import pytest
 from click.testing import CliRunner
 
 from conftest import write_flickr8k
-from showtell.cli import cli
+from showtell.cli.main import cli
 from showtell.data import read
-from showtell.data.download import DownloadSettings, download
-from showtell.data.fetch import fetch_flickr8k
-from showtell.data.unpack import UnpackLimits, unpack
+from showtell.data.fetch.download import DownloadSettings, download
+from showtell.data.fetch.flickr8k import fetch_flickr8k
+from showtell.data.fetch.unpack import UnpackLimits, unpack
 from showtell.errors import FetchError, OutputError
 
 FAST = DownloadSettings(timeout=0.3, retries=2, wait=0.01)

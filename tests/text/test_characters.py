@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from showtell.errors import OptionError, ShowtellWarning
 from showtell.metrics import score
 from showtell.text import RULES, TOKENIZERS, detokenize, tokenize
-from showtell.vocab import Vocabulary
+from showtell.vocabulary import Vocabulary
 
 CHINESE = ["一只狗在草地上奔跑。", "两个人坐在长椅上。"]
 CASES = [

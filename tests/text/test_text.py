@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from showtell.errors import DataError
 from showtell.text import as_sentence, detokenize, pieces, tokenize
-from showtell.vocab import BEGIN, END, PAD, UNKNOWN, Vocabulary
+from showtell.vocabulary import BEGIN, END, PAD, UNKNOWN, Vocabulary
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from showtell.errors import OptionError
 from showtell.nn.attention_lstm import AttentionLSTM, DecoderConfig
-from showtell.nn.merge import MergeConfig, MergeLSTM
+from showtell.nn.merge_lstm import MergeConfig, MergeLSTM
 
 Config = DecoderConfig | MergeConfig
 Decoder = AttentionLSTM | MergeLSTM

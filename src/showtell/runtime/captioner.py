@@ -18,8 +18,8 @@ from showtell.errors import ImageError, OptionError, ShowtellWarning
 from showtell.image import ImageSettings, PhotoSource, is_source, name_of, read_photo
 from showtell.runtime.attention import attention_maps
 from showtell.runtime.cpu import available_cpus
-from showtell.runtime.models import Device, OnnxEncoder, OnnxStepModel
 from showtell.runtime.pipeline import Sizes, stream
+from showtell.runtime.sessions import Device, OnnxEncoder, OnnxStepModel
 from showtell.text import RULES, pieces
 from showtell.types import Caption, DecodeOptions, Record
 

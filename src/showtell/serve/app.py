@@ -24,7 +24,7 @@ from showtell.serve.settings import ServiceSettings
 from showtell.serve.stream import MEDIA_TYPE, JsonLines, record_lines, until_disconnected
 from showtell.serve.upload import FIELD, Upload, UploadLimits, uploads
 from showtell.types import Record
-from showtell.vocab import SPECIAL
+from showtell.vocabulary import SPECIAL
 
 PAGE = Path(__file__).parent / "page"
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from showtell.text import characters, seed
+from showtell.text import characters, original
 
 __all__ = ["RULES", "TOKENIZERS", "TextRule", "as_sentence", "detokenize", "pieces", "tokenize"]
 
@@ -34,7 +34,7 @@ class TextRule:
 
 RULES = {
     "ptb": TextRule(tokenize, keeps_unknown=True),
-    "seed": TextRule(seed.tokenize, keeps_unknown=False),
+    "seed": TextRule(original.tokenize, keeps_unknown=False),
     "characters": TextRule(characters.tokenize, keeps_unknown=True, spaced=False, scored_by=characters.NAME),
 }
 TOKENIZERS: Mapping[str, Callable[[str], list[str]]] = {"ptb": tokenize, characters.NAME: characters.tokenize}

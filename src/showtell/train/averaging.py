@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from showtell.errors import CheckpointError, OutputError
-from showtell.train import checkpoint
-from showtell.train.checkpoint import Checkpoint
+from showtell.train.run import checkpoint
+from showtell.train.run.checkpoint import Checkpoint
 
 
 class MovingAverage:

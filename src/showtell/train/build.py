@@ -11,23 +11,23 @@ from showtell.data import Dataset
 from showtell.errors import RecipeError
 from showtell.image import Preprocessing
 from showtell.nn import decoders
-from showtell.nn.captioner import CaptionModel
 from showtell.nn.encoder import STAGES
+from showtell.nn.model import CaptionModel
 from showtell.nn.pretrained import PretrainedEncoder, load_pretrained
 from showtell.nn.resnet import ResNet, ResNetConfig
-from showtell.train import checkpoint
-from showtell.train.display import Reporter
-from showtell.train.distill import Distillation, load_teachers
-from showtell.train.features import OUTPUT_STAGES, Output, View, cache_folder, extract
 from showtell.train.finetune import with_new_words
-from showtell.train.inputs import CachedInputs, Inputs, PhasedInputs, PixelInputs
-from showtell.train.objectives import CrossEntropy, Objective
+from showtell.train.inputs.features import OUTPUT_STAGES, Output, View, cache_folder, extract
+from showtell.train.inputs.inputs import CachedInputs, Inputs, PhasedInputs, PixelInputs
+from showtell.train.inputs.views import Augmentation
+from showtell.train.objectives.cross_entropy import CrossEntropy, Objective
+from showtell.train.objectives.distillation import Distillation, load_teachers
+from showtell.train.objectives.self_critical import Reward, SelfCritical
 from showtell.train.recipe import Recipe
+from showtell.train.run import checkpoint
+from showtell.train.run.display import Reporter
 from showtell.train.schedule import stage_of
-from showtell.train.scst import Reward, SelfCritical
-from showtell.train.views import Augmentation
 from showtell.types import Split
-from showtell.vocab import Vocabulary
+from showtell.vocabulary import Vocabulary
 
 Captions = dict[str, list[list[str]]]  # tokenised captions of each train photo
 

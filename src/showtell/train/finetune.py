@@ -17,17 +17,17 @@ import torch
 from showtell.data import Dataset, joined
 from showtell.files import write_json
 from showtell.nn import decoders
-from showtell.nn.captioner import CaptionModel
 from showtell.nn.decoders import Decoder
-from showtell.train.checkpoint import Checkpoint
-from showtell.train.display import Reporter
-from showtell.train.distributed import Processes
-from showtell.train.features import cache_folder, extract
-from showtell.train.inputs import CachedInputs, Inputs, PixelInputs
-from showtell.train.log import read as read_log
+from showtell.nn.model import CaptionModel
+from showtell.train.inputs.features import cache_folder, extract
+from showtell.train.inputs.inputs import CachedInputs, Inputs, PixelInputs
 from showtell.train.recipe import Recipe
+from showtell.train.run.checkpoint import Checkpoint
+from showtell.train.run.display import Reporter
+from showtell.train.run.log import read as read_log
+from showtell.train.run.processes import Processes
 from showtell.train.validation import validate
-from showtell.vocab import SPECIAL, Vocabulary, style_token
+from showtell.vocabulary import SPECIAL, Vocabulary, style_token
 
 Scores = Mapping[str, float]  # x100
 

@@ -8,11 +8,11 @@ from showtell.data import Dataset
 from showtell.data.dataset import some
 from showtell.errors import DataError
 from showtell.metrics import cider_caveat
-from showtell.train import checkpoint
-from showtell.train.batches import Written
+from showtell.train.inputs.batches import Written
 from showtell.train.recipe import Recipe
+from showtell.train.run import checkpoint
 from showtell.types import Sample, Split
-from showtell.vocab import END, Vocabulary
+from showtell.vocabulary import END, Vocabulary
 
 
 def check_splits(dataset: Dataset) -> None:

@@ -45,7 +45,7 @@ class _Section(BaseModel):
 
 
 class DataRecipe(_Section):
-    """What becomes of photos that cannot be read; see train.usable."""
+    """What becomes of photos that cannot be read; see train.inputs.usable."""
 
     skip_broken: bool = Field(
         False, description="leave out photos that cannot be read, and name them; otherwise nothing is trained"
@@ -73,7 +73,7 @@ class VocabularyRecipe(_Section):
 
 
 class TextRecipe(_Section):
-    """Captions without photos that train photos borrow; see train.borrowing."""
+    """Captions without photos that train photos borrow; see train.inputs.borrowing."""
 
     files: list[str] = Field(
         [],
@@ -132,7 +132,7 @@ class ViewsRecipe(_Section):
 
 
 class DecoderRecipe(_Section):
-    """Kind, sizes and dropout of the decoder; see nn.attention_lstm.DecoderConfig and nn.merge.MergeConfig."""
+    """Kind, sizes and dropout of the decoder; see nn.attention_lstm.DecoderConfig and nn.merge_lstm.MergeConfig."""
 
     kind: Literal["attention-lstm", "merge"] = Field(
         "attention-lstm", description="soft attention at each word, or the original project's merge model"
@@ -218,7 +218,7 @@ class TrainingRecipe(_Section):
 
 
 class ScstRecipe(_Section):
-    """Self-critical sequence training as the last epochs of a run; see train.scst."""
+    """Self-critical sequence training as the last epochs of a run; see train.objectives.self_critical."""
 
     from_epoch: int = Field(0, ge=0, description="first epoch trained this way, from 1; 0 is none")
     learning_rate: float = Field(2e-5, gt=0, description="peak of the decoder's rate; an encoder's shrinks with it")
@@ -228,7 +228,7 @@ class ScstRecipe(_Section):
 
 
 class DistillRecipe(_Section):
-    """Learning from trained models during cross-entropy; see train.distill."""
+    """Learning from trained models during cross-entropy; see train.objectives.distillation."""
 
     teachers: list[str] = Field([], description="runs or checkpoints of the same encoder and vocabulary whose decoders teach")
     weight: float = Field(0.5, gt=0, le=1, description="share of the targets that is theirs; the rest is the captions' words")

@@ -21,19 +21,19 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from showtell.errors import DataError, TrainingError
-from showtell.nn.captioner import CaptionModel
-from showtell.train import checkpoint
+from showtell.nn.model import CaptionModel
 from showtell.train.averaging import MovingAverage
-from showtell.train.batches import Batch, Batches, Share, ahead
-from showtell.train.borrowing import Borrowed
 from showtell.train.build import Captions, choose_objective, seeds, tune_encoder
-from showtell.train.checkpoint import Checkpoint
-from showtell.train.display import Pace, Reporter, duration
-from showtell.train.distributed import Processes
-from showtell.train.inputs import PhasedInputs
-from showtell.train.log import RunLog
-from showtell.train.objectives import Loss, Objective
+from showtell.train.inputs.batches import Batch, Batches, Share, ahead
+from showtell.train.inputs.borrowing import Borrowed
+from showtell.train.inputs.inputs import PhasedInputs
+from showtell.train.objectives.cross_entropy import Loss, Objective
 from showtell.train.recipe import Recipe
+from showtell.train.run import checkpoint
+from showtell.train.run.checkpoint import Checkpoint
+from showtell.train.run.display import Pace, Reporter, duration
+from showtell.train.run.log import RunLog
+from showtell.train.run.processes import Processes
 from showtell.train.schedule import Stage, learning_rate, stage_of
 from showtell.train.validation import grid_features, validate
 from showtell.types import Sample

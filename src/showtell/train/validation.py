@@ -13,14 +13,14 @@ from torch.nn import functional as F
 from showtell import metrics
 from showtell.decoding import Array, search
 from showtell.image import Preprocessing
-from showtell.nn.captioner import CaptionModel, TorchStepModel
 from showtell.nn.encoder import STAGES
+from showtell.nn.model import CaptionModel, TorchStepModel
 from showtell.text import RULES, detokenize
-from showtell.train.batches import Written, tokenized
-from showtell.train.display import Reporter
-from showtell.train.distributed import Processes
-from showtell.train.inputs import Inputs
+from showtell.train.inputs.batches import Written, tokenized
+from showtell.train.inputs.inputs import Inputs
 from showtell.train.recipe import Recipe
+from showtell.train.run.display import Reporter
+from showtell.train.run.processes import Processes
 from showtell.types import DecodeOptions, Sample
 
 

@@ -1,0 +1,1 @@
+"""What training reads of photos and captions."""

@@ -1,0 +1,48 @@
+"""What a training step makes small: an objective turns a batch into a loss.
+
+The loop divides by the count over everything that makes up one step, so that the size of a batch's parts does not matter.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar, Protocol
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from showtell.nn.model import CaptionModel
+from showtell.train.inputs.batches import Batch
+
+
+@dataclass(frozen=True)
+class Loss:
+    """The sum of a batch's losses and how many units (words, sampled captions) it is the sum of."""
+
+    total: Tensor  # scalar
+    count: int
+    shown: Mapping[str, float] = field(default_factory=dict)  # further figures for the log, means over the batch
+
+
+class Objective(Protocol):
+    """A loss of a batch, given the grid features of its photos. A loss that `descends` is in trouble when it rises."""
+
+    @property
+    def descends(self) -> bool: ...
+
+    def __call__(self, model: CaptionModel, features: Tensor, batch: Batch) -> Loss:
+        """features float32 (B, 49, 2048)."""
+
+
+@dataclass(frozen=True)
+class CrossEntropy:
+    """Teacher-forced cross-entropy with label smoothing (Szegedy et al. 2016), per word, each word with its weight."""
+
+    label_smoothing: float
+    descends: ClassVar[bool] = True
+
+    def __call__(self, model: CaptionModel, features: Tensor, batch: Batch) -> Loss:
+        """See Objective."""
+        scores = model.decoder(features, batch.inputs, batch.lengths)
+        losses = F.cross_entropy(scores, batch.targets, label_smoothing=self.label_smoothing, reduction="none")
+        # Not a product of vectors, which autocast would compute in bfloat16: of a sum of thousands that keeps two digits.
+        return Loss((losses * batch.weights).sum(), len(batch.targets))

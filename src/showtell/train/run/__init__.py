@@ -1,0 +1,1 @@
+"""A run as it goes: its folder, its checkpoints, its figures, its processes."""

@@ -1,0 +1,260 @@
+"""Checkpoints: folders that are whole or not taken for one.
+
+    checkpoints/epoch-007/       after an epoch; epoch-000 is the model that a run starts from, if any;
+                                 checkpoints/step-0001234/ is one from inside an epoch, without dev scores
+        config.json          format, networks' configs, preprocessing, recipe, dev scores, progress of the run, files' SHA-256
+        vocab.json           the words in id order
+        model.safetensors    encoder.* and decoder.* parameters, float32: the moving average's where the recipe asks for one
+        training.safetensors optimiser moments and raw weights, to go on from here
+
+A folder is written under another name, flushed to disk and renamed, so that a kill leaves none of these names half written;
+what a disk loses later shows in the hashes. Kept are the two newest, so that there is one to fall back on, and the best.
+"""
+
+import json
+import math
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from showtell.errors import CheckpointError, OptionError, OutputError
+from showtell.files import sha256, sync, write_json
+from showtell.image import Preprocessing
+from showtell.nn import decoders, encoders
+from showtell.nn.model import CaptionModel
+from showtell.vocabulary import Vocabulary
+
+FORMAT = 1
+KEYS = ("epoch", "encoder", "decoder", "preprocessing", "recipe")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint's folder and the contents of its config.json."""
+
+    path: Path
+    config: dict[str, Any]
+
+    @property
+    def epoch(self) -> int:
+        """The epoch, counted from 1, that this checkpoint is the end of or lies in."""
+        return int(self.config["epoch"])
+
+    @property
+    def step(self) -> int:
+        """Optimiser steps behind it, from the run's beginning."""
+        return int(self.config.get("step", 0))
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """Dev scores x100; none inside an epoch."""
+        return dict(self.config.get("scores", {}))
+
+    @property
+    def rank(self) -> tuple[float, float, int]:
+        """What the best checkpoint has most of: dev CIDEr; among equals a low dev loss, and then an early epoch."""
+        return self.scores["CIDEr"], -self.config.get("dev_loss", math.inf), -self.epoch
+
+    def verify(self) -> None:
+        """Raises CheckpointError where a file is missing or is not what was written."""
+        for name, digest in self.config.get("files", {}).items():
+            file = self.path / name
+            try:
+                found = sha256(file)
+            except OSError as error:
+                raise CheckpointError(f"{file}: cannot be read ({error.strerror})") from None
+            if found != digest:
+                raise CheckpointError(f"{file}: cut short or altered since it was written; take another checkpoint")
+
+    def load_model(self) -> CaptionModel:
+        """The captioner, in evaluation mode. Raises CheckpointError where files are damaged or do not fit the config."""
+        self.verify()
+        vocabulary = Vocabulary.load(self.path / "vocab.json")
+        try:
+            encoder_config = encoders.read_config(self.config["encoder"])
+            decoder_config = decoders.read_config(self.config["decoder"])
+        except OptionError as error:
+            raise CheckpointError(f"{self.path / 'config.json'}: {error}") from None
+        if decoder_config.vocabulary != len(vocabulary):
+            raise CheckpointError(
+                f"{self.path}: the decoder has {decoder_config.vocabulary} words and vocab.json {len(vocabulary)}"
+            )
+        model = CaptionModel(
+            encoders.build(encoder_config),
+            decoders.build(decoder_config),
+            vocabulary,
+            Preprocessing.from_json(self.config["preprocessing"]),
+        )
+        networks = model.networks()
+        try:
+            networks.load_state_dict(load_tensors(self.path / "model.safetensors"))
+        except RuntimeError as error:
+            raise CheckpointError(
+                f"{self.path}: weights do not fit config.json: {str(error).splitlines()[-1].strip()}"
+            ) from None
+        networks.eval()
+        return model
+
+
+def save(folder: Path, model: CaptionModel, config: Mapping[str, Any], training: Mapping[str, Tensor]) -> Checkpoint:
+    """Writes a checkpoint of the run in `folder`, then removes those that are not kept.
+
+    It is an epoch's where `config` has scores. Raises OutputError where it cannot be written; those before it are then intact.
+    """
+    name = f"epoch-{config['epoch']:03d}" if "scores" in config else f"step-{config['step']:07d}"
+    try:
+        saved = write(folder / "checkpoints" / name, model, config, training)
+    except OutputError as error:
+        raise OutputError(f"{error}; the checkpoints before it are whole: make room and go on with --resume") from None
+    found = _all(folder)
+    kept = {checkpoint.path for checkpoint in found[-2:]}
+    if any(checkpoint.scores for checkpoint in found):
+        kept.add(best(folder).path)
+    for checkpoint in found:
+        if checkpoint.path not in kept:
+            shutil.rmtree(checkpoint.path)
+    return saved
+
+
+def write(
+    target: Path, model: CaptionModel, config: Mapping[str, Any], training: Mapping[str, Tensor] | None = None
+) -> Checkpoint:
+    """Writes a checkpoint to the folder `target`; one that nobody will resume has no `training`.
+
+    Raises OutputError where it cannot be written.
+    """
+    temporary = target.with_name(f".{target.name}.partial")
+    whole = {
+        "format": FORMAT,
+        **config,
+        "encoder": asdict(model.encoder.config),
+        "decoder": asdict(model.decoder.config),
+        "preprocessing": asdict(model.preprocessing),
+    }
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        _write_tensors(temporary / "model.safetensors", model.networks().state_dict())
+        if training is not None:
+            _write_tensors(temporary / "training.safetensors", training)
+        model.vocabulary.save(temporary / "vocab.json")
+        whole["files"] = {file.name: sha256(file) for file in sorted(temporary.iterdir())}
+        write_json(temporary / "config.json", whole)
+        for file in temporary.iterdir():
+            sync(file)
+        sync(temporary)
+        temporary.rename(target)
+        sync(target.parent)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise OutputError(f"{target}: cannot be written ({getattr(error, 'strerror', None) or error})") from None
+    return Checkpoint(target, whole)
+
+
+def size(model: CaptionModel, trained: int) -> int:
+    """Bytes that a checkpoint will take, about: the model, and of `trained` parameters moments and raw weights."""
+    weights: int = sum(value.numel() * value.element_size() for value in model.networks().state_dict().values())
+    return weights + 3 * 4 * trained
+
+
+def find(path: Path) -> Checkpoint:
+    """The checkpoint at `path`, or the best one where `path` is a run's folder. Raises CheckpointError where it is neither."""
+    if not path.exists():
+        raise CheckpointError(f"{path}: there is no such folder; give a run's folder or one of its checkpoints")
+    if (path / "config.json").is_file():
+        return _read(path)
+    return best(path)
+
+
+def best(run: Path) -> Checkpoint:
+    """The run's checkpoint with the highest dev CIDEr, and among equals the lowest dev loss."""
+    found = [checkpoint for checkpoint in _all(run) if checkpoint.scores]
+    if not found:
+        raise CheckpointError(f"{run}: no checkpoint here of a whole epoch; give a run's folder or one of its checkpoints")
+    return max(found, key=lambda checkpoint: checkpoint.rank)
+
+
+def newest(run: Path, message: Callable[[str], None]) -> Checkpoint | None:
+    """The run's newest whole checkpoint, or None where it has none.
+
+    Damaged ones are renamed, so that nothing takes them for whole again, and `message` is told. For the process that trains.
+    """
+    for unfinished in (run / "checkpoints").glob(".*.partial"):
+        shutil.rmtree(unfinished)
+    whole = []
+    for path in _folders(run):
+        try:
+            checkpoint = _read(path)
+            checkpoint.verify()
+            whole.append(checkpoint)
+        except CheckpointError as error:
+            aside = path.with_name(f".{path.name}.damaged")
+            shutil.rmtree(aside, ignore_errors=True)
+            path.rename(aside)
+            message(f"not used: {error}")
+    return max(whole, key=_age, default=None)
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """Tensors of a safetensors file. Raises CheckpointError where it is missing or broken."""
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: not a whole safetensors file ({error})") from None
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimiser's state as named tensors, `<parameter>.<what>`."""
+    state = optimizer.state_dict()["state"]
+    return {f"{number}.{name}": torch.as_tensor(value) for number, values in state.items() for name, value in values.items()}
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Puts what `optimizer_tensors` gave back."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        number, _, name = key.partition(".")
+        state.setdefault(int(number), {})[name] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _folders(run: Path) -> list[Path]:
+    return [path for kind in ("epoch", "step") for path in sorted((run / "checkpoints").glob(f"{kind}-*")) if path.is_dir()]
+
+
+def _all(run: Path) -> list[Checkpoint]:
+    """The run's checkpoints, oldest first."""
+    return sorted(map(_read, _folders(run)), key=_age)
+
+
+def _age(checkpoint: Checkpoint) -> tuple[int, int]:
+    return checkpoint.step, checkpoint.epoch  # checkpoints of earlier versions have no step
+
+
+def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, path)
+
+
+def _read(path: Path) -> Checkpoint:
+    file = path / "config.json"
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{file}: not readable ({error})") from None
+    if isinstance(config, dict) and "encoder.onnx" in config.get("files", {}):
+        raise CheckpointError(f"{path}: is a bundle, which cannot be trained or exported; give the checkpoint that it is of")
+    if not isinstance(config, dict) or config.get("format") != FORMAT:
+        found = config.get("format") if isinstance(config, dict) else None
+        raise CheckpointError(f"{file}: checkpoint format {found!r}; this version reads {FORMAT}")
+    if "architecture" in config:
+        raise CheckpointError(f"{path}: a bundle, not a checkpoint; give the run or the checkpoint that it was exported from")
+    if missing := [key for key in KEYS if key not in config]:
+        raise CheckpointError(f"{file}: the key {missing[0]!r} is missing; take another checkpoint")
+    return Checkpoint(path, config)

@@ -19,7 +19,8 @@ from click.testing import CliRunner
 from torch import Tensor
 
 from showtell.bundle import Bundle
-from showtell.cli.main import Console, cli
+from showtell.cli.console import Console
+from showtell.cli.main import cli
 from showtell.data import read as read_dataset
 from showtell.errors import CacheError, CheckpointError, DataError, OptionError, OutputError, RecipeError, TrainingError
 from showtell.export import export

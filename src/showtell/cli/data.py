@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from showtell.cli import options
 from showtell.cli.console import Console, Group, tell
+from showtell.cli.options import PATH
 from showtell.files import try_place
 
 if TYPE_CHECKING:
-    from showtell.data import Columns
-
-_path = click.Path(path_type=Path)
-layout = click.option("--layout", metavar="NAME", help="The data set's layout, where it is not recognised (docs/data.md).")
-
-split_seed = click.option(
-    "--split-seed", type=int, default=0, show_default=True, metavar="N", help="Draw splits with this seed where there are none."
-)
+    pass
 
 
 @click.group(cls=Group)
@@ -28,31 +22,11 @@ def data() -> None:
     """Check, convert and fetch data sets."""
 
 
-def reading(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that say how a data set is read."""
-    for option in reversed(
-        (
-            layout,
-            click.option("--image-column", metavar="NAME", help="Of a table: where the photo's path is."),
-            click.option("--caption-column", metavar="NAME", help="Of a table: where a caption is; several with commas."),
-            click.option("--split-column", metavar="NAME", help="Of a table: where train, dev or test is."),
-        )
-    ):
-        command = option(command)
-    return command
-
-
-def columns_of(image: str | None, caption: str | None, split: str | None) -> Columns:
-    from showtell.data import Columns
-
-    return Columns(image, caption, split)
-
-
 @data.command()
-@click.argument("source", type=_path, metavar="DIR")
-@reading
-@click.option("--json", "json_file", type=_path, metavar="FILE", help="Write all findings there; - is standard output.")
-@click.option("--html", "html_file", type=_path, metavar="FILE", help="Write a page with thumbnails there.")
+@click.argument("source", type=PATH, metavar="DIR")
+@options.reading
+@click.option("--json", "json_file", type=PATH, metavar="FILE", help="Write all findings there; - is standard output.")
+@click.option("--html", "html_file", type=PATH, metavar="FILE", help="Write a page with thumbnails there.")
 @click.option("--ignore", multiple=True, metavar="KIND", help="A kind of finding that is not wrong here; repeatable.")
 @click.option("--workers", type=click.IntRange(1), default=os.cpu_count() or 1, show_default="all cores", help="Threads.")
 def check(
@@ -80,7 +54,7 @@ def check(
     for file in (json_file, html_file):
         if file is not None and file != Path("-"):
             try_place(file, parents=True)
-    columns = columns_of(image_column, caption_column, split_column)
+    columns = options.columns_of(image_column, caption_column, split_column)
     with Console() as console:
         found = run(
             list_entries(source, layout, columns=columns),
@@ -102,8 +76,8 @@ def check(
 
 
 @data.command()
-@click.argument("source", type=_path, metavar="SOURCE")
-@click.argument("destination", type=_path, metavar="DEST")
+@click.argument("source", type=PATH, metavar="SOURCE")
+@click.argument("destination", type=PATH, metavar="DEST")
 @click.option(
     "--format",
     "format_",
@@ -112,7 +86,7 @@ def check(
 )
 @click.option("--split-seed", type=int, metavar="N", help="Draw splits with this seed where SOURCE has none.")
 @click.option("--overwrite", is_flag=True, help="Replace DEST where it is a file.")
-@reading
+@options.reading
 def convert(
     source: Path,
     destination: Path,
@@ -132,7 +106,7 @@ def convert(
     format_ = format_ or format_of(destination)
     if not destination.is_dir():  # which is refused below
         try_place(destination, parents=True)
-    columns = columns_of(image_column, caption_column, split_column)
+    columns = options.columns_of(image_column, caption_column, split_column)
     dataset = read(source, layout, columns=columns, split_seed=split_seed)
     with Console() as console:
         if note := dataset.describe_left_out():
@@ -153,7 +127,7 @@ def convert(
 
 @data.command()
 @click.argument("name", type=click.Choice(["flickr8k"]))
-@click.argument("folder", type=_path, metavar="DIR")
+@click.argument("folder", type=PATH, metavar="DIR")
 @click.option(
     "--url",
     envvar="SHOWTELL_FLICKR8K_URL",

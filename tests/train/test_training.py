@@ -19,7 +19,8 @@ from showtell.nn.attention_lstm import AttentionLSTM, DecoderConfig
 from showtell.nn.model import TorchStepModel
 from showtell.nn.packing import Packed
 from showtell.nn.resnet import ResNet, ResNetConfig
-from showtell.train.inputs.features import View, extract
+from showtell.train.build import dev_set
+from showtell.train.inputs.features import FeatureSource, View
 from showtell.train.inputs.inputs import CachedInputs
 from showtell.train.inputs.views import Augmentation
 from showtell.train.recipe import Recipe, keys, names
@@ -61,11 +62,11 @@ def encoder(width: int = 8) -> ResNet:
 def test_features_are_those_of_the_encoder_in_order(shapes: Path, tmp_path: Path) -> None:
     photos = read(shapes).photos
     network, preprocessing = encoder(), Preprocessing(size=64, scale=1 / 255)
-    cache = extract(tmp_path / "c", network, preprocessing, photos, photos.names(), batch_size=7)
+    cache = FeatureSource(network, preprocessing).extract(tmp_path / "c", photos, photos.names(), batch_size=7)
     assert cache.array.shape == (60, 4, 256)
     assert cache.array.dtype == np.float16
     [alone] = cache.rows(["images/red-cross-1.jpg"])
-    one = extract(tmp_path / "one", network, preprocessing, photos, ["red-cross-1.jpg"])
+    one = FeatureSource(network, preprocessing).extract(tmp_path / "one", photos, ["red-cross-1.jpg"])
     assert np.allclose(cache.array[alone], one.array[0], atol=2e-3)
     assert len({row.tobytes() for row in cache.array}) == 60
     with pytest.raises(CacheError, match=r"other\.jpg"):
@@ -74,20 +75,18 @@ def test_features_are_those_of_the_encoder_in_order(shapes: Path, tmp_path: Path
 
 def test_interrupted_extraction_goes_on_where_it_stopped(shapes: Path, tmp_path: Path) -> None:
     photos = read(shapes).photos
-    network, preprocessing = encoder(), Preprocessing(size=64, scale=1 / 255)
+    source = FeatureSource(encoder(), Preprocessing(size=64, scale=1 / 255))
 
     def stop(done: int, total: int) -> None:
         if done >= 16:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        extract(tmp_path / "c", network, preprocessing, photos, photos.names(), batch_size=8, progress=stop)
+        source.extract(tmp_path / "c", photos, photos.names(), batch_size=8, progress=stop)
     seen: list[int] = []
-    cache = extract(
-        tmp_path / "c", network, preprocessing, photos, photos.names(), batch_size=8, progress=lambda done, _: seen.append(done)
-    )
+    cache = source.extract(tmp_path / "c", photos, photos.names(), batch_size=8, progress=lambda done, _: seen.append(done))
     assert seen == [16, 24, 32, 40, 48, 56, 60]
-    whole = extract(tmp_path / "whole", network, preprocessing, photos, photos.names(), batch_size=8)
+    whole = source.extract(tmp_path / "whole", photos, photos.names(), batch_size=8)
     assert np.array_equal(cache.array, whole.array)
 
 
@@ -95,20 +94,20 @@ def test_caches_are_never_mixed(shapes: Path, tmp_path: Path) -> None:
     photos = read(shapes).photos
     preprocessing = Preprocessing(size=32)
     names = photos.names()[:4]
-    extract(tmp_path / "c", encoder(), preprocessing, photos, names)
+    FeatureSource(encoder(), preprocessing).extract(tmp_path / "c", photos, names)
     for network, how, named in (
         (encoder(width=16), preprocessing, "encoder"),
         (encoder(), Preprocessing(size=32, channel_order="bgr"), "preprocessing"),
         (encoder(), Preprocessing(size=64), "preprocessing"),
     ):
         with pytest.raises(CacheError, match=f"another {named}"):
-            extract(tmp_path / "c", network, how, photos, names)
+            FeatureSource(network, how).extract(tmp_path / "c", photos, names)
     with pytest.raises(CacheError, match="another output"):
-        extract(tmp_path / "c", encoder(), preprocessing, photos, names, output="pooled")
+        FeatureSource(encoder(), preprocessing, after_stage=3).extract(tmp_path / "c", photos, names)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("precious")
     with pytest.raises(CacheError, match="not a feature cache"):
-        extract(tmp_path / "full", encoder(), preprocessing, photos, names)
+        FeatureSource(encoder(), preprocessing).extract(tmp_path / "full", photos, names)
 
 
 class Computed:
@@ -121,10 +120,13 @@ class Computed:
     def _count(self, module: torch.nn.Module, given: tuple[torch.Tensor, ...], found: torch.Tensor) -> None:
         self.count += len(given[0])
 
-    def __call__(self, photos: PhotoStore, names: list[str], **options: Any) -> tuple[np.ndarray, int]:
+    def __call__(
+        self, photos: PhotoStore, names: list[str], view: View | None = None, **options: Any
+    ) -> tuple[np.ndarray, int]:
         """Features of the photos in their order, and of how many they were computed."""
         before = self.count
-        cache = extract(self.folder, self.encoder, Preprocessing(size=64, scale=1 / 255), photos, names, **options)
+        source = FeatureSource(self.encoder, Preprocessing(size=64, scale=1 / 255), view=view)
+        cache = source.extract(self.folder, photos, names, **options)
         return cache.array[cache.rows(names)], self.count - before
 
 
@@ -352,7 +354,8 @@ def test_training_learns_the_shapes_by_heart(learnt: Path, shapes: Path) -> None
     model = best.load_model()
     dataset = read(shapes)
     photo = "blue-square-2.jpg"  # of dev: never trained on
-    features = extract(learnt.parent / "again", model.encoder, model.preprocessing, dataset.photos, [photo])
+    source = FeatureSource(model.encoder, model.preprocessing)
+    features = source.extract(learnt.parent / "again", dataset.photos, [photo])
     [[found]] = search(TorchStepModel(model.decoder), features.array, model.vocabulary.search_tokens(), DecodeOptions())
     assert "blue" in model.vocabulary.decode(found.tokens)
     kept = {path.name for path in (learnt / "checkpoints").iterdir()}
@@ -402,8 +405,8 @@ def test_the_last_stage_is_tuned_and_nothing_else_of_the_encoder(learnt: Path, s
     # What was measured over cached third-stage outputs is what the whole encoder gives.
     dataset = read(shapes)
     names = [sample.image for sample in dataset.split("dev")]
-    grid = extract(tmp_path / "grid", after.encoder, after.preprocessing, dataset.photos, names)
-    scores = validate(after, CachedInputs([grid]), dataset.split("dev"), recipe, Log()).scores
+    grid = FeatureSource(after.encoder, after.preprocessing).extract(tmp_path / "grid", dataset.photos, names)
+    scores = validate(after, dev_set(recipe, dataset.split("dev"), CachedInputs([grid])), Log()).scores
     assert scores["CIDEr"] == pytest.approx(last.scores["CIDEr"], abs=1)
 
 

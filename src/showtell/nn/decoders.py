@@ -7,7 +7,7 @@ belongs to a caption.
 
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import Any, Literal
+from typing import Any
 
 from showtell.errors import OptionError
 from showtell.nn.attention_lstm import AttentionLSTM, DecoderConfig
@@ -40,8 +40,3 @@ def build(config: Config) -> Decoder:
     network: Any = _KINDS[config.kind][1]
     decoder: Decoder = network(config)
     return decoder
-
-
-def reads(config: Config) -> Literal["grid", "pooled"]:
-    """What of a photo's features the decoder needs: the whole grid (B, 49, 2048), or only its mean (B, 1, 2048)."""
-    return "pooled" if isinstance(config, MergeConfig) else "grid"

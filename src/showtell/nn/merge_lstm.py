@@ -9,8 +9,7 @@ words alone, so reading a caption once and scoring the next word after each step
 prefix, without reading a caption's beginning again for each of its words. Only dropout is shared then: one draw for a word
 serves all prefixes that it is in, and one for a photo all its captions.
 
-Shapes: B photos, K captions of each, G grid cells (49, or 1 where features come pooled), D feature channels (2048), E size of
-word vectors, H hidden size, V words.
+Shapes: B photos, K captions of each, G grid cells (49), D feature channels (2048), E embedding size, H hidden size, V words.
 """
 
 from dataclasses import dataclass

@@ -20,8 +20,8 @@ from showtell.image import ImageSettings
 
 FOLDER = Path(__file__).parent / "recipes"
 
-# Where a run keeps things, what it prints and how often it saves do not change its numbers: it may be resumed with others.
-IMMATERIAL = {"about", "encoder.cache", "training.checkpoint_minutes", "training.patience"}
+# Keys that do not change a run's figures: where it keeps files, what it prints, how often it saves.
+MAY_CHANGE_ON_RESUME = {"about", "encoder.cache", "training.checkpoint_minutes", "training.patience"}
 
 # Keys that hold paths of the machine that trains.
 PATHS = {
@@ -61,7 +61,7 @@ class DataRecipe(_Section):
 class VocabularyRecipe(_Section):
     """Which words the captioner can say."""
 
-    text: Literal["ptb", "seed", "characters"] = Field(
+    text: Literal["ptb", "original", "characters"] = Field(
         "ptb",
         description="how captions are cut: as the metrics do, as the original project did, or into (Chinese) characters",
     )
@@ -103,11 +103,10 @@ class EncoderRecipe(_Section):
     )
     learning_rate: float = Field(5e-5, gt=0, description="peak rate of the last stage, layer4, where it is trained")
     stage_decay: float = Field(1.0, gt=0, le=1, description="an earlier stage's rate is that of the next one times this")
-    from_epoch: int = Field(1, ge=1, description="epoch in which the encoder begins to be trained; the first is 1")
 
     @model_validator(mode="after")
-    def _rates_of_something(self) -> Self:
-        idle = self._changed("learning_rate", "stage_decay", "from_epoch")
+    def _check_rates(self) -> Self:
+        idle = self._changed("learning_rate", "stage_decay")
         if self.trained == "none" and idle:
             raise ValueError(f"encoder.{idle[0]} is for trained stages and there are none; set encoder.trained=layer4")
         if self.bundle and (self.trained != "none" or not self.cached):
@@ -173,8 +172,11 @@ class DecoderRecipe(_Section):
 
 
 class TrainingRecipe(_Section):
-    """How the weights are found: AdamW under a one-cycle schedule."""
+    """The objective, and AdamW under a one-cycle schedule."""
 
+    objective: Literal["cross-entropy", "scst"] = Field(
+        "cross-entropy", description="loss to minimise; scst (self-critical, on CIDEr-D) needs a trained model in init"
+    )
     epochs: int = Field(14, ge=1, description="passes over the train photos")
     photos_per_batch: int = Field(
         32, ge=1, description="photos, with all captions of each, that one step learns from, over all processes together"
@@ -218,10 +220,8 @@ class TrainingRecipe(_Section):
 
 
 class ScstRecipe(_Section):
-    """Self-critical sequence training as the last epochs of a run; see train.objectives.self_critical."""
+    """Self-critical sequence training, for training.objective = "scst"; see train.objectives.self_critical."""
 
-    from_epoch: int = Field(0, ge=0, description="first epoch trained this way, from 1; 0 is none")
-    learning_rate: float = Field(2e-5, gt=0, description="peak of the decoder's rate; an encoder's shrinks with it")
     samples: int = Field(5, ge=2, description="captions sampled for each photo at a step; each has to beat the others' mean")
     max_length: int = Field(20, ge=1, description="words after which a sample is broken off")
     cross_entropy_weight: float = Field(0.0, ge=0, description="of the cross-entropy per word of the train captions")
@@ -248,6 +248,11 @@ class FinetuneRecipe(_Section):
         if self.replay and not self.old_data:
             raise ValueError("finetune.replay mixes in old photos; name their folder with finetune.old_data")
         return self
+
+    @property
+    def active(self) -> bool:
+        """Whether anything of this section is asked for."""
+        return self.new_words or bool(self.old_data)
 
 
 class ValidationRecipe(_Section):
@@ -289,10 +294,11 @@ class Recipe(_Section):
         return self
 
     @model_validator(mode="after")
-    def _stages(self) -> Self:
-        start = self.scst.from_epoch
-        if start > self.training.epochs:
-            raise ValueError(f"scst.from_epoch is {start}, after the last of {self.training.epochs} epochs; 0 is never")
+    def _check_objective(self) -> Self:
+        if self.training.objective == "scst" and self.distill.teachers:
+            raise ValueError("distill.teachers teach by cross-entropy; leave them out or set training.objective=cross-entropy")
+        if self.training.objective != "scst" and self.scst != ScstRecipe():
+            raise ValueError("the keys of scst are for training.objective=scst; set it or leave them out")
         return self
 
     @classmethod
@@ -321,20 +327,13 @@ class Recipe(_Section):
                 raise RecipeError(f"recipe {name}: {first['ctx']['error']}") from None
             raise RecipeError(f"recipe {name}: {key} is {first['input']!r}: {first['msg'].lower()}") from None
 
-    @property
-    def needs_init(self) -> str | None:
-        """A key of the recipe that only makes sense where there is a trained model to go on from."""
-        if self.finetune.new_words or self.finetune.old_data:
-            return "finetune"
-        return "scst.from_epoch = 1" if self.scst.from_epoch == 1 else None
-
     def differences(self, other: Mapping[str, Any]) -> list[str]:
         """Keys whose values differ from those of `other`, a recipe's `model_dump()`, in a way that changes a run's numbers.
 
         Keys that the version which wrote `other` did not have yet have their defaults.
         """
         ours, theirs = dict(_flat(self.model_dump())), {**dict(_flat(Recipe().model_dump())), **dict(_flat(other))}
-        return [key for key in ours | theirs if key not in IMMATERIAL and ours.get(key) != theirs.get(key)]
+        return [key for key in ours | theirs if key not in MAY_CHANGE_ON_RESUME and ours.get(key) != theirs.get(key)]
 
 
 def without_folders(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

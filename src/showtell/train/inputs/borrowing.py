@@ -10,6 +10,7 @@ import json
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,7 +25,6 @@ from showtell.files import replacing
 from showtell.metrics import Cider, NGramTable
 from showtell.metrics.result import Tokens
 from showtell.text import RULES
-from showtell.train.recipe import Recipe
 from showtell.train.run.display import Reporter
 
 CANDIDATES = 60  # texts that are compared by CIDEr-D for each photo, the nearest by their rare words
@@ -40,36 +40,31 @@ class Borrowed(NamedTuple):
     weight: float
 
 
-def borrowed_captions(recipe: Recipe, dataset: Dataset, file: Path, report: Reporter) -> dict[str, list[Borrowed]]:
-    """What the recipe has the train photos borrow, by photo; kept in `file`, and read from it where that exists.
+def borrowed_captions(
+    files: Mapping[str, Path], dataset: Dataset, rule: str, count: int, file: Path, report: Reporter
+) -> dict[str, list[Borrowed]]:
+    """At most `count` borrowed captions of each train photo; kept in `file`, and read from it where that exists.
 
-    The photos of each style, or all where there are none, borrow from the text file of that style.
+    `files` has the text file that the photos of each style borrow from; photos without a style have the style "".
     """
-    if not recipe.text.files:
+    if not files:
         return {}
     if file.exists():
         lines = map(json.loads, file.read_text(encoding="utf-8").splitlines())
         return {line["image"]: [Borrowed(tuple(words), weight) for words, weight in line["borrowed"]] for line in lines}
-    found: dict[str, list[Borrowed]] = {}
-    tokenize = RULES[recipe.vocabulary.text].tokenize
-    for path, style in zip(recipe.text.files, recipe.vocabulary.styles or [""], strict=True):
-        if not path:
-            continue
+    borrowed: dict[str, list[Borrowed]] = {}
+    tokenize = RULES[rule].tokenize
+    for style, path in files.items():
         report.message(f"borrowing captions from {path}")
-        texts = read_texts(Path(path), tokenize)
+        texts = read_texts(path, tokenize)
         samples = [sample for sample in dataset.split("train") if sample.style == style]
         captions = {sample.image: [tokenize(text) for text in sample.captions] for sample in samples}
-
-        def progress(done: int, total: int) -> None:
-            report.progress("borrowing captions", done, total)
-
-        found.update(borrow(captions, texts, recipe.text.captions, progress))
-        count, places = sum(len(found[name]) for name in captions), len(captions)
-        report.message(f"{count} captions borrowed for {places} photos")
+        borrowed |= borrow(captions, texts, count, partial(report.progress, "borrowing captions"))
+        report.message(f"{sum(len(borrowed[name]) for name in captions)} captions borrowed for {len(captions)} photos")
     with replacing(file) as temporary, open(temporary, "w", encoding="utf-8") as lines_out:
-        for name, many in found.items():
+        for name, many in borrowed.items():
             lines_out.write(json.dumps({"image": name, "borrowed": many}, ensure_ascii=True) + "\n")
-    return found
+    return borrowed
 
 
 def borrow(

@@ -1,6 +1,6 @@
-"""What a training step makes small: an objective turns a batch into a loss.
+"""Objectives: an objective turns a batch into a loss. Cross-entropy is the first.
 
-The loop divides by the count over everything that makes up one step, so that the size of a batch's parts does not matter.
+The trainer divides the sum of losses by the sum of counts over a step, so that the size of a batch's parts does not matter.
 """
 
 from collections.abc import Mapping
@@ -24,13 +24,13 @@ class Loss:
 
 
 class Objective(Protocol):
-    """A loss of a batch, given the grid features of its photos. A loss that `descends` is in trouble when it rises."""
+    """A loss of a batch, given the grid features of its photos. `descends`: a rising loss means divergence."""
 
     @property
     def descends(self) -> bool: ...
 
     def __call__(self, model: CaptionModel, features: Tensor, batch: Batch) -> Loss:
-        """features float32 (B, 49, 2048)."""
+        """features float32 (B, G, D): G grid cells of D channels."""
 
 
 @dataclass(frozen=True)

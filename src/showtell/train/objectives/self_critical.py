@@ -10,7 +10,7 @@ one; without it SCST learns to leave sentences unfinished (Hu, Cavicchioli and C
 Shapes: B photos, K sampled captions of each, T steps of the longest, N tokens of all samples together, V words.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -20,12 +20,10 @@ from torch.nn import functional as F
 
 from showtell.errors import DataError
 from showtell.metrics import Cider, NGramTable
-from showtell.metrics.result import Tokens
 from showtell.nn.decoders import Decoder
 from showtell.nn.model import CaptionModel
-from showtell.train.inputs.batches import Batch
+from showtell.train.inputs.batches import Batch, Captions
 from showtell.train.objectives.cross_entropy import Loss, Objective
-from showtell.train.recipe import ScstRecipe
 from showtell.vocabulary import END, PAD, SPECIAL, Vocabulary
 
 _IMPOSSIBLE = -1e9  # log-probability of what is never sampled: its exponential is 0, and unlike -inf it can be subtracted
@@ -105,7 +103,7 @@ class Reward:
     `captions` are the tokenised train captions by photo name; document frequencies are those of the photo's style.
     """
 
-    def __init__(self, captions: Mapping[str, Sequence[Tokens]], vocabulary: Vocabulary) -> None:
+    def __init__(self, captions: Captions, vocabulary: Vocabulary) -> None:
         if len(captions) < 2:
             raise DataError("self-critical training needs two train photos at least: n-grams of all photos weigh nothing")
         self._words = vocabulary.words
@@ -145,21 +143,22 @@ class SelfCritical:
     were drawn from, forbidden tokens included, as the policy gradient theorem asks. It stays on in the cross-entropy term.
     """
 
-    options: ScstRecipe
     reward: Reward
-    cross_entropy: Objective | None = None  # needed where cross_entropy_weight is above 0
+    samples: int  # of each photo
+    max_length: int  # words after which a sample is broken off
+    cross_entropy: Objective | None = None  # added with cross_entropy_weight
+    cross_entropy_weight: float = 0.0
     descends: ClassVar[bool] = False  # the loss has no level of its own: it is the reward that rises
 
     def __call__(self, model: CaptionModel, features: Tensor, batch: Batch) -> Loss:
         """See Objective. Shows the mean reward of the samples, their baseline and their mean length in words."""
-        options, decoder = self.options, model.decoder
+        decoder = model.decoder
         training = decoder.training
         decoder.eval()
         try:
             never = model.vocabulary.search_tokens().never
-            sampled = sample(
-                decoder, features.detach(), batch.inputs[:, 0, :1], never, options.samples, max_length=options.max_length
-            )
+            begin = batch.inputs[:, 0, :1]
+            sampled = sample(decoder, features.detach(), begin, never, self.samples, max_length=self.max_length)
             rewards = self.reward(batch.names, sampled.tokens)
             baseline = mean_of_others(rewards)
             lengths, targets = sampled.lengths, sampled.targets
@@ -175,9 +174,9 @@ class SelfCritical:
             "baseline": baseline.mean().item(),
             "length": ((sampled.tokens != PAD) & (sampled.tokens != END)).sum(-1).float().mean().item(),
         }
-        if options.cross_entropy_weight > 0 and self.cross_entropy is not None:
+        if self.cross_entropy is not None:
             written = self.cross_entropy(model, features, batch)
             # Both parts are means over their own words: the one of the samples, the other of the train captions.
-            total = total + options.cross_entropy_weight * written.total * (len(targets) / written.count)
+            total = total + self.cross_entropy_weight * written.total * (len(targets) / written.count)
             shown["cross-entropy"] = written.total.item() / written.count
         return Loss(total, len(targets), shown)

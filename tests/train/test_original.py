@@ -84,26 +84,6 @@ def test_sizes_are_the_originals() -> None:
     assert sum(p.numel() for p in decoders.build(config).parameters()) == 1_472_040
 
 
-def test_teacher_forcing_equals_stepping() -> None:
-    torch.manual_seed(0)
-    decoder = MergeLSTM(MergeConfig(vocabulary=30, features=16, hidden=24, embedding=8)).eval()
-    features, tokens = torch.randn(3, 49, 16), torch.randint(0, 30, (3, 2, 6))
-    lengths = torch.tensor([[6, 2], [0, 4], [5, 5]])  # the second photo has one caption only
-    with torch.inference_mode():
-        scores = torch.log_softmax(decoder(features, tokens, lengths), -1)
-        prepared, state = decoder.prepare(features)
-        state = type(state)(*(part.expand(-1, 2, -1) for part in state))
-        steps = []
-        for t in range(6):
-            log_probs, state, attention = decoder.step(tokens[:, :, t], prepared, state)
-            assert attention is None
-            steps.append(log_probs)
-        pooled = torch.log_softmax(decoder(features.mean(1, keepdim=True), tokens, lengths), -1)
-    mask = torch.arange(6) < lengths.unsqueeze(-1)
-    assert torch.allclose(scores, torch.stack(steps, 2)[mask], atol=1e-5)
-    assert torch.allclose(scores, pooled, atol=1e-5)
-
-
 def test_an_epoch_over_captions_has_the_losses_of_all_prefixes() -> None:
     """The original's examples, one prefix each, every one read from its beginning."""
     torch.manual_seed(1)

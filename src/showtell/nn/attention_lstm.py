@@ -7,7 +7,6 @@ the next word. Words in and out share one embedding matrix (Press and Wolf 2017)
 Shapes: B photos, K captions of each, G grid cells (49), D feature channels (2048), A attention size, H hidden size, V words.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -15,10 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from showtell.nn.deferred import Deferred
 from showtell.nn.packing import Packed
-
-Linear = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +73,6 @@ def lstm_cell(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
     return torch.sigmoid(o) * torch.tanh(cell), cell
 
 
-def _inflow(hidden: Tensor, context: Tensor, gate: Linear, state_gates: Linear) -> Tensor:
-    """What the state (..., H) and the context (..., D) that it asked for add to the LSTM's gate inputs (..., 4H)."""
-    return state_gates(torch.cat([hidden, torch.sigmoid(gate(hidden)) * context], -1))
-
-
 class AttentionLSTM(nn.Module):
     """Grid features and the words so far to scores of the next word."""
 
@@ -113,7 +104,7 @@ class AttentionLSTM(nn.Module):
     def step(self, tokens: Tensor, prepared: Prepared, state: State) -> tuple[Tensor, State, Tensor]:
         """Reads int64 tokens (B, K): log-probabilities of the next (B, K, V), new state, attention weights (B, K, G)."""
         context, weights = self.attention(state.hidden, prepared)
-        gates = self.word_gates(self.embedding(tokens)) + _inflow(state.hidden, context, self.gate, self.state_gates)
+        gates = self.word_gates(self.embedding(tokens)) + self._gate_inputs(state.hidden, context)
         state = State(*lstm_cell(gates, state.cell))
         return torch.log_softmax(self._scores(state.hidden), dim=-1), state, weights
 
@@ -139,10 +130,9 @@ class AttentionLSTM(nn.Module):
         heights, widths = ((part.cummax(0).values[[size - 1 for size in later]] + 1).tolist() for part in (row, column))
 
         first_words, *later_words = self.word_gates(self.word_dropout(self.embedding(packed.tokens))).split(packed.sizes)
-        gate, state_gates = Deferred(self.gate), Deferred(self.state_gates)
         # A photo's captions begin from one state, so that their first look is one and the same.
         context, _ = self.attention(state.hidden, prepared)
-        inflow = _inflow(state.hidden.squeeze(1), context.squeeze(1), gate, state_gates)
+        inflow = self._gate_inputs(state.hidden.squeeze(1), context.squeeze(1))
         # index_select throughout: its way back adds whole rows, that of indexing single numbers.
         inflow, cell = (part.index_select(0, packed.order[:first] // K) for part in (inflow, state.cell.squeeze(1)))
         hidden, cell = lstm_cell(first_words + inflow, cell)
@@ -157,9 +147,14 @@ class AttentionLSTM(nn.Module):
             asking = hidden.index_select(0, rank[:B, :W].clamp(max=n - 1).flatten()).view(B, W, -1)
             context, _ = self.attention(asking, prepared)
             context = context.flatten(0, 1).index_select(0, row[:n] * W + column[:n])
-            hidden, cell = lstm_cell(words + _inflow(hidden, context, gate, state_gates), cell[:n])
+            hidden, cell = lstm_cell(words + self._gate_inputs(hidden, context), cell[:n])
             outputs.append(hidden)
-        return self._scores(torch.cat(outputs).index_select(0, packed.back))
+        return self._scores(torch.cat(outputs).index_select(0, packed.unsort))
+
+    def _gate_inputs(self, hidden: Tensor, context: Tensor) -> Tensor:
+        """The part of the LSTM's gate inputs (..., 4H) that comes from the state (..., H) and its context (..., D)."""
+        gated: Tensor = self.state_gates(torch.cat([hidden, torch.sigmoid(self.gate(hidden)) * context], -1))
+        return gated
 
     def _kept(self, like: Tensor, dropped: float) -> Tensor:
         """What to multiply with so that training drops that share of the numbers, and nothing else does."""

@@ -96,7 +96,7 @@ class MergeLSTM(nn.Module):
             outputs.append(hidden)
         photos = torch.cat([photo[:n] for n in packed.sizes])
         return self._scores(
-            prepared.image.index_select(0, photos[packed.back]), torch.cat(outputs).index_select(0, packed.back)
+            prepared.image.index_select(0, photos[packed.unsort]), torch.cat(outputs).index_select(0, packed.unsort)
         )
 
     def _scores(self, image: Tensor, hidden: Tensor) -> Tensor:

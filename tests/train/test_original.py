@@ -102,7 +102,7 @@ def test_decoders_are_told_apart_by_kind(run: Path, tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="merge"):
         decoders.read_config({"kind": "marge", "vocabulary": 9})
     for recipe, key, value in (("original", "attention", 8), ("original", "state_dropout", 0.1), ("flickr8k", "embedding", 8)):
-        with pytest.raises(RecipeError, match=rf"decoder\.{key} is nothing that a decoder of kind"):
+        with pytest.raises(RecipeError, match=rf"decoder\.{key} is no key of a decoder of kind"):
             Recipe.load(recipe, [f"decoder.{key}={value}"])
     copy = Path(shutil.copytree(checkpoint.best(run).path, tmp_path / "epoch-001"))
     config = json.loads((copy / "config.json").read_text())

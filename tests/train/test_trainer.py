@@ -366,7 +366,7 @@ def test_the_start_model_is_the_best_where_no_epoch_is_better(learnt: Path, shap
     assert best.scores == epochs[0]["scores"]
     start, found = (checkpoint.find(path).load_model().networks().state_dict() for path in (learnt, run))
     assert all(torch.equal(found[name], value) for name, value in start.items())
-    assert any("no epoch made the start model better" in message for message in log.messages)
+    assert any("no epoch is better on dev than the start model" in message for message in log.messages)
     assert any(message.startswith("start model:  dev loss ") for message in log.messages)
     assert (run / "curves.png").exists()
 

@@ -1,8 +1,8 @@
 """Fine-tuning: a trained captioner learns other photos and their words, and is measured on its old photos too.
 
-New words come behind the old ones, whose ids stay. Photos of the old data can be mixed in, the oldest remedy against
-forgetting (Robins 1995, "Catastrophic forgetting, rehearsal and pseudorehearsal"). What became of the old skills is measured:
-the dev photos of the old data are captioned before and after.
+New words are appended to the vocabulary; the ids of the old ones stay. Rehearsal mixes in photos of the old data, against
+forgetting (Robins 1995, "Catastrophic forgetting, rehearsal and pseudorehearsal"). Forgetting is measured: the dev photos of
+the old data are captioned before and after.
 """
 
 import json
@@ -31,11 +31,10 @@ Scores = Mapping[str, float]  # x100
 
 
 def grown(decoder: Decoder, vocabulary: int) -> Decoder:
-    """The decoder with room for `vocabulary` words, the old ones as they were.
+    """The decoder with a vocabulary of `vocabulary` words; the weights of the old words are unchanged.
 
-    A new word's vectors are drawn from the normal distribution of the old words', dimension by dimension, so that they are of a
-    kind with what the rest of the network knows. Its bias is the lowest of any old word, so that it is seldom said before it is
-    learnt.
+    A new word's embedding is drawn from the normal distribution of the old embeddings, dimension by dimension. Its bias is the
+    lowest of all old words, so that it is rarely used before it is learnt.
     """
     old = decoder.config.vocabulary
     if vocabulary == old:
@@ -68,14 +67,14 @@ def with_new_words(model: CaptionModel, captions: Captions, min_count: int, styl
 
 
 def in_own_style(dataset: Dataset, vocabulary: Vocabulary) -> Dataset:
-    """The data set in the style of its name, where the model has that one; otherwise it is in the model's default style."""
+    """The data set with the style of its name, if the model has such a style; otherwise unchanged, for the default style."""
     if dataset.name not in vocabulary.styles:
         return dataset
     return replace(dataset, samples=tuple(replace(s, style=s.style or dataset.name) for s in dataset.samples))
 
 
 def with_replay(new: Dataset, old: Dataset, share: float, seed: int) -> Dataset:
-    """The new data set with train photos of the old one mixed into its own: `share` times as many, drawn by `seed`.
+    """The new data set with train photos of the old one mixed in: `share` for each new photo, drawn by `seed`.
 
     Raises DataError where both have a photo of the same path.
     """

@@ -1,4 +1,4 @@
-"""Training: a recipe and a data set in, a run's folder with its best checkpoint out. The loop itself is in `trainer`."""
+"""Training: from a recipe and a data set to a run's folder and its best checkpoint. The training loop is in `trainer`."""
 
 import time
 from collections.abc import Sequence
@@ -42,13 +42,13 @@ def train(
     columns: Columns | None = None,
     split_seed: int = 0,
 ) -> Checkpoint:
-    """Trains by `recipe` on the data set in `data`, or on several together; the run's folder is `output`.
+    """Trains by `recipe` on the data set in `data`, or on several together, into the run's folder `output`.
 
     Returns the best checkpoint. The layout of `data` is recognised unless it is named; `columns` and `split_seed` are as in
-    `data.read`. Under torchrun the processes share the work; data, output and feature cache must then be where all of them see
-    them. Raises OutputError where `output` cannot be written, is in use, or holds a run and `resume` is not set; RecipeError
-    where it is resumed by another recipe, or styles and data sets differ in number; DataError where it is resumed with other
-    captions; TrainingError where the loss is not finite or runs away.
+    `data.read`. Under torchrun the processes share the work; all must see data, output and feature cache. Raises OutputError
+    where `output` cannot be written, is in use, or holds a run and `resume` is not set; RecipeError where it is resumed by
+    another recipe, or styles and data sets differ in number; DataError where it is resumed with other captions; TrainingError
+    where the loss is not finite or diverges.
     """
     started = time.monotonic()
     data = [data] if isinstance(data, Path) else data
@@ -61,7 +61,7 @@ def train(
             reading: dict[str, Any] = {"layout": layout, "columns": columns, "split_seed": split_seed}
             if processes.first and not resume:
                 remember(output, data, **reading)
-            processes.from_first(None)  # nobody works before the folder is claimed
+            processes.from_first(None)  # the others wait until the folder is claimed
             try:
                 best = _train(recipe, data, reading, output, resume, processes, report)
             except KeyboardInterrupt:

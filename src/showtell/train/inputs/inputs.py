@@ -37,14 +37,14 @@ class Inputs(Protocol):
 
     @property
     def views(self) -> int:
-        """How many views there are of each train photo."""
+        """Number of views of each train photo."""
 
     def read(self, names: Sequence[str], views: Array | None = None) -> Reading:
-        """The named photos, in the views of these numbers (B,), or as they are."""
+        """The named photos, in the views of these numbers (B,); by default view 0, the unchanged photo."""
 
 
 class CachedInputs:
-    """Features that were computed before: one cache for each view, that of the plain photos first."""
+    """Cached features: one cache for each view, that of the unchanged photos first."""
 
     def __init__(self, caches: Sequence[FeatureCache]) -> None:
         self._caches = caches
@@ -68,7 +68,7 @@ class CachedInputs:
 
 
 class PixelInputs:
-    """Photos read, augmented and resized when they are asked for."""
+    """Pixels: photos are read, augmented and resized at each call."""
 
     def __init__(
         self,

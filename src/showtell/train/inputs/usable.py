@@ -71,11 +71,11 @@ def _broken(
         try:
             for number, (name, found) in enumerate(zip(names, pool.map(look, names), strict=True), start=1):
                 if isinstance(found, ImageError):
-                    broken[name] = f"{found.message} [{found.code}]"  # the remedy is said once, for all
-                elif not images.lenient:  # what decodes leniently may not decode otherwise
+                    broken[name] = f"{found.message} [{found.code}]"  # the remedy is named once, for all photos
+                elif not images.lenient:  # a photo that decodes leniently may not decode strictly
                     known.add(found)
                 report.progress("reading photos", number, len(names))
-        except BaseException:  # who interrupts this does not wait for all other photos
+        except BaseException:  # an interrupt does not wait for the other photos
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     if file and len(known) > before:

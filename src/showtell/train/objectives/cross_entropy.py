@@ -16,11 +16,11 @@ from showtell.train.inputs.batches import Batch
 
 @dataclass(frozen=True)
 class Loss:
-    """The sum of a batch's losses and how many units (words, sampled captions) it is the sum of."""
+    """The sum of a batch's losses, and the number of units (words, sampled tokens) in it."""
 
     total: Tensor  # scalar
     count: int
-    shown: Mapping[str, float] = field(default_factory=dict)  # further figures for the log, means over the batch
+    shown: Mapping[str, float] = field(default_factory=dict)  # further figures for the log: means over the batch
 
 
 class Objective(Protocol):
@@ -35,7 +35,7 @@ class Objective(Protocol):
 
 @dataclass(frozen=True)
 class CrossEntropy:
-    """Teacher-forced cross-entropy with label smoothing (Szegedy et al. 2016), per word, each word with its weight."""
+    """Teacher-forced cross-entropy of each word, with label smoothing (Szegedy et al. 2016) and loss weights."""
 
     label_smoothing: float
     descends: ClassVar[bool] = True
@@ -44,5 +44,5 @@ class CrossEntropy:
         """See Objective."""
         scores = model.decoder(features, batch.inputs, batch.lengths)
         losses = F.cross_entropy(scores, batch.targets, label_smoothing=self.label_smoothing, reduction="none")
-        # Not a product of vectors, which autocast would compute in bfloat16: of a sum of thousands that keeps two digits.
+        # Not a dot product: autocast would compute it in bfloat16, where a sum of thousands keeps two digits.
         return Loss((losses * batch.weights).sum(), len(batch.targets))

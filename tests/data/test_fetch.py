@@ -407,4 +407,4 @@ def test_the_command(mirror, tmp_path):
     assert "put Flickr8k_text.zip and Flickr8k_Dataset.zip into" in str(run.exception)
     run = CliRunner().invoke(cli, arguments, env={"SHOWTELL_FLICKR8K_URL": mirror.url}, standalone_mode=False)
     assert run.return_value == 0, run.output
-    assert "Flickr8k is there now, 60 photos" in run.stderr
+    assert "Flickr8k is complete, 60 photos" in run.stderr

@@ -27,7 +27,7 @@ def data() -> None:
 @options.reading
 @click.option("--json", "json_file", type=PATH, metavar="FILE", help="Write all findings there; - is standard output.")
 @click.option("--html", "html_file", type=PATH, metavar="FILE", help="Write a page with thumbnails there.")
-@click.option("--ignore", multiple=True, metavar="KIND", help="A kind of finding that is not wrong here; repeatable.")
+@click.option("--ignore", multiple=True, metavar="KIND", help="A kind of finding to ignore; repeatable.")
 @click.option("--workers", type=click.IntRange(1), default=os.cpu_count() or 1, show_default="all cores", help="Threads.")
 def check(
     source: Path,
@@ -40,9 +40,9 @@ def check(
     ignore: tuple[str, ...],
     workers: int,
 ) -> int:
-    """Find what may be wrong with a data set's photos, captions and splits.
+    """Check a data set: broken photos, duplicates, suspect captions, splits that overlap.
 
-    Exit status 0: nothing; 1: something was found; 2: wrong usage, or the data set cannot be read.
+    Exit status 0: no findings; 1: findings; 2: wrong usage, or the data set cannot be read.
     """
     from showtell.data import list_entries
     from showtell.data.check.check import KINDS
@@ -67,7 +67,7 @@ def check(
         if html_file is not None:
             write_page(found, html_file)
             tell(f"page: {html_file}")
-    finally:  # what was found is not lost where a file cannot be written after all
+    finally:  # findings are printed even if a file cannot be written
         if json_file == Path("-"):
             click.echo(to_json(found))
         else:
@@ -82,10 +82,10 @@ def check(
     "--format",
     "format_",
     type=click.Choice(["jsonl", "coco", "webdataset"]),
-    help="Of DEST.  [default: by its suffix: .jsonl, .json is COCO, .tar or a folder is WebDataset]",
+    help="Format of DEST.  [default: by suffix: .jsonl, .json is COCO, .tar or a folder is WebDataset]",
 )
-@click.option("--split-seed", type=int, metavar="N", help="Draw splits with this seed where SOURCE has none.")
-@click.option("--overwrite", is_flag=True, help="Replace DEST where it is a file.")
+@click.option("--split-seed", type=int, metavar="N", help="Seed of a random split, if SOURCE has no splits.")
+@click.option("--overwrite", is_flag=True, help="Replace DEST if it is a file.")
 @options.reading
 def convert(
     source: Path,
@@ -98,7 +98,7 @@ def convert(
     caption_column: str | None,
     split_column: str | None,
 ) -> int:
-    """Write a data set anew: JSON lines, COCO captions or WebDataset tars."""
+    """Convert a data set to JSON lines, COCO captions or WebDataset tars."""
     from showtell.data import read
     from showtell.data.convert import convert as run
     from showtell.data.convert import format_of
@@ -132,15 +132,17 @@ def convert(
     "--url",
     envvar="SHOWTELL_FLICKR8K_URL",
     metavar="URL",
-    help="Where the zip files are.  [default: the releases of jbrownlee/Datasets on GitHub; $SHOWTELL_FLICKR8K_URL]",
+    help="Folder of the zip files.  [default: the releases of jbrownlee/Datasets on GitHub; $SHOWTELL_FLICKR8K_URL]",
 )
-@click.option("--timeout", type=click.FloatRange(0.1), default=30.0, show_default=True, help="Seconds of silence at most.")
-@click.option("--retries", type=click.IntRange(0), default=5, show_default=True, help="Tries in a row that bring nothing.")
+@click.option(
+    "--timeout", type=click.FloatRange(0.1), default=30.0, show_default=True, help="Seconds without data before a retry."
+)
+@click.option("--retries", type=click.IntRange(0), default=5, show_default=True, help="Retries in a row without data.")
 def fetch(name: str, folder: Path, url: str | None, timeout: float, retries: int) -> int:
     """Download a data set into DIR: flickr8k, 1.1 GB, photos for research use.
 
-    A download that broke off goes on where it stopped. Without a network, put Flickr8k_text.zip and Flickr8k_Dataset.zip into
-    DIR and run this: they are checked and unpacked.
+    An interrupted download resumes. Without a network, put Flickr8k_text.zip and Flickr8k_Dataset.zip into DIR and run the
+    command: it checks and unpacks them.
     """
     from showtell.data.fetch.download import DownloadSettings
     from showtell.data.fetch.flickr8k import FLICKR8K_URL, fetch_flickr8k
@@ -148,7 +150,7 @@ def fetch(name: str, folder: Path, url: str | None, timeout: float, retries: int
     settings = DownloadSettings(timeout=timeout, retries=retries)
     with Console() as console:
         fetched = fetch_flickr8k(folder, url=url or FLICKR8K_URL, settings=settings, progress=console.progress)
-    found = "is there already" if fetched.already else "is there now"
-    tell(f"{folder}: Flickr8k {found}, {len(fetched.dataset.samples):,} photos")
+    done = "already exists" if fetched.already else "is complete"
+    tell(f"{folder}: Flickr8k {done}, {len(fetched.dataset.samples):,} photos")
     tell(f"next: showtell train flickr8k --data {folder} --output RUN_DIR")
     return 0

@@ -25,18 +25,20 @@ if TYPE_CHECKING:
     multiple=True,
     type=PATH,
     metavar="DIR",
-    help="Caption a data set's photos and score that; repeatable.",
+    help="Caption the photos of a data set and score the captions; repeatable.",
 )
 @options.reading
 @options.split_seed
 @click.option("--split", type=click.Choice(["train", "dev", "test"]), help="Of --data or --references.  [default: dev, or all]")
 @options.model
 @options.search_options
-@click.option("--keep-scores", is_flag=True, help="With --data: write the scores into the bundle, for the service to show.")
-@click.option("--candidates", type=PATH, metavar="FILE", help="Score captions in a file: CSV, JSONL, COCO results and others.")
+@click.option("--keep-scores", is_flag=True, help="With --data: store the scores in the bundle; the service shows them.")
+@click.option(
+    "--candidates", type=PATH, metavar="FILE", help="Score the captions in a file: CSV, JSONL, COCO results and others."
+)
 @click.option("--compare", type=PATH, nargs=2, metavar="A B", help="Test whether candidate file B is better than A.")
 @click.option("--references", type=PATH, metavar="FILE", help="For files: any table of captions, COCO or Karpathy JSON.")
-@click.option("--partial", is_flag=True, help="Score the images that both files have instead of refusing.")
+@click.option("--partial", is_flag=True, help="Score the images that both files have, instead of an error.")
 @click.option(
     "--metrics", default="bleu,rouge,cider", show_default=True, metavar="LIST", help="Also meteor, spice, cider-plain."
 )
@@ -52,10 +54,10 @@ if TYPE_CHECKING:
     "--report",
     type=PATH,
     metavar="DIR",
-    help="Write a page with the best and the worst photos there; of several data sets, a folder each.",
+    help="Write a page with the best and worst photos there; for several data sets, a folder each.",
 )
 @click.option("--photos", type=PATH, metavar="DIR", help="For --report on files: where the photos are.")
-@click.option("--lenient", is_flag=True, help="With --data: caption what decodes of photos that are cut short or damaged.")
+@click.option("--lenient", is_flag=True, help="With --data: use the part that decodes of truncated or damaged photos.")
 @options.batch_size
 @options.threads
 @options.device
@@ -84,10 +86,10 @@ def evaluate(
     device: Any,
     **search: Any,
 ) -> int:
-    """Score captions against references: a model's, a file's, or two files' against each other.
+    """Score the captions of a model or a file against references, or compare two files.
 
-    Several --data give a row each, with document frequencies of its own for CIDEr. A model with caption styles captions each in
-    the style of its name, if there is one.
+    Each --data is a row of its own, with its own document frequencies for CIDEr. A model with caption styles uses the style of
+    the data set's name, if it has one.
     """
     from showtell import evaluation as ev
     from showtell.data import PhotoStore
@@ -115,7 +117,7 @@ def evaluate(
         try:
             if json_file is not None:
                 write_json(json_file, comparison.to_json())
-        finally:  # scores are not lost where a file cannot be written after all
+        finally:  # scores are printed even if the file cannot be written
             ev.print_comparison(comparison)
         return options.DONE
     measured: dict[str, _Measured]
@@ -169,7 +171,7 @@ def evaluate(
 
 
 class _Measured(NamedTuple):
-    """One set of captions, measured; its photos, where they are; and how many of them could not be read."""
+    """Scores of one set of captions, its photos if they are there, and the number of unreadable photos."""
 
     evaluation: Evaluation
     photos: PhotoStore | None
@@ -188,7 +190,7 @@ def _evaluate_model(
     batch_size: int,
     **load: Any,
 ) -> dict[str, _Measured]:
-    """A model's captions of the split of each data set, measured one by one, under names that tell the sets apart."""
+    """Captions the split of each data set with a model and scores it. Keys are names that tell the sets apart."""
     from showtell import evaluation as ev
     from showtell.data import read as read_dataset
     from showtell.evaluation.run import caption_split
@@ -208,7 +210,7 @@ def _evaluate_model(
         with Console(every=options.SILENCE) as console:
             if note := dataset.describe_left_out():
                 console.message(note)
-            # Unless told otherwise, a set is captioned in the style that was learnt from a set of its name.
+            # By default the style is the one of the data set's name.
             own = dataset.name if dataset.name in captioner.bundle.vocabulary.styles else None
             search_options = captioner.options(**{**search, "style": search["style"] or own})
             run = caption_split(captioner, dataset, split, search_options, batch_size=batch_size, progress=console.progress)

@@ -1,8 +1,8 @@
-"""The command line. Each command imports what it needs when it runs, so that captioning never loads torch.
+"""The command line. Each command imports its modules when it runs, so that captioning never loads torch.
 
-Exit status 0: everything done; 1: done, but some photos failed and each is named on standard error; 2: wrong usage, nothing
-could be done, or what was done cannot be written; 130: interrupted; 141: whoever read the output is gone. Captions go to
-standard output, everything else to standard error.
+Exit status 0: all done; 1: done, but some photos failed, which are named on standard error; 2: wrong usage, nothing done, or
+the output cannot be written; 130: interrupted; 141: the reader of the output is gone. Captions go to standard output, all else
+to standard error.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from showtell.io.streams import ReaderLeftError, drop_output, open_streams
 def main() -> None:
     """Entry point of the `showtell` command."""
     open_streams()
-    logging.getLogger("PIL").addHandler(logging.NullHandler())  # what is wrong with a photo is reported once, by its error
+    logging.getLogger("PIL").addHandler(logging.NullHandler())  # a broken photo is reported once, by its error
     show_warnings()
     try:
         status = cli.main(prog_name="showtell", standalone_mode=False)
@@ -55,7 +55,7 @@ def main() -> None:
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="showtell")
 def cli() -> None:
-    """Captions images: one photo or millions, with the model inside this package or with your own."""
+    """Caption images, one or millions, with the model in this package or your own."""
 
 
 for _command in (caption, explain, evaluate, train, average, export, data, serve):

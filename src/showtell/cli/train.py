@@ -23,10 +23,12 @@ from showtell.types import DecodeOptions
 @click.option(
     "--resume",
     is_flag=True,
-    help="Go on from the newest checkpoint in RUN_DIR, by its own RECIPE and --data if none are given.",
+    help="Resume from the newest checkpoint in RUN_DIR, with its own RECIPE and --data unless given.",
 )
-@click.option("--lenient", is_flag=True, help="Take what decodes of damaged photos, as --set data.lenient=true does.")
-@click.option("--list", "list_", is_flag=True, help="List the recipes; with RECIPE, its keys, values and what they mean.")
+@click.option(
+    "--lenient", is_flag=True, help="Use the part that decodes of damaged photos; the same as --set data.lenient=true."
+)
+@click.option("--list", "list_", is_flag=True, help="List the recipes; with RECIPE, its keys with values and descriptions.")
 def train(
     recipe: str | None,
     data: tuple[Path, ...],
@@ -41,7 +43,7 @@ def train(
     lenient: bool,
     list_: bool,
 ) -> int:
-    """Train a captioner by RECIPE: `flickr8k`, `debug`, or a .toml file of your own.
+    """Train a captioner by RECIPE, a name such as `flickr8k` or `debug` or a .toml file.
 
     For several processes or GPUs: torchrun --standalone --nproc-per-node N -m showtell train ...
     """
@@ -78,9 +80,10 @@ def train(
 @click.argument("checkpoints", type=PATH, metavar="CHECKPOINT...", nargs=-1, required=True)
 @click.option("--output", required=True, type=PATH, metavar="CHECKPOINT_DIR", help="A new folder.")
 def average(checkpoints: tuple[Path, ...], output: Path) -> int:
-    """Write a checkpoint whose weights are the mean of others' (a run's folder stands for its best one).
+    """Average the weights of checkpoints into a new one. A run's folder stands for its best checkpoint.
 
-    They must have gone on from one another or from one model, as epochs of a run have. What is named twice counts twice.
+    The checkpoints must share a lineage, such as epochs of a run or runs that start from one model. One named twice counts
+    twice.
     """
     from showtell.files import try_place
 
@@ -88,7 +91,7 @@ def average(checkpoints: tuple[Path, ...], output: Path) -> int:
         from showtell.train.averaging import average as run
         from showtell.train.run.checkpoint import find
 
-    if not output.exists():  # which is refused below
+    if not output.exists():  # an existing folder is refused below
         try_place(output, parents=True)
     made = run([find(path) for path in checkpoints], output)
     tell(f"{made.path}: the mean of {len(checkpoints)}")
@@ -104,13 +107,15 @@ def average(checkpoints: tuple[Path, ...], output: Path) -> int:
     "--calibration",
     type=PATH,
     metavar="DIR",
-    help="For int8: photos to measure ranges on, a folder of them or a data set (its train photos).",
+    help="For int8: photos to calibrate on, a folder of photos or a data set (its train photos).",
 )
 @options.layout
-@click.option("--encoder", metavar="BUNDLE", help="Take this bundle's encoder as it is, by the bundle's name or folder.")
-@click.option("--calibration-photos", type=click.IntRange(1), default=96, show_default=True, help="How many of them.")
+@click.option("--encoder", metavar="BUNDLE", help="Use the encoder of this bundle, a name or folder, instead of exporting one.")
+@click.option(
+    "--calibration-photos", type=click.IntRange(1), default=96, show_default=True, help="Number of calibration photos."
+)
 @click.option("--name", help="The bundle's name.  [default: its folder's, or for `bundle` the folder's around it]")
-@click.option("--licence", default="", help="Terms of the weights, kept in the bundle.")
+@click.option("--licence", default="", help="Licence of the weights, kept in the bundle.")
 @click.option("--card", type=PATH, metavar="FILE", help="A model card in Markdown, kept in the bundle as model-card.md.")
 @options.search_options
 def export(
@@ -126,9 +131,9 @@ def export(
     card: Path | None,
     **search: Any,
 ) -> int:
-    """Pack a checkpoint (a run's folder stands for its best one) into a bundle that runs without torch.
+    """Export a checkpoint as a bundle, which runs without torch. A run's folder stands for its best checkpoint.
 
-    The bundle searches as its recipe's validation did, unless told otherwise here.
+    The bundle's default search options are those of the recipe's validation, unless given here.
     """
     from showtell.bundle import Bundle
     from showtell.files import try_place
@@ -138,7 +143,7 @@ def export(
         from showtell.export import export as run
         from showtell.train.run.checkpoint import find
 
-    if not output.exists():  # which is refused below
+    if not output.exists():  # an existing folder is refused below
         try_place(output, parents=True)
     found = find(checkpoint)
     taken = Bundle.find(encoder) if encoder else None

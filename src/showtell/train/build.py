@@ -259,7 +259,7 @@ def _encoder(recipe: Recipe) -> PretrainedEncoder:
         preprocessing = Preprocessing(scale=1 / 255, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
         return PretrainedEncoder(network, preprocessing, "random")
     path = Path(recipe.encoder.weights)
-    if recipe.encoder.weights and ((path / "config.json").is_file() or (path / "checkpoints").is_dir()):
+    if recipe.encoder.weights and checkpoint.exists(path):
         found = checkpoint.find(path)
         model = found.load_model()
         return PretrainedEncoder(model.encoder, model.preprocessing, found.config["encoder_weights"])

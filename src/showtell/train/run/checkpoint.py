@@ -24,11 +24,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from showtell.bundle import MODELS
 from showtell.errors import CheckpointError, OptionError, OutputError
 from showtell.files import sha256, sync, write_json
 from showtell.image import Preprocessing
 from showtell.nn import decoders, encoders
 from showtell.nn.model import CaptionModel
+from showtell.nn.widen import widened_decoder, widened_encoder
 from showtell.vocabulary import Vocabulary
 
 FORMAT = 1
@@ -62,6 +64,11 @@ class Checkpoint:
         """What the best checkpoint has most of: dev CIDEr; among equals a low dev loss, and then an early epoch."""
         return self.scores["CIDEr"], -self.config.get("dev_loss", math.inf), -self.epoch
 
+    @property
+    def is_bundle(self) -> bool:
+        """Whether it is a bundle, which training may start from too."""
+        return "encoder.onnx" in self.config.get("files", {})
+
     def verify(self) -> None:
         """Raises CheckpointError where a file is missing or is not what was written."""
         for name, digest in self.config.get("files", {}).items():
@@ -74,7 +81,10 @@ class Checkpoint:
                 raise CheckpointError(f"{file}: cut short or altered since it was written; take another checkpoint")
 
     def load_model(self) -> CaptionModel:
-        """The captioner, in evaluation mode. Raises CheckpointError where files are damaged or do not fit the config."""
+        """The captioner in float32, in evaluation mode; that of a bundle is widened.
+
+        Raises CheckpointError where files are damaged or do not fit the config.
+        """
         self.verify()
         vocabulary = Vocabulary.load(self.path / "vocab.json")
         try:
@@ -86,12 +96,11 @@ class Checkpoint:
             raise CheckpointError(
                 f"{self.path}: the decoder has {decoder_config.vocabulary} words and vocab.json {len(vocabulary)}"
             )
-        model = CaptionModel(
-            encoders.build(encoder_config),
-            decoders.build(decoder_config),
-            vocabulary,
-            Preprocessing.from_json(self.config["preprocessing"]),
-        )
+        preprocessing = Preprocessing.from_json(self.config["preprocessing"])
+        if self.is_bundle:
+            encoder = widened_encoder(encoder_config, self.path / "encoder.onnx")
+            return CaptionModel(encoder, widened_decoder(decoder_config, self.path), vocabulary, preprocessing)
+        model = CaptionModel(encoders.build(encoder_config), decoders.build(decoder_config), vocabulary, preprocessing)
         networks = model.networks()
         try:
             networks.load_state_dict(load_tensors(self.path / "model.safetensors"))
@@ -164,10 +173,22 @@ def size(model: CaptionModel, trained: int) -> int:
     return weights + 3 * 4 * trained
 
 
+def exists(path: Path) -> bool:
+    """Whether `find` has something to look at: a checkpoint, a run, a bundle or an installed bundle's name."""
+    return (path / "checkpoints").is_dir() or any((folder / "config.json").is_file() for folder in (path, MODELS / path))
+
+
 def find(path: Path) -> Checkpoint:
-    """The checkpoint at `path`, or the best one where `path` is a run's folder. Raises CheckpointError where it is neither."""
+    """The checkpoint or bundle at `path`, the best checkpoint of the run at `path`, or the installed bundle of that name.
+
+    Raises CheckpointError where it is none of these.
+    """
+    if not path.exists() and (MODELS / path / "config.json").is_file():
+        path = MODELS / path
     if not path.exists():
-        raise CheckpointError(f"{path}: there is no such folder; give a run's folder or one of its checkpoints")
+        raise CheckpointError(
+            f"{path}: no such folder; give a run's folder, a checkpoint or bundle, or an installed bundle's name"
+        )
     if (path / "config.json").is_file():
         return _read(path)
     return best(path)
@@ -248,13 +269,11 @@ def _read(path: Path) -> Checkpoint:
         config = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{file}: not readable ({error})") from None
-    if isinstance(config, dict) and "encoder.onnx" in config.get("files", {}):
-        raise CheckpointError(f"{path}: is a bundle, which cannot be trained or exported; give the checkpoint that it is of")
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         found = config.get("format") if isinstance(config, dict) else None
         raise CheckpointError(f"{file}: checkpoint format {found!r}; this version reads {FORMAT}")
-    if "architecture" in config:
-        raise CheckpointError(f"{path}: a bundle, not a checkpoint; give the run or the checkpoint that it was exported from")
+    if "architecture" in config:  # a bundle's, whose formats have the same number
+        config = {"scores": config.get("training_scores", {}), **config, **config["architecture"]}
     if missing := [key for key in KEYS if key not in config]:
         raise CheckpointError(f"{file}: the key {missing[0]!r} is missing; take another checkpoint")
     return Checkpoint(path, config)

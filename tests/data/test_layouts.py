@@ -349,8 +349,8 @@ def test_sidecars_without_photo_and_photos_without_sidecar_are_counted(tmp_path)
     dataset = read(tmp_path)
     assert [(s.image, s.captions) for s in dataset.samples] == [(DOG, ("A dog .",))]
     assert dataset.describe_left_out().splitlines()[:3] == [
-        "1 text files lie beside no photo: lost.txt",
-        f"1 text files stand back behind another of the same photo: {DOG[:-4]}.txt",
+        "1 text files have no photo: lost.txt",
+        f"1 text files are ignored for another one of the same photo: {DOG[:-4]}.txt",
         f"2 listed photos have no caption: {MEN}, {CAT}",
     ]
 
@@ -564,8 +564,8 @@ def test_maps_beside_a_photo_in_a_tar_are_left_out_and_counted(tmp_path):
     put(tmp_path, {"0.tar": tar(files)})
     assert captions_of(tmp_path) == {"0.tar/1.jpg": ("A dog .",), "0.tar/2.image.jpg": ("Men .",)}
     assert read(tmp_path).describe_left_out().splitlines()[:2] == [
-        "1 photos of the tars stand beside another one of their sample: 0.tar/1.depth.png",
-        "2 photos of the tars have one caption for several: 0.tar/3.left.jpg, 0.tar/3.right.jpg",
+        "1 photos of the tars are second photos of a sample: 0.tar/1.depth.png",
+        "2 photos of the tars share one caption: 0.tar/3.left.jpg, 0.tar/3.right.jpg",
     ]
 
 
@@ -686,7 +686,7 @@ def test_sidecars_may_be_named_after_the_whole_photo(tmp_path, suffix):
         {"a.b.jpg": jpeg(DOG), f"a.b{suffix}": "A dog .\n", "c.jpg": jpeg(MEN), "c.txt": "Men .", f"c{suffix}": "Two men ."},
     )
     assert captions_of(tmp_path) == {"a.b.jpg": ("A dog .",), "c.jpg": ("Two men .",)}
-    assert "stand back behind another of the same photo: c.txt" in read(tmp_path).describe_left_out()
+    assert "are ignored for another one of the same photo: c.txt" in read(tmp_path).describe_left_out()
 
 
 def test_json_of_blip_and_of_kohya_are_tables(tmp_path):

@@ -82,11 +82,7 @@ def check(
             try_place(file, parents=True)
     columns = columns_of(image_column, caption_column, split_column)
     with Console() as console:
-        found = run(
-            list_entries(source, layout, columns=columns),
-            workers=workers,
-            progress=lambda done, total: console.progress("checking photos", done, total),
-        )
+        found = run(list_entries(source, layout, columns=columns), workers=workers, progress=console.progress)
     try:
         if json_file is not None and json_file != Path("-"):
             write_json(found, json_file)
@@ -137,13 +133,7 @@ def convert(
     with Console() as console:
         if note := dataset.describe_left_out():
             console.message(note)
-        failed = run(
-            dataset,
-            destination,
-            format_,
-            overwrite=overwrite,
-            progress=lambda done, total: console.progress("converting", done, total),
-        )
+        failed = run(dataset, destination, format_, overwrite=overwrite, progress=console.progress)
         for reason in failed:
             console.message(f"showtell: {reason}")
     captions = sum(len(sample.captions) for sample in dataset.samples)
@@ -165,7 +155,7 @@ def convert(
 def fetch(name: str, folder: Path, url: str | None, timeout: float, retries: int) -> int:
     """Download a data set into DIR: flickr8k, 1.1 GB, photos for research use.
 
-    A download that broke off goes on where it stopped. Without a network, put Flickr8k_text.zip and Flickr8k_Dataset.zip into
+    A download that broke off resumes where it stopped. Without a network, put Flickr8k_text.zip and Flickr8k_Dataset.zip into
     DIR and run this: they are checked and unpacked.
     """
     from showtell.data.fetch.download import DownloadSettings
@@ -174,7 +164,7 @@ def fetch(name: str, folder: Path, url: str | None, timeout: float, retries: int
     settings = DownloadSettings(timeout=timeout, retries=retries)
     with Console() as console:
         fetched = fetch_flickr8k(folder, url=url or FLICKR8K_URL, settings=settings, progress=console.progress)
-    found = "is there already" if fetched.already else "is there now"
-    tell(f"{folder}: Flickr8k {found}, {len(fetched.dataset.samples):,} photos")
+    what = "already exists" if fetched.already else "is complete"
+    tell(f"{folder}: Flickr8k {what}, {len(fetched.dataset.samples):,} photos")
     tell(f"next: showtell train flickr8k --data {folder} --output RUN_DIR")
     return 0

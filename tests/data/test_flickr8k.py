@@ -63,7 +63,7 @@ def test_broken_lines_name_file_and_line(copy: Path) -> None:
     split = copy / "Flickr_8k.devImages.txt"
     split.write_text("red-cross-1.jpg\n")
     with pytest.raises(
-        DataError, match=r"devImages\.txt, line 1: red-cross-1\.jpg is listed in train already, at .*trainImages\.txt, line 10;"
+        DataError, match=r"devImages\.txt, line 1: red-cross-1\.jpg is already listed in train, at .*trainImages\.txt, line 10;"
     ):
         read(copy)
     split.write_text("red-fence-2.jpg\nunheard-of.jpg\n")

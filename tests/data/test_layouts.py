@@ -385,7 +385,7 @@ def test_broken_files_name_the_place(tmp_path, case):
 
 def test_a_photo_in_two_splits_is_an_error(tmp_path):
     put(tmp_path, {"t.csv": f"image,caption,split\n{DOG},A .,train\n./{DOG},B .,test\n", **photos()})
-    with pytest.raises(DataError, match=r"t\.csv, line 3: .* is listed in train already, at .*t\.csv, line 2"):
+    with pytest.raises(DataError, match=r"t\.csv, line 3: .* is already listed in train, at .*t\.csv, line 2"):
         read(tmp_path)
 
 
@@ -430,7 +430,7 @@ def test_parquet_with_text_that_is_no_utf8_is_an_error_of_ours(tmp_path):
 
     captions = pa.array([b"A dog .", b"A \x80 dog ."]).view(pa.string())
     parquet.write_table(pa.table({"image": [DOG, DOG], "caption": captions}), tmp_path / "t.parquet")
-    with pytest.raises(DataError, match=r"t\.parquet, behind row \d+: broken Parquet"):
+    with pytest.raises(DataError, match=r"t\.parquet, after row \d+: broken Parquet"):
         read(tmp_path / "t.parquet")
 
 
@@ -635,7 +635,7 @@ def test_a_photo_that_is_called_nearly_so_is_found_and_said(tmp_path, listed, th
     put(tmp_path, {"t.csv": f"image,caption\n{listed},A dog .\n", there: jpeg(DOG)})
     dataset = read(tmp_path)
     assert [dataset.photos.read(s.image) for s in dataset.samples] == [jpeg(DOG)]
-    assert f"1 photos are called otherwise in the caption files: {listed} is {there}" in dataset.describe_left_out()
+    assert f"1 photos have another name in the caption files: {listed} is {there}" in dataset.describe_left_out()
 
 
 def test_a_nearly_equal_name_is_not_taken_from_another_photo_nor_guessed(tmp_path):
@@ -675,7 +675,7 @@ def test_folders_of_thumbnails_and_bins_are_skipped(tmp_path):
 
 def test_where_photos_are_missing_the_files_that_are_none_are_counted(tmp_path):
     put(tmp_path, {"t.csv": "image,caption\na.jpg,A dog .\n", "a.CR2": "II*\0", "b.cr2": "II*\0", "c.mp4": "x", "d.jxl": "x"})
-    with pytest.raises(DataError, match=r"no photo: 2 camera raw \(\.cr2\), 1 video \(\.mp4\), 1 unknown \(\.jxl\), 1 text"):
+    with pytest.raises(DataError, match=r"no photos: 2 camera raw \(\.cr2\), 1 video \(\.mp4\), 1 unknown \(\.jxl\), 1 text"):
         read(tmp_path)
 
 

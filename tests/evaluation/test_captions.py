@@ -137,7 +137,7 @@ def test_partial_scores_what_both_sides_have():
         ("c.json", [{"image_id": 1}], "no column of captions is recognised; the columns are image_id"),
         ("c.json", [{"image_id": 1, "caption": "a"}, {"image_id": 2}], "entry 2, column caption: the caption is missing"),
         ("c.json", [["a"]], "no JSON object"),
-        ("c.json", '[{"image_id": 1, "caption": "a", "caption": "b"}]', r"the key 'caption' stands twice"),
+        ("c.json", '[{"image_id": 1, "caption": "a", "caption": "b"}]', r"an object has the key 'caption' twice"),
         ("c.jsonl", '{"path": "a.jpg"}\n', "no column of captions is recognised"),
         ("c.csv", "who,what\na.jpg,b\n", "line 1: no column of paths is recognised; the columns are who, what"),
         ("c.csv", "path,caption\na.jpg\n", "line 2, column caption: the row is cut short"),
@@ -167,7 +167,7 @@ def test_broken_candidates_name_the_place(write, name, content, words):
         ),
         ("r.json", COCO | {"annotations": [{"image_id": 7, "caption": 3}]}, "annotation 1: the caption 3 is of type int"),
         ("r.json", COCO | {"annotations": None}, "`annotations` is no list"),
-        ("r.json", COCO | {"images": COCO["images"][:1] * 2}, "image 2: the id 7 is taken"),
+        ("r.json", COCO | {"images": COCO["images"][:1] * 2}, "image 2: an earlier image has the id 7"),
         (
             "r.json",
             COCO | {"images": [{"id": 7, "file_name": "a.jpg"}, {"id": 9, "file_name": "a.jpg"}]},

@@ -96,8 +96,8 @@ def join(candidates: Mapping[str, str], references: References, *, partial: bool
     images = {name: wholes[name] for name in captions if name in wholes}
     images |= {name: references.names[name] for name in captions if name not in images and name in references.names}
     taken = {whole for whole, image in wholes.items() if image in images.values()}
-    found = Names(wholes).claims((name for name in captions if name not in images), taken, folders=False)
-    images |= {name: wholes[whole] for name, whole in found.items()}
+    matches = Names(wholes).match((name for name in captions if name not in images), taken, folders=False)
+    images |= {name: wholes[whole] for name, whole in matches.items()}
     named = {image: captions[name] for name, image in images.items() if references.captions[image]}
     missing = [name for name, texts in references.captions.items() if texts and name not in named]
     unknown = [name for name in captions if name not in images]

@@ -122,11 +122,8 @@ def _captions(parts: Parts, about: dict[str, Any], place: str) -> list[str]:
 def _text(part: Place, place: str) -> str:
     if part.size > _LARGEST_TEXT:
         raise DataError(f"{place}: {part.member} has {part.size:,} bytes; at most {_LARGEST_TEXT:,} are read")
-    with open(part.file, "rb") as file:
-        file.seek(part.offset)
-        data = file.read(part.size)
     try:
-        return data.decode("utf-8-sig")
+        return part.read().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"{place}: byte {error.start} of {part.member} is not UTF-8") from None
 

@@ -608,7 +608,7 @@ def test_where_cider_is_always_0_the_dev_loss_tells_the_best_epoch(
     assert found == sorted(found, reverse=True)  # so patience never ran out
     assert len(found) == best.epoch == 5
     assert checkpoint.newest(tmp_path / "run", print).config["progress"]["best_loss"] == min(found)
-    which = "there is one image" if dev == 1 else "the references of all 4 images are alike"
+    which = "there is one image" if dev == 1 else "the references of all 4 images are equal"
     assert [message for message in log.messages if which in message and "lowest dev loss" in message]
 
 

@@ -271,9 +271,7 @@ def train(
 @click.option("--compare", type=_path, nargs=2, metavar="A B", help="Test whether candidate file B is better than A.")
 @click.option("--references", type=_path, metavar="FILE", help="For files: any table of captions, COCO or Karpathy JSON.")
 @click.option("--partial", is_flag=True, help="Score the images that both files have instead of refusing.")
-@click.option(
-    "--metrics", default="bleu,rouge,cider", show_default=True, metavar="LIST", help="Also meteor, spice, cider-plain."
-)
+@click.option("--metrics", default="bleu,rouge,cider", show_default=True, metavar="LIST", help="Also meteor, spice.")
 @click.option(
     "--tokenizer",
     type=click.Choice(["ptb", "characters"]),

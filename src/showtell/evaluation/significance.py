@@ -1,10 +1,10 @@
 """Bootstrap confidence intervals of scores, and a paired significance test between two sets of candidates.
 
 Intervals are percentile bootstrap intervals over images (Efron 1979; for BLEU, Koehn 2004, "Statistical Significance Tests for
-Machine Translation Evaluation"). The test is approximate randomisation (Noreen 1989; Riezler and Maxwell 2005, "On Some Pitfalls
-in Automatic Evaluation and Significance Testing for MT"): under the null hypothesis an image's two captions can be swapped, so the
-observed difference is compared with the differences after random swaps. It assumes no distribution and has fewer false positives
-than the bootstrap. CIDEr keeps the document frequencies of the whole set.
+Machine Translation Evaluation"). The test is approximate randomisation (Noreen 1989; Riezler and Maxwell 2005, "On Some
+Pitfalls in Automatic Evaluation and Significance Testing for MT"). Under the null hypothesis an image's two captions can be
+swapped, so the observed difference is compared with the differences after random swaps. The test assumes no distribution and
+has fewer false positives than the bootstrap. CIDEr keeps the document frequencies of the whole set.
 """
 
 from collections.abc import Iterator, Mapping

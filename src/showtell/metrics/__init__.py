@@ -48,8 +48,8 @@ DEFAULT_METRICS = ("bleu", "rouge", "cider")
 class Scores:
     """Scores of one set of candidates, all times 100.
 
-    `corpus` has the metrics asked for, of `BLEU-1` ... `BLEU-4`, `METEOR`, `ROUGE-L`, `CIDEr` and `SPICE`; `images` has the same
-    for each image. `results` holds the metrics as fractions, in the order of `images`.
+    `corpus` has the metrics asked for, of `BLEU-1` ... `BLEU-4`, `METEOR`, `ROUGE-L`, `CIDEr` and `SPICE`; `images` has the
+    same for each image. `results` holds the metrics as fractions, in the order of `images`.
     """
 
     corpus: Mapping[str, float]

@@ -1,9 +1,9 @@
 """BLEU (Papineni, Roukos, Ward and Zhu 2002, "BLEU: a Method for Automatic Evaluation of Machine Translation").
 
-As coco-caption, this differs from the paper in three ways. The effective reference length is the closest one, the shorter of two
-equally close ones (as in NIST's later `mteval`; the paper leaves ties open). Tiny constants keep precisions defined where a
-candidate is shorter than n words. And there is a score for each image, which the paper warns against: without a common 4-gram,
-BLEU-4 is practically 0.
+As coco-caption, this differs from the paper in three ways. The effective reference length is the closest one, the shorter of
+two equally close ones (as in NIST's later `mteval`; the paper leaves ties open). Tiny constants keep precisions defined where
+a candidate is shorter than n words. And there is a score for each image, which the paper warns against: without a common
+4-gram, BLEU-4 is practically 0.
 """
 
 from functools import partial

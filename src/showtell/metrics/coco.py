@@ -5,8 +5,8 @@ version 1.5, English, with the settings of coco-caption (`-norm`, ranking parame
 Gould 2016, "SPICE: Semantic Propositional Image Caption Evaluation", version 1.0.
 
 The programs run directly and not through pycocoevalcap's wrappers, which fail where the locale has decimal commas or the
-installation path has a space. METEOR's aligner returns counts; the score is computed from them here by the published formula, so
-that the same sums serve corpus scores and bootstrap samples.
+installation path has a space. METEOR's aligner returns counts; the score is computed from them here by the published formula,
+so that the same sums serve corpus scores and bootstrap samples.
 """
 
 import importlib.util

@@ -1,8 +1,9 @@
 """Diversity, repetition and hallucination in captions, which the other metrics miss.
 
 Captioners with good scores may give many photos the same captions (van Miltenburg, Elliott and Vossen 2018, "Measuring the
-Diversity of Automatic Image Descriptions"). Those trained on a metric repeat words or stop in the middle of a sentence. On photos
-unlike their training photos they hallucinate people and dogs (Rohrbach et al. 2018, "Object Hallucination in Image Captioning").
+Diversity of Automatic Image Descriptions"). Those trained on a metric repeat words or stop in the middle of a sentence. On
+photos unlike their training photos they hallucinate people and dogs (Rohrbach et al. 2018, "Object Hallucination in Image
+Captioning").
 """
 
 from collections.abc import Hashable, Iterable, Sequence

@@ -1,7 +1,7 @@
 """N-gram counts of many captions as arrays, for BLEU and CIDEr, which spend most of their time on counting.
 
-An n-gram gets a number at its first occurrence: a word by itself, a longer n-gram by the numbers of its beginning and of its last
-word. Everything else sorts and searches numbers.
+An n-gram gets a number at its first occurrence: a word by itself, a longer n-gram by the numbers of its beginning and of its
+last word. Everything else sorts and searches numbers.
 """
 
 from collections import defaultdict

@@ -1,7 +1,8 @@
 """ROUGE-L (Lin 2004, "ROUGE: A Package for Automatic Evaluation of Summaries"), sentence level.
 
-The F-measure of the longest common subsequence (LCS). As coco-caption, this differs from the paper: precision and recall are each
-the best over the references, maybe of two different ones, and beta is 1.2, while the paper uses recall alone (infinite beta).
+The F-measure of the longest common subsequence (LCS). As coco-caption, this differs from the paper: precision and recall are
+each the best over the references, maybe of two different ones, and beta is 1.2, while the paper uses recall alone (infinite
+beta).
 """
 
 from collections.abc import Sequence

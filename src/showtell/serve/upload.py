@@ -60,7 +60,7 @@ class UploadLimits:
 async def uploads(
     chunks: AsyncIterator[bytes], headers: Headers, limits: UploadLimits, budget: ByteBudget
 ) -> AsyncGenerator[Upload]:
-    """The photos of a body, each as soon as it has arrived. Raises RequestError where a limit is exceeded or the body malformed."""
+    """The photos of a body, each as soon as it has arrived. Raises RequestError for malformed bodies and beyond limits."""
     length = headers.get("content-length", "")
     if length.isascii() and length.isdigit() and int(length) > limits.body_bytes:
         raise _body_too_large(limits)

@@ -39,10 +39,10 @@ from showtell.nn.attention_lstm import AttentionLSTM, DecoderConfig, lstm_cell
 from showtell.nn.model import CaptionModel
 from showtell.nn.resnet import ResNet, ResNetConfig
 from showtell.text import tokenize
-from showtell.train.inputs.batches import Batches
+from showtell.train.inputs.batches import Batches, weighted
 from showtell.train.inputs.cache import Rows
 from showtell.train.inputs.features import FeatureCache
-from showtell.train.inputs.inputs import CachedInputs, PhasedInputs
+from showtell.train.inputs.inputs import CachedInputs
 from showtell.train.objectives.cross_entropy import CrossEntropy
 from showtell.train.recipe import Recipe
 from showtell.train.trainer import Network
@@ -73,8 +73,8 @@ class Ours:
 
     def losses(self, epoch: int) -> Iterator[tuple[Tensor, int]]:
         """Each batch's sum of losses and number of words."""
-        for share in self.batches.shares(epoch):
-            [batch] = share.parts
+        for whole in self.batches.epoch(epoch):
+            [batch] = whole.parts
             loss = self.network(batch)
             yield loss.total, int(loss.count)
 
@@ -91,7 +91,7 @@ class Plain:
         # A caption's words from its begin to its end token.
         self.captions: dict[str, list[list[int]]] = {}
         for photo, name in enumerate(batches.names):
-            rows = zip(batches.targets[photo].tolist(), batches.lengths[photo].tolist(), strict=True)
+            rows = zip(batches.captions.targets[photo].tolist(), batches.captions.lengths[photo].tolist(), strict=True)
             self.captions[name] = [[BEGIN, *ids[:length]] for ids, length in rows if length]
 
     def losses(self, epoch: int) -> Iterator[tuple[Tensor, int]]:
@@ -204,7 +204,8 @@ def main() -> None:
     chosen = [sample for sample in samples if sample.image in ready][: arguments.photos or None]
     captions = {sample.image: [tokenize(text) for text in sample.captions] for sample in chosen}
     inputs = CachedInputs([cache])
-    batches = Batches(captions, vocabulary, PhasedInputs(inputs, inputs, 1), recipe)
+    encoded = weighted(captions, vocabulary, rule=recipe.vocabulary.text, max_words=recipe.training.max_words)
+    batches = Batches(list(captions), encoded, inputs, recipe.training.photos_per_batch, (recipe.seed,))
 
     torch.manual_seed(recipe.seed)
     sizes: dict[str, Any] = recipe.decoder.sizes()
@@ -215,7 +216,9 @@ def main() -> None:
         return CaptionModel(nobody, copy.deepcopy(decoder).train(), vocabulary, None)  # type: ignore[arg-type]
 
     # All features are read once here, and are then in memory for all contenders if there is room for them.
-    order = {epoch: [batch.names for batch in batches.epoch(epoch)] for epoch in range(arguments.repeats + 1)}
+    order = {
+        epoch: [part.names for batch in batches.epoch(epoch) for part in batch.parts] for epoch in range(arguments.repeats + 1)
+    }
     error = check(Ours(model(), batches, recipe, torch.float32), Plain(model(), batches, order, cache, recipe))
     if error > 1e-4:
         raise SystemExit(f"the two do not compute the same: gradients differ by {error:.1e} of the largest")

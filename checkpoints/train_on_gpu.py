@@ -1,12 +1,12 @@
-"""Trains by the recipe `general` on one GPU, ten times as fast as `showtell train` does there.
+"""Trains by the recipes `general` and `general-scst` on one GPU, ten times as fast as `showtell train` does there.
 
     python checkpoints/train_on_gpu.py --data COCO --data FLICKR8K --output RUN --set encoder.weights=LITE2.pth \
         --set 'text.files=["coco.jsonl.gz", "flickr30k.jsonl.gz"]'
 
-It computes what `showtell train general` computes. Photos lie in the GPU's memory, views are made there, and one step (encoder,
-decoder, gradients, AdamW, averaged weights) is one CUDA graph. For that, captions are padded to one length. Views and dropout
-are other draws than those of `showtell train`. Writes the checkpoints RUN/cross-entropy and RUN/scst. It runs without a GPU
-too, slowly: try it with --photos 16.
+It computes what `showtell train` computes, but that the encoder is frozen in the first two epochs. Photos lie in the GPU's
+memory, views are made there, and one step (encoder, decoder, gradients, AdamW, averaged weights) is one CUDA graph. For that,
+captions are padded to one length. Views and dropout are other draws than those of `showtell train`. Writes the checkpoints
+RUN/cross-entropy and RUN/scst. It runs without a GPU too, slowly: try it with --photos 16.
 
 Shapes: B photos of a batch, K captions of each, T steps, G grid cells, D feature channels, V words, S pixels a side.
 """
@@ -29,16 +29,16 @@ from showtell.data import joined, read
 from showtell.image import Preprocessing, read_photo
 from showtell.nn.attention_lstm import AttentionLSTM, lstm_cell
 from showtell.nn.model import CaptionModel
-from showtell.train.build import build_model, parameter_groups, tune_encoder
-from showtell.train.inputs.batches import Batches, tokenized
+from showtell.train.build import build_model, dev_set, parameter_groups
+from showtell.train.inputs.batches import tokenized, weighted
 from showtell.train.inputs.borrowing import borrowed_captions
-from showtell.train.inputs.inputs import CachedInputs, PhasedInputs
+from showtell.train.inputs.inputs import Reading
 from showtell.train.inputs.views import STRETCH, Augmentation
 from showtell.train.objectives.self_critical import Reward, mean_of_others, sample
 from showtell.train.recipe import Recipe
 from showtell.train.run import checkpoint
 from showtell.train.run.display import Silent
-from showtell.train.schedule import learning_rate, stage_of
+from showtell.train.schedule import learning_rate
 from showtell.train.validation import validate
 from showtell.vocabulary import PAD
 
@@ -59,9 +59,9 @@ class Photos:
         self.may_flip = torch.tensor([name not in sided for name in names], device=pixels.device)
 
     def read(self, names: list[str], views: Any = None) -> Any:
-        """See train.inputs.inputs.Inputs: the photos as they are, uint8 (B, S, S, 3)."""
+        """See train.inputs.inputs.Inputs: the photos as they are."""
         rows = [self.rows[name] for name in names]
-        return self.pixels[rows].permute(0, 2, 3, 1).contiguous().cpu().numpy()
+        return Reading(self.pixels[rows].permute(0, 2, 3, 1).contiguous().cpu().numpy(), 0)
 
     def augmented(self, rows: Tensor, recipe: Recipe, preprocessing: Preprocessing) -> Tensor:
         """A new view of each photo, normalised: float32 (B, 3, S, S). The same kinds of change as train.inputs.views makes."""
@@ -194,14 +194,17 @@ class Optimizer:
 @click.command()
 @click.option("--data", "folders", type=click.Path(path_type=Path, exists=True), multiple=True, required=True)
 @click.option("--output", type=click.Path(path_type=Path), required=True)
-@click.option("--set", "sets", multiple=True)
+@click.option("--set", "sets", multiple=True, help="A key of both recipes.")
+@click.option("--frozen-epochs", default=2, help="First epochs in which the encoder is not trained.")
 @click.option("--photos", default=0, help="Of each split; 0 is all.")
 @click.option("--measure-every", default=10, help="Epochs between looks at the dev photos.")
-def main(folders: tuple[Path, ...], output: Path, sets: tuple[str, ...], photos: int, measure_every: int) -> None:
-    """Trains by the recipe `general`."""
+def main(
+    folders: tuple[Path, ...], output: Path, sets: tuple[str, ...], frozen_epochs: int, photos: int, measure_every: int
+) -> None:
+    """Trains by the recipes `general` and `general-scst`."""
     started = time.monotonic()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    recipe = Recipe.load("general", sets)
+    recipe, self_critical_recipe = Recipe.load("general", sets), Recipe.load("general-scst", sets)
     torch.manual_seed(recipe.seed)
     rng = np.random.default_rng(recipe.seed)
     output.mkdir(parents=True, exist_ok=True)
@@ -214,15 +217,25 @@ def main(folders: tuple[Path, ...], output: Path, sets: tuple[str, ...], photos:
     if photos:
         train, dev = train[:: len(train) // photos], dev[:: len(dev) // photos]
     captions = tokenized(train, recipe.vocabulary.text)
-    everything = borrowed_captions(recipe, dataset, output / "borrowed.jsonl", Silent())
+    texts = dict(zip(recipe.vocabulary.styles or [""], map(Path, recipe.text.files), strict=False))
+    everything = borrowed_captions(
+        texts, dataset, recipe.vocabulary.text, recipe.text.captions, output / "borrowed.jsonl", Silent()
+    )
     borrowed = {name: many for name, many in everything.items() if name in captions}
     sayable = {name: [*many, *(list(words) for words, _ in borrowed.get(name, ()))] for name, many in captions.items()}
     model, source = build_model(recipe, sayable)
     model.networks().to(device)
     model.encoder.to(memory_format=torch.channels_last)
-    nothing = CachedInputs([])
-    batches = Batches(captions, model.vocabulary, PhasedInputs(nothing, nothing, 1), recipe, (recipe.seed,), borrowed)
-    names, written = batches.names, batches.written
+    training = recipe.training
+    names = list(captions)
+    written = weighted(
+        captions,
+        model.vocabulary,
+        rule=recipe.vocabulary.text,
+        max_words=training.max_words,
+        consensus=training.consensus,
+        borrowed=borrowed,
+    )
     N, K, T = written.targets.shape
     say(f"{N} train and {len(dev)} dev photos, {K} captions of {T} steps at most, {len(model.vocabulary)} words")
     every = [*names, *(sample.image for sample in dev)]
@@ -240,41 +253,39 @@ def main(folders: tuple[Path, ...], output: Path, sets: tuple[str, ...], photos:
     weights = torch.from_numpy(written.weights).to(device).unsqueeze(-1) * there
     B, S = recipe.training.photos_per_batch, model.preprocessing.size
     view = torch.zeros(B, 3, S, S, device=device).to(memory_format=torch.channels_last)
-    config = {"data": dataset.name, "encoder_weights": source, "recipe": recipe.model_dump()}
 
     def features() -> Tensor:
         with torch.autocast(device.type, LOW):
             return model.encoder(view).to(LOW)
 
-    def run(first: int, last: int, fill: Callable[[Tensor], None], loss_of: Callable[[], Tensor]) -> None:
-        """Trains the epochs of a stage: `fill` puts the photos of these rows where `loss_of` reads them."""
-        stage, steps = stage_of(recipe, first), N // B
+    def run(recipe: Recipe, name: str, frozen: int, fill: Callable[[Tensor], None], loss_of: Callable[[], Tensor]) -> None:
+        """Trains by one recipe: `fill` puts the photos of these rows where `loss_of` reads them."""
+        epochs, steps = recipe.training.epochs, N // B
         optimizer = Optimizer(model, recipe, device)
         fill(torch.arange(B, device=device))
         step = optimizer.step_of(loss_of)
-        for epoch in range(first, last + 1):
+        for epoch in range(1, epochs + 1):
             order, losses = torch.from_numpy(rng.permutation(N)).to(device), torch.zeros((), device=device)
             for number in range(steps):
-                done, total = (epoch - first) * steps + number, (last - first + 1) * steps
-                share = learning_rate(done, total, stage.scale, recipe.training.warmup)
-                optimizer.rate(share, encoder=epoch >= recipe.encoder.from_epoch)
+                share = learning_rate((epoch - 1) * steps + number, epochs * steps, 1.0, recipe.training.warmup)
+                optimizer.rate(share, encoder=epoch > frozen)
                 fill(order[number * B : (number + 1) * B])
                 step()
                 losses += optimizer.loss
             say(f"epoch {epoch}: loss {losses.item() / steps:.3f}")
-            if epoch % measure_every and epoch != last:
+            if epoch % measure_every and epoch != epochs:
                 continue
             with optimizer.averaged():
-                found = validate(model, store, dev, recipe, Silent(), batch_size=100)
-                if epoch == last:
-                    checkpoint.write(output / stage.name, model, {"epoch": epoch, "scores": found.scores, **config})
+                found = validate(model, dev_set(recipe, dev, store), Silent(), batch_size=100)
+                if epoch == epochs:
+                    about = {"data": dataset.name, "encoder_weights": source, "recipe": recipe.model_dump()}
+                    checkpoint.write(output / name, model, {"epoch": epoch, "scores": found.scores, **about})
             model.decoder.train()
             shown = [f"{style} BLEU-4 {s['BLEU-4']:.1f} CIDEr {s['CIDEr']:.1f}" for style, s in found.by_style.items()]
             say(f"dev loss {found.loss:.3f}  {'  '.join(shown)}")
         with torch.no_grad():
             torch._foreach_copy_(optimizer.parameters, optimizer.average)
 
-    tune_encoder(model, recipe, recipe.encoder.from_epoch)
     model.encoder.eval()
     model.decoder.train()
     before, after, weight = tokens[:B].clone(), targets[:B].clone(), weights[:B].clone()
@@ -289,17 +300,15 @@ def main(folders: tuple[Path, ...], output: Path, sets: tuple[str, ...], photos:
         losses = F.cross_entropy(scores, after.flatten(), label_smoothing=recipe.training.label_smoothing, reduction="none")
         return (losses * weight.flatten()).sum() / (weight > 0).sum()
 
-    first_scst = recipe.scst.from_epoch or recipe.training.epochs + 1
-    run(1, first_scst - 1, written_captions, cross_entropy)
-    if not recipe.scst.from_epoch:
-        return
+    run(recipe, "cross-entropy", frozen_epochs, written_captions, cross_entropy)
 
+    options = self_critical_recipe.scst
     reward = Reward(captions, model.vocabulary)
     never = model.vocabulary.search_tokens().never
     forbidden = torch.zeros(len(model.vocabulary), dtype=torch.bool)
     forbidden[list(never)] = True
     forbidden = forbidden.to(device)
-    shape = (B, recipe.scst.samples, recipe.scst.max_length + 1)
+    shape = (B, options.samples, options.max_length + 1)
     before, after, weight = (
         torch.zeros(shape, dtype=kind, device=device) for kind in (torch.int64, torch.int64, torch.float32)
     )
@@ -311,7 +320,7 @@ def main(folders: tuple[Path, ...], output: Path, sets: tuple[str, ...], photos:
             grids = features().float()
             with torch.autocast(device.type, LOW):
                 found = sample(
-                    model.decoder, grids, tokens[rows][:, 0, :1], never, recipe.scst.samples, max_length=recipe.scst.max_length
+                    model.decoder, grids, tokens[rows][:, 0, :1], never, options.samples, max_length=options.max_length
                 )
         model.decoder.train()
         rewards = reward([names[row] for row in rows.tolist()], found.tokens)
@@ -326,7 +335,7 @@ def main(folders: tuple[Path, ...], output: Path, sets: tuple[str, ...], photos:
         chosen = log_probs.gather(-1, after.unsqueeze(-1)).squeeze(-1)
         return -(chosen * weight).sum() / (after != PAD).sum()
 
-    run(first_scst, recipe.training.epochs, sampled_captions, self_critical)
+    run(self_critical_recipe, "scst", 0, sampled_captions, self_critical)
 
 
 if __name__ == "__main__":

@@ -153,7 +153,7 @@ def test_unix_sockets_that_cannot_be_made_are_named(tmp_path: Path) -> None:
         with pytest.raises(ListenError, match=message):
             listen_unix(path)
     assert (tmp_path / "file").read_text() == "precious"
-    assert "--unix-socket stands instead of --host and --port" in failure("--unix-socket", "x", "--port", "1")
+    assert "--unix-socket replaces --host and --port" in failure("--unix-socket", "x", "--port", "1")
 
 
 def test_the_json_log_has_a_line_for_each_request_and_no_file_names() -> None:

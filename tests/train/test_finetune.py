@@ -183,4 +183,6 @@ def test_what_is_missing_is_said(shapes: Path, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="old_data"):
         Recipe.load("finetune", ["finetune.replay=1"])
     with pytest.raises(RecipeError, match="init=CHECKPOINT"):
-        train(Recipe.load("debug", ["scst.from_epoch=1", cache]), shapes, tmp_path / "scst", resume=False, report=Silent())
+        train(
+            Recipe.load("debug", ["training.objective=scst", cache]), shapes, tmp_path / "scst", resume=False, report=Silent()
+        )

@@ -16,7 +16,7 @@ from showtell.errors import DataError, OptionError, RecipeError
 from showtell.export import export
 from showtell.metrics import score
 from showtell.train.finetune import with_new_words
-from showtell.train.inputs.batches import Written, tokenized
+from showtell.train.inputs.batches import EncodedCaptions, tokenized
 from showtell.train.recipe import Recipe
 from showtell.train.run import checkpoint
 from showtell.train.train import train
@@ -80,8 +80,8 @@ def test_search_tokens_begin_with_the_style() -> None:
 
 def test_captions_are_read_from_their_style_on() -> None:
     vocabulary = Vocabulary((*SPECIAL, "a", "dog")).with_styles(["plain", "ode"])
-    recipe = Recipe.load("debug")
-    written = Written([[[style_token("ode"), "a", "dog"], ["a"]], [[style_token("plain"), "dog"]]], vocabulary, recipe)
+    captions = [[[style_token("ode"), "a", "dog"], ["a"]], [[style_token("plain"), "dog"]]]
+    written = EncodedCaptions(captions, vocabulary, rule="ptb", max_words=30)
     assert written.inputs[0].tolist() == [[7, 4, 5], [6, 4, END]]  # without a style it is the default one
     assert written.targets[0].tolist() == [[4, 5, END], [4, END, PAD]]
     assert written.inputs[1, 0, :2].tolist() == [6, 5]

@@ -19,17 +19,18 @@ from click.testing import CliRunner
 from torch import Tensor
 
 from showtell.bundle import Bundle
-from showtell.cli.main import Console, cli
+from showtell.cli.console import Console
+from showtell.cli.main import cli
 from showtell.data import read as read_dataset
 from showtell.errors import CacheError, CheckpointError, DataError, OptionError, OutputError, RecipeError, TrainingError
 from showtell.export import export
 from showtell.nn.model import CaptionModel
 from showtell.text import tokenize
-from showtell.train import trainer
+from showtell.train import build
 from showtell.train.averaging import MovingAverage, average
-from showtell.train.build import photo_inputs, seeds
+from showtell.train.build import build_inputs, dev_set, seeds
 from showtell.train.inputs.batches import Batch, Batches
-from showtell.train.inputs.inputs import Inputs
+from showtell.train.inputs.inputs import Inputs, Reading
 from showtell.train.objectives.cross_entropy import CrossEntropy, Loss
 from showtell.train.objectives.distillation import Distillation
 from showtell.train.recipe import Recipe, describe_keys, describe_recipes, keys
@@ -164,19 +165,19 @@ def test_order_views_and_dropout_follow_from_those_draws(
     learnt: Path, shapes: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dropout: list[int] = []
-    orders: list[tuple[int, ...]] = []
+    orders: list[tuple[str, ...]] = []
     plain = torch.manual_seed
 
     class Watched(Batches):
         def __init__(self, *given: Any) -> None:
             super().__init__(*given)
-            orders.append(tuple(np.concatenate(self._order(1)).tolist()))
+            orders.append(tuple(name for batch in self.epoch(1) for part in batch.parts for name in part.names))
 
     def seeded(number: int) -> torch.Generator:
         dropout.append(number)
         return plain(number)
 
-    monkeypatch.setattr(trainer, "Batches", Watched)
+    monkeypatch.setattr(build, "Batches", Watched)
     monkeypatch.setattr(torch, "manual_seed", seeded)
     for name, start in (("new", []), ("on", [f"init={learnt}"]), ("again", [f"init={learnt}"])):
         recipe = Recipe.load("debug", sets(cache, "training.epochs=1", *start))
@@ -299,7 +300,7 @@ def test_captions_that_changed_are_not_gone_on_with(shapes: Path, cache: Path, t
     assert not any("photos have changed" in message for message in log.messages)
     shutil.copy(data / "images" / "blue-cross-0.jpg", data / "images" / "red-fence-0.jpg")
     train(recipe, data, run, resume=True, report=log)
-    assert "photos have changed since the run began: it goes on with them as they are now" in log.messages
+    assert "photos have changed since the run began: it resumes with them as they are now" in log.messages
     assert (run / "data.json").read_text().count(str(data)) == 1
 
 
@@ -365,7 +366,7 @@ def test_the_start_model_is_the_best_where_no_epoch_is_better(learnt: Path, shap
     assert best.scores == epochs[0]["scores"]
     start, found = (checkpoint.find(path).load_model().networks().state_dict() for path in (learnt, run))
     assert all(torch.equal(found[name], value) for name, value in start.items())
-    assert any("no epoch made the start model better" in message for message in log.messages)
+    assert any("no epoch is better on dev than the start model" in message for message in log.messages)
     assert any(message.startswith("start model:  dev loss ") for message in log.messages)
     assert (run / "curves.png").exists()
 
@@ -399,7 +400,7 @@ def test_a_loss_that_is_no_number_stops_the_run(
             Broken.steps += 1
             return loss if Broken.steps <= 3 else Loss(loss.total * float("nan"), loss.count)
 
-    monkeypatch.setattr(trainer, "choose_objective", lambda *_: Broken(0.0))
+    monkeypatch.setattr(build, "build_objective", lambda *_: Broken(0.0))
     run = tmp_path / "run"
     recipe = Recipe.load("debug", sets(cache, "training.checkpoint_minutes=1e-9"))
     with pytest.raises(TrainingError, match=r"epoch 2, step 4: the loss is nan.*learning_rate"):
@@ -459,7 +460,7 @@ def test_half_precision_is_close_and_keeps_the_weights_whole(shapes: Path, cache
 def test_losses_add_up_in_full_precision() -> None:
     scores, targets = torch.randn(5000, 20), torch.randint(20, (5000,))
     model: Any = SimpleNamespace(decoder=lambda *_: scores)
-    batch = Batch(("photo",), np.zeros(1), torch.zeros(1, 1, 1), torch.ones(1, 1), targets, torch.rand(5000))
+    batch = Batch(("photo",), Reading(np.zeros(1), 4), torch.zeros(1, 1, 1), torch.ones(1, 1), targets, torch.rand(5000))
     objectives = (CrossEntropy(0.1), Distillation([model.decoder], 0.5, 0.1))
     for objective in objectives:
         exact = objective(model, torch.zeros(1), batch).total.item()
@@ -490,17 +491,17 @@ def test_the_average_is_what_is_measured_and_saved(shapes: Path, cache: Path, tm
     assert any(torch.equal(value, raw) for key, value in kept.items() if key.startswith("raw."))
     model, dataset = last.load_model(), read_dataset(shapes)
     dev = dataset.split("dev")
-    inputs = photo_inputs(
+    inputs = build_inputs(
         recipe.model_copy(update={"encoder": recipe.encoder.model_copy(update={"cache": str(tmp_path / "dev")})}),
         model,
         dataset,
         [sample.image for sample in dev],
         Silent(),
     )
-    found = validate(model, inputs.at(1), dev, recipe, Silent())
+    found = validate(model, dev_set(recipe, dev, inputs), Silent())
     assert found.scores == last.scores
     assert found.loss == read(tmp_path / "average" / "metrics.jsonl")[-1]["dev_loss"]
-    assert found.loss == pytest.approx(by_steps(model, inputs.at(1), dev), abs=1e-3)
+    assert found.loss == pytest.approx(by_steps(model, inputs, dev), abs=1e-3)
     assert last.scores != checkpoint.newest(tmp_path / "raw", print).scores
 
 
@@ -509,7 +510,7 @@ def by_steps(model: CaptionModel, inputs: Inputs, samples: Sequence[Sample]) -> 
     """Cross-entropy per word of the samples' captions, one caption and one word after the other."""
     total, words = 0.0, 0
     for sample in samples:
-        features = torch.from_numpy(inputs.read([sample.image])).float()
+        features = torch.from_numpy(inputs.read([sample.image]).array).float()
         for caption in sample.captions:
             prepared, state = model.decoder.prepare(features)
             last = BEGIN

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def show_warnings() -> None:
-    """Has showtell's warnings come as lines like its errors do, without a place in its code."""
+    """Prints showtell's warnings as single lines, like errors, without a source location."""
     plain = warnings.showwarning
 
     def show(
@@ -39,12 +39,12 @@ def show_warnings() -> None:
 
 
 def tell(text: str) -> None:
-    """A line on standard error; what would break it, or steer a terminal, as escapes."""
+    """Prints a line on standard error; line breaks and control characters are escaped."""
     print(one_line(text), file=sys.stderr)
 
 
 class Group(click.Group):
-    """Commands with the whole first sentence of what they do, on as many lines as it takes."""
+    """A group whose help shows the whole first sentence of each command."""
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         rows = [(name, command.get_short_help_str(limit=1000)) for name, command in self.commands.items()]
@@ -70,7 +70,7 @@ class Console:
             self._bar.stop()
 
     def message(self, text: str) -> None:
-        """A line on standard error, above the bar."""
+        """Prints a line on standard error, above the bar."""
         self._spoke = time.monotonic()
         if self._bar is not None:
             self._bar.console.print(one_line(text), markup=False, highlight=False, soft_wrap=True)

@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from showtell.cli import options
 from showtell.cli.console import Console, Group, tell
+from showtell.cli.options import PATH
 from showtell.files import try_place
 
 if TYPE_CHECKING:
-    from showtell.data import Columns
-
-_path = click.Path(path_type=Path)
-layout = click.option("--layout", metavar="NAME", help="The data set's layout, where it is not recognised (docs/data.md).")
-
-split_seed = click.option(
-    "--split-seed", type=int, default=0, show_default=True, metavar="N", help="Draw splits with this seed where there are none."
-)
+    pass
 
 
 @click.group(cls=Group)
@@ -28,32 +22,12 @@ def data() -> None:
     """Check, convert and fetch data sets."""
 
 
-def reading(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that say how a data set is read."""
-    for option in reversed(
-        (
-            layout,
-            click.option("--image-column", metavar="NAME", help="Of a table: where the photo's path is."),
-            click.option("--caption-column", metavar="NAME", help="Of a table: where a caption is; several with commas."),
-            click.option("--split-column", metavar="NAME", help="Of a table: where train, dev or test is."),
-        )
-    ):
-        command = option(command)
-    return command
-
-
-def columns_of(image: str | None, caption: str | None, split: str | None) -> Columns:
-    from showtell.data import Columns
-
-    return Columns(image, caption, split)
-
-
 @data.command()
-@click.argument("source", type=_path, metavar="DIR")
-@reading
-@click.option("--json", "json_file", type=_path, metavar="FILE", help="Write all findings there; - is standard output.")
-@click.option("--html", "html_file", type=_path, metavar="FILE", help="Write a page with thumbnails there.")
-@click.option("--ignore", multiple=True, metavar="KIND", help="A kind of finding that is not wrong here; repeatable.")
+@click.argument("source", type=PATH, metavar="DIR")
+@options.reading
+@click.option("--json", "json_file", type=PATH, metavar="FILE", help="Write all findings there; - is standard output.")
+@click.option("--html", "html_file", type=PATH, metavar="FILE", help="Write a page with thumbnails there.")
+@click.option("--ignore", multiple=True, metavar="KIND", help="A kind of finding to ignore; repeatable.")
 @click.option("--workers", type=click.IntRange(1), default=os.cpu_count() or 1, show_default="all cores", help="Threads.")
 def check(
     source: Path,
@@ -66,9 +40,9 @@ def check(
     ignore: tuple[str, ...],
     workers: int,
 ) -> int:
-    """Find what may be wrong with a data set's photos, captions and splits.
+    """Check a data set: broken photos, duplicates, suspect captions, splits that overlap.
 
-    Exit status 0: nothing; 1: something was found; 2: wrong usage, or the data set cannot be read.
+    Exit status 0: no findings; 1: findings; 2: wrong usage, or the data set cannot be read.
     """
     from showtell.data import list_entries
     from showtell.data.check.check import KINDS
@@ -80,7 +54,7 @@ def check(
     for file in (json_file, html_file):
         if file is not None and file != Path("-"):
             try_place(file, parents=True)
-    columns = columns_of(image_column, caption_column, split_column)
+    columns = options.columns_of(image_column, caption_column, split_column)
     with Console() as console:
         found = run(list_entries(source, layout, columns=columns), workers=workers, progress=console.progress)
     try:
@@ -89,7 +63,7 @@ def check(
         if html_file is not None:
             write_page(found, html_file)
             tell(f"page: {html_file}")
-    finally:  # what was found is not lost where a file cannot be written after all
+    finally:  # findings are printed even if a file cannot be written
         if json_file == Path("-"):
             click.echo(to_json(found))
         else:
@@ -98,17 +72,17 @@ def check(
 
 
 @data.command()
-@click.argument("source", type=_path, metavar="SOURCE")
-@click.argument("destination", type=_path, metavar="DEST")
+@click.argument("source", type=PATH, metavar="SOURCE")
+@click.argument("destination", type=PATH, metavar="DEST")
 @click.option(
     "--format",
     "format_",
     type=click.Choice(["jsonl", "coco", "webdataset"]),
-    help="Of DEST.  [default: by its suffix: .jsonl, .json is COCO, .tar or a folder is WebDataset]",
+    help="Format of DEST.  [default: by suffix: .jsonl, .json is COCO, .tar or a folder is WebDataset]",
 )
-@click.option("--split-seed", type=int, metavar="N", help="Draw splits with this seed where SOURCE has none.")
-@click.option("--overwrite", is_flag=True, help="Replace DEST where it is a file.")
-@reading
+@click.option("--split-seed", type=int, metavar="N", help="Seed of a random split, if SOURCE has no splits.")
+@click.option("--overwrite", is_flag=True, help="Replace DEST if it is a file.")
+@options.reading
 def convert(
     source: Path,
     destination: Path,
@@ -120,7 +94,7 @@ def convert(
     caption_column: str | None,
     split_column: str | None,
 ) -> int:
-    """Write a data set anew: JSON lines, COCO captions or WebDataset tars."""
+    """Convert a data set to JSON lines, COCO captions or WebDataset tars."""
     from showtell.data import read
     from showtell.data.convert import convert as run
     from showtell.data.convert import format_of
@@ -128,7 +102,7 @@ def convert(
     format_ = format_ or format_of(destination)
     if not destination.is_dir():  # which is refused below
         try_place(destination, parents=True)
-    columns = columns_of(image_column, caption_column, split_column)
+    columns = options.columns_of(image_column, caption_column, split_column)
     dataset = read(source, layout, columns=columns, split_seed=split_seed)
     with Console() as console:
         if note := dataset.describe_left_out():
@@ -143,20 +117,22 @@ def convert(
 
 @data.command()
 @click.argument("name", type=click.Choice(["flickr8k"]))
-@click.argument("folder", type=_path, metavar="DIR")
+@click.argument("folder", type=PATH, metavar="DIR")
 @click.option(
     "--url",
     envvar="SHOWTELL_FLICKR8K_URL",
     metavar="URL",
-    help="Where the zip files are.  [default: the releases of jbrownlee/Datasets on GitHub; $SHOWTELL_FLICKR8K_URL]",
+    help="Folder of the zip files.  [default: the releases of jbrownlee/Datasets on GitHub; $SHOWTELL_FLICKR8K_URL]",
 )
-@click.option("--timeout", type=click.FloatRange(0.1), default=30.0, show_default=True, help="Seconds of silence at most.")
-@click.option("--retries", type=click.IntRange(0), default=5, show_default=True, help="Tries in a row that bring nothing.")
+@click.option(
+    "--timeout", type=click.FloatRange(0.1), default=30.0, show_default=True, help="Seconds without data before a retry."
+)
+@click.option("--retries", type=click.IntRange(0), default=5, show_default=True, help="Retries in a row without data.")
 def fetch(name: str, folder: Path, url: str | None, timeout: float, retries: int) -> int:
     """Download a data set into DIR: flickr8k, 1.1 GB, photos for research use.
 
-    A download that broke off resumes where it stopped. Without a network, put Flickr8k_text.zip and Flickr8k_Dataset.zip into
-    DIR and run this: they are checked and unpacked.
+    An interrupted download resumes. Without a network, put Flickr8k_text.zip and Flickr8k_Dataset.zip into DIR and run the
+    command: it checks and unpacks them.
     """
     from showtell.data.fetch.download import DownloadSettings
     from showtell.data.fetch.flickr8k import FLICKR8K_URL, fetch_flickr8k
@@ -164,7 +140,7 @@ def fetch(name: str, folder: Path, url: str | None, timeout: float, retries: int
     settings = DownloadSettings(timeout=timeout, retries=retries)
     with Console() as console:
         fetched = fetch_flickr8k(folder, url=url or FLICKR8K_URL, settings=settings, progress=console.progress)
-    what = "already exists" if fetched.already else "is complete"
-    tell(f"{folder}: Flickr8k {what}, {len(fetched.dataset.samples):,} photos")
+    done = "already exists" if fetched.already else "is complete"
+    tell(f"{folder}: Flickr8k {done}, {len(fetched.dataset.samples):,} photos")
     tell(f"next: showtell train flickr8k --data {folder} --output RUN_DIR")
     return 0

@@ -14,20 +14,20 @@ from showtell.errors import MissingExtraError
 
 @click.command()
 @click.option("--host", show_default="127.0.0.1", help="Address to listen on.")
-@click.option("--port", type=click.IntRange(0, 65535), show_default="8000", help="0 is any that is free.")
+@click.option("--port", type=click.IntRange(0, 65535), show_default="8000", help="0: any free port.")
 @click.option("--unix-socket", type=click.Path(path_type=Path), metavar="PATH", help="Listen there instead, behind a proxy.")
 @click.option("--model", metavar="DIR_OR_NAME", help="A bundle's folder or name.  [default: the embedded model]")
 @click.option("--threads", type=click.IntRange(0), default=0, show_default="all cores", help="CPU threads of the model.")
-@click.option("--batch-size", type=click.IntRange(1), default=8, show_default=True, help="Photos at a time at most.")
+@click.option("--batch-size", type=click.IntRange(1), default=8, show_default=True, help="Largest batch in photos.")
 @click.option("--places", type=click.IntRange(1), default=64, show_default=True, help="Photos that may wait at once.")
 @click.option("--deadline", type=click.FloatRange(1), default=30.0, show_default=True, help="Seconds a caption may take.")
 @click.option(
     "--upload-timeout", type=click.FloatRange(0.1), default=30.0, show_default=True, help="Seconds a photo may take to arrive."
 )
 @click.option(
-    "--allow-host", "hosts", multiple=True, metavar="NAME", help="A name that clients may ask for, as a proxy's; repeatable."
+    "--allow-host", "hosts", multiple=True, metavar="NAME", help="Allowed Host header, such as a proxy's name; repeatable."
 )
-@click.option("--origin", "origins", multiple=True, metavar="URL", help="A site whose pages may call this one; repeatable.")
+@click.option("--origin", "origins", multiple=True, metavar="URL", help="Allowed CORS origin; repeatable.")
 @click.option("--anonymous", is_flag=True, help="Serve other machines without a token.")
 @click.option("--log-format", type=click.Choice(["json", "text"]), help="Log each request, on standard error.  [default: none]")
 def serve(
@@ -47,12 +47,12 @@ def serve(
 ) -> int:
     """Serve captions over HTTP, with a page to try it in a browser.
 
-    Where the environment has SHOWTELL_TOKEN, requests need it as bearer token. docs/service.md describes the interface.
+    If SHOWTELL_TOKEN is set, requests need it as a bearer token. docs/service.md describes the interface.
     """
-    # Nothing is served yet, so there is nothing to finish. Without a handler a container's first process would not end at all.
+    # Nothing is served yet, so the process may end at once. Without a handler, process 1 of a container ignores SIGTERM.
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     if unix_socket is not None and (host is not None or port is not None):
-        raise click.UsageError("--unix-socket stands instead of --host and --port")
+        raise click.UsageError("--unix-socket replaces --host and --port; give one or the other")
     try:
         from showtell.serve import logs
         from showtell.serve.listening import listen, listen_unix

@@ -1,13 +1,13 @@
-"""The attention LSTM decoder: one word at a time, each from a fresh look at the photo's 7x7 grid.
+"""The attention LSTM decoder: soft attention over the photo's grid at each word (Show, Attend and Tell; Xu et al. 2015).
 
-Show, Attend and Tell's soft attention with a gated context (Xu et al. 2015): the LSTM's last hidden state decides where on the
-grid to look, the mean of the features there, gated, joins the last word as the LSTM's input, and the new hidden state scores
-the next word. Words in and out share one embedding matrix (Press and Wolf 2017), so embedding and hidden state are of one size.
+At each step the hidden state is the attention's query. The context, the weighted mean of the grid features, is gated and joins
+the last word's embedding as the LSTM's input. The new hidden state scores the next word. Input and output words share one
+embedding matrix (Press and Wolf 2017), so the embedding has the size of the hidden state.
 
-Shapes: B photos, K captions of each, G grid cells (49), D feature channels (2048), A attention size, H hidden size, V words.
+Shapes: B photos, K captions of each, G grid cells (such as 64), D feature channels (such as 1280), A attention units, H hidden
+units, V words.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -15,19 +15,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from showtell.nn.deferred import Deferred
 from showtell.nn.packing import Packed
-
-Linear = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True, slots=True)
 class DecoderConfig:
-    """Sizes of the decoder, and shares dropped in training alone.
+    """Sizes and dropout rates of the decoder.
 
-    `feature_dropout` drops channels of a photo, in all its cells; `word_dropout` numbers of the words read; `state_dropout`
-    numbers of the hidden state on its way to the next step, the same ones at each step of a caption (Gal and Ghahramani 2016);
-    `dropout` numbers of the state that scores the next word.
+    `feature_dropout` acts on a photo's channels, in all cells alike; `word_dropout` on the word embeddings; `state_dropout` on
+    the recurrent state, with one mask for all steps of a caption (Gal and Ghahramani 2016); `dropout` on the state that scores
+    words.
     """
 
     vocabulary: int
@@ -42,14 +39,14 @@ class DecoderConfig:
 
 
 class Prepared(NamedTuple):
-    """What depends on the photo alone: computed once, however many words and captions follow."""
+    """Tensors that depend on the photo alone, computed once for all its words and captions."""
 
     values: Tensor  # (B, G, D): the grid features themselves
     keys: Tensor  # (B, G, A)
 
 
 class State(NamedTuple):
-    """Where the LSTM stands in each caption."""
+    """The LSTM's state in each caption."""
 
     hidden: Tensor  # (B, K, H)
     cell: Tensor  # (B, K, H)
@@ -77,13 +74,8 @@ def lstm_cell(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
     return torch.sigmoid(o) * torch.tanh(cell), cell
 
 
-def _inflow(hidden: Tensor, context: Tensor, gate: Linear, state_gates: Linear) -> Tensor:
-    """What the state (..., H) and the context (..., D) that it asked for add to the LSTM's gate inputs (..., 4H)."""
-    return state_gates(torch.cat([hidden, torch.sigmoid(gate(hidden)) * context], -1))
-
-
 class AttentionLSTM(nn.Module):
-    """Grid features and the words so far to scores of the next word."""
+    """Scores of the next word, from grid features and the words so far."""
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
@@ -94,7 +86,7 @@ class AttentionLSTM(nn.Module):
         self.attention = Attention(hidden, config.attention)
         self.gate = nn.Linear(hidden, features)
         self.embedding = nn.Embedding(config.vocabulary, hidden)
-        # The inputs of the LSTM's gates, split by what they read: words can then be read for all steps at once.
+        # The LSTM's gate inputs, split by source: those of the words are then computed for all steps at once.
         self.word_gates = nn.Linear(hidden, 4 * hidden)
         self.state_gates = nn.Linear(hidden + features, 4 * hidden, bias=False)
         self.vocabulary_bias = nn.Parameter(torch.zeros(config.vocabulary))
@@ -105,7 +97,7 @@ class AttentionLSTM(nn.Module):
             self.word_gates.bias[hidden : 2 * hidden] = 1.0  # remember by default (Jozefowicz et al. 2015)
 
     def prepare(self, features: Tensor) -> tuple[Prepared, State]:
-        """Grid features (B, G, D) to what is computed once a photo, and the state of one empty caption (K = 1)."""
+        """From grid features (B, G, D): the tensors computed once a photo, and the state of one empty caption (K = 1)."""
         keys = self.keys(features)
         hidden, cell = torch.tanh(self.initial(keys.mean(1))).unsqueeze(1).chunk(2, dim=-1)
         return Prepared(features, keys), State(hidden, cell)
@@ -113,22 +105,22 @@ class AttentionLSTM(nn.Module):
     def step(self, tokens: Tensor, prepared: Prepared, state: State) -> tuple[Tensor, State, Tensor]:
         """Reads int64 tokens (B, K): log-probabilities of the next (B, K, V), new state, attention weights (B, K, G)."""
         context, weights = self.attention(state.hidden, prepared)
-        gates = self.word_gates(self.embedding(tokens)) + _inflow(state.hidden, context, self.gate, self.state_gates)
+        gates = self.word_gates(self.embedding(tokens)) + self._gate_inputs(state.hidden, context)
         state = State(*lstm_cell(gates, state.cell))
         return torch.log_softmax(self._scores(state.hidden), dim=-1), state, weights
 
     def forward(self, features: Tensor, tokens: Tensor, lengths: Tensor) -> Tensor:
         """Teacher forcing: scores (logits) of the word after each of a caption's first `lengths` tokens.
 
-        features (B, G, 2048); tokens int64 (B, K, T), each caption from its begin token on; lengths int64 (B, K).
+        features (B, G, D); tokens int64 (B, K, T), each caption from its begin token on; lengths int64 (B, K).
         Returns (sum of lengths, V): only steps that exist, in the order of `tokens[mask]` with
         `mask = arange(T) < lengths[..., None]`.
         """
         prepared, state = self.prepare(features * self._kept(features[:, :1], self.config.feature_dropout))
         K = tokens.shape[1]
         packed = Packed.of(tokens, lengths)
-        # Attention wants a photo's captions side by side: photos by falling longest caption and a photo's captions by falling
-        # length make those still going the corner of a rectangle, nearly.
+        # Attention computes a photo's captions side by side. Sort photos by their longest caption and a photo's captions by
+        # length, both falling: the captions that have a word at a step then nearly fill the corner of a rectangle.
         photo_order = lengths.max(1).values.argsort(descending=True)
         caption_order = lengths[photo_order].argsort(dim=1, descending=True)
         cells = photo_order.unsqueeze(1) * K + caption_order  # (B, K): numbers of the captions
@@ -139,11 +131,10 @@ class AttentionLSTM(nn.Module):
         heights, widths = ((part.cummax(0).values[[size - 1 for size in later]] + 1).tolist() for part in (row, column))
 
         first_words, *later_words = self.word_gates(self.word_dropout(self.embedding(packed.tokens))).split(packed.sizes)
-        gate, state_gates = Deferred(self.gate), Deferred(self.state_gates)
-        # A photo's captions begin from one state, so that their first look is one and the same.
+        # A photo's captions begin from one state: their first attention is computed once.
         context, _ = self.attention(state.hidden, prepared)
-        inflow = _inflow(state.hidden.squeeze(1), context.squeeze(1), gate, state_gates)
-        # index_select throughout: its way back adds whole rows, that of indexing single numbers.
+        inflow = self._gate_inputs(state.hidden.squeeze(1), context.squeeze(1))
+        # index_select throughout: its gradient adds whole rows, that of indexing adds single numbers.
         inflow, cell = (part.index_select(0, packed.order[:first] // K) for part in (inflow, state.cell.squeeze(1)))
         hidden, cell = lstm_cell(first_words + inflow, cell)
         outputs = [hidden]
@@ -153,16 +144,21 @@ class AttentionLSTM(nn.Module):
             if len(prepared.keys) > B:
                 prepared = Prepared(*(part[:B] for part in prepared))
             hidden = hidden[:n] * kept[:n]
-            # Cells of captions that have ended repeat another's state; nobody reads what comes of it.
+            # Cells of captions that have ended repeat another's state; their results are not used.
             asking = hidden.index_select(0, rank[:B, :W].clamp(max=n - 1).flatten()).view(B, W, -1)
             context, _ = self.attention(asking, prepared)
             context = context.flatten(0, 1).index_select(0, row[:n] * W + column[:n])
-            hidden, cell = lstm_cell(words + _inflow(hidden, context, gate, state_gates), cell[:n])
+            hidden, cell = lstm_cell(words + self._gate_inputs(hidden, context), cell[:n])
             outputs.append(hidden)
-        return self._scores(torch.cat(outputs).index_select(0, packed.back))
+        return self._scores(torch.cat(outputs).index_select(0, packed.unsort))
+
+    def _gate_inputs(self, hidden: Tensor, context: Tensor) -> Tensor:
+        """The part of the LSTM's gate inputs (..., 4H) that comes from the state (..., H) and its context (..., D)."""
+        gated: Tensor = self.state_gates(torch.cat([hidden, torch.sigmoid(self.gate(hidden)) * context], -1))
+        return gated
 
     def _kept(self, like: Tensor, dropped: float) -> Tensor:
-        """What to multiply with so that training drops that share of the numbers, and nothing else does."""
+        """A dropout mask of the shape of `like`; all ones outside training."""
         return F.dropout(torch.ones_like(like), dropped, self.training)
 
     def _scores(self, hidden: Tensor) -> Tensor:

@@ -1,13 +1,12 @@
-"""The decoders by the name of their kind, which their configs carry: the one place that tells them apart.
+"""Decoders by the kind in their config: the only module that tells kinds apart.
 
 All have the same interface: `prepare` once a photo, `step` once a word, `forward` for teacher forcing (see nn.attention_lstm).
-What `prepare` and `step` hand on are named tuples of tensors, (B, ...) for what belongs to a photo and (B, K, ...) for what
-belongs to a caption.
+`prepare` and `step` return named tuples of tensors: (B, ...) for tensors of a photo, (B, K, ...) for tensors of a caption.
 """
 
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import Any, Literal
+from typing import Any
 
 from showtell.errors import OptionError
 from showtell.nn.attention_lstm import AttentionLSTM, DecoderConfig
@@ -23,8 +22,8 @@ _KINDS: dict[str, tuple[type[Config], type[Decoder]]] = {
 
 
 def read_config(values: Mapping[str, Any]) -> Config:
-    """A decoder's config from its JSON object. Raises OptionError for an unknown kind, and for a key too many or too few."""
-    kind = values.get("kind", "attention-lstm")  # the only kind there was when configs did not say
+    """A decoder's config from its JSON object. Raises OptionError for an unknown kind and for unknown or missing keys."""
+    kind = values.get("kind", "attention-lstm")  # configs from before there were kinds
     if kind not in _KINDS:
         raise OptionError(f"decoder kind {kind!r} is not known; there are {', '.join(_KINDS)}")
     config_type, _ = _KINDS[kind]
@@ -40,8 +39,3 @@ def build(config: Config) -> Decoder:
     network: Any = _KINDS[config.kind][1]
     decoder: Decoder = network(config)
     return decoder
-
-
-def reads(config: Config) -> Literal["grid", "pooled"]:
-    """What of a photo's features the decoder needs: the whole grid (B, 49, 2048), or only its mean (B, 1, 2048)."""
-    return "pooled" if isinstance(config, MergeConfig) else "grid"

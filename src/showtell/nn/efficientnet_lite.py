@@ -1,7 +1,7 @@
 """EfficientNet-Lite as a grid encoder: EfficientNet (Tan and Le 2019) without squeeze-and-excitation and with ReLU6.
 
-Google's Lite variants (2020) leave out what integers compute badly, so that they lose little in int8. Lite2 needs an eighth of
-ResNet-50's multiplications. Its seven groups of blocks make four stages here, by the sides of what they put out.
+Google's Lite variants (2020) leave out the layers that suffer from int8. Lite2 needs an eighth of ResNet-50's multiplications.
+Its seven groups of blocks make four stages here, by the size of their outputs.
 """
 
 import math
@@ -43,7 +43,7 @@ class EfficientNetLiteConfig:
         return self.head
 
     def stage_channels(self, stage: int) -> int:
-        """Channels that a stage, counted from 1, puts out: 24, 48, 120, 1280 of Lite2."""
+        """Output channels of a stage, counted from 1: 24, 48, 120, 1280 for Lite2."""
         return self.head if stage == 4 else [self.scaled(group[4]) for group in _GROUPS if group[0] == stage][-1]
 
     def scaled(self, channels: int) -> int:
@@ -54,7 +54,7 @@ class EfficientNetLiteConfig:
 
 
 class _Same(nn.Conv2d):
-    """A convolution padded as TensorFlow does: where the stride needs an odd number of zeros, one more at the end."""
+    """A convolution with TensorFlow's padding SAME: of an odd number of zeros, the extra one is at the end."""
 
     def __init__(self, inputs: int, outputs: int, size: int, stride: int = 1, groups: int = 1) -> None:
         super().__init__(inputs, outputs, size, stride, 0 if stride > 1 else size // 2, groups=groups, bias=False)
@@ -67,7 +67,7 @@ class _Same(nn.Conv2d):
 
 
 class InvertedResidual(nn.Module):
-    """A 1x1 convolution that expands, one over each channel alone and a 1x1 one that contracts (Sandler et al. 2018)."""
+    """A 1x1 convolution that expands, a depthwise one and a 1x1 one that contracts (Sandler et al. 2018)."""
 
     def __init__(self, inputs: int, outputs: int, size: int, stride: int, expansion: int, eps: float) -> None:
         super().__init__()
@@ -91,7 +91,7 @@ class InvertedResidual(nn.Module):
 
 
 class EfficientNetLite(Encoder):
-    """Pixels to grid features (B, 49, 1280)."""
+    """Pixels to grid features (B, G, 1280)."""
 
     def __init__(self, config: EfficientNetLiteConfig) -> None:
         super().__init__()
@@ -117,6 +117,6 @@ class EfficientNetLite(Encoder):
         return F.relu6(self.bn1(self.conv1(pixels)))
 
     def convolutions(self) -> list[tuple[str, str]]:
-        """Names of each convolution and of the normalisation behind it, from the stem to the head."""
+        """Names of each convolution and of the normalisation after it, from the stem to the head."""
         found = [name for name, module in self.named_modules() if isinstance(module, nn.Conv2d)]
         return [(name, name[:-1] + "1" if name.endswith(".0") else name.replace("conv", "bn")) for name in found]

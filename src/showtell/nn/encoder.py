@@ -1,4 +1,4 @@
-"""What all encoders share: a stem and four stages, which training can split between what is frozen and what it tunes.
+"""The interface of encoders: a stem and four stages, of which training may freeze the first ones and train the others.
 
 Shapes: B photos, pixels normalised (B, 3, size, size), grid features (B, G, channels) with G = (size / 32) ** 2 cells, 49 of
 224 pixels, rows one after another.
@@ -23,7 +23,7 @@ class EncoderConfig(Protocol):
         ...
 
     def stage_channels(self, stage: int) -> int:
-        """Channels that a stage, counted from 1, puts out."""
+        """Output channels of a stage, counted from 1."""
         ...
 
 
@@ -33,11 +33,11 @@ class Encoder(nn.Module):
     config: Any  # an EncoderConfig, and a dataclass
 
     def stem(self, pixels: Tensor) -> Tensor:
-        """What comes before the first stage."""
+        """The layers before the first stage."""
         raise NotImplementedError
 
     def stage(self, number: int) -> nn.Module:
-        """A stage, counted from 1; each but the first halves the sides of what it reads."""
+        """A stage, counted from 1; each but the first halves the sides of its input."""
         return self.get_submodule(f"layer{number}")
 
     def forward(self, pixels: Tensor) -> Tensor:
@@ -55,7 +55,7 @@ class Encoder(nn.Module):
         return x
 
     def last_stages(self, x: Tensor, first: int) -> Tensor:
-        """What stage `first` reads, the outputs of the one before it, to grid features (B, G, channels)."""
+        """The input of stage `first`, which is the output of the stage before it, to grid features (B, G, channels)."""
         for number in range(first, STAGES + 1):
             x = self.stage(number)(x)
         return x.flatten(2).transpose(1, 2)

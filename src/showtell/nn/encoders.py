@@ -1,4 +1,4 @@
-"""The encoders by the name of their kind, which their configs carry: the one place that tells them apart."""
+"""Encoders by the kind in their config: the only module that tells kinds apart."""
 
 from collections.abc import Mapping
 from dataclasses import fields
@@ -13,8 +13,8 @@ Config = ResNetConfig | EfficientNetLiteConfig
 
 
 def read_config(values: Mapping[str, Any]) -> Config:
-    """An encoder's config from its JSON object. Raises OptionError for an unknown kind, and for a key too many or too few."""
-    kind = values.get("kind", "resnet")  # which says no kind, as it was the only one
+    """An encoder's config from its JSON object. Raises OptionError for an unknown kind and for unknown or missing keys."""
+    kind = values.get("kind", "resnet")  # configs from before there were kinds
     kinds: dict[str, Any] = {"resnet": ResNetConfig, "efficientnet-lite": EfficientNetLiteConfig}
     if kind not in kinds:
         raise OptionError(f"encoder kind {kind!r} is not known; there are {', '.join(kinds)}")

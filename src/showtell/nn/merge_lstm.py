@@ -1,16 +1,14 @@
-"""The merge decoder: the original project's, which looks at the photo once and not word by word.
+"""The merge decoder of the original project: no attention, the photo is one pooled vector.
 
-An LSTM reads the words so far and knows nothing of the photo; its state is added to a projection of the photo, and a layer over
-the sum scores the next word ("merge", Tanti et al. 2017, "What is the Role of Recurrent Neural Networks (RNNs) in an Image
-Caption Generator?"). Here the photo is the mean over its grid, which is ResNet-50's average-pooled vector.
+An LSTM reads the words so far, without the photo. Its state is added to a projection of the photo, and a layer over the sum
+scores the next word ("merge", Tanti et al. 2017, "What is the Role of Recurrent Neural Networks (RNNs) in an Image Caption
+Generator?"). The photo's vector is the mean over its grid, for ResNet-50 the average-pooled vector.
 
-The original trained on every prefix of a caption as an example of its own. The LSTM's state after t words depends on those
-words alone, so reading a caption once and scoring the next word after each step gives the same sum of losses, prefix by
-prefix, without reading a caption's beginning again for each of its words. Only dropout is shared then: one draw for a word
-serves all prefixes that it is in, and one for a photo all its captions.
+The original project trained on every prefix of a caption as one example. The LSTM's state after t words depends on those words
+alone. So reading a caption once, and scoring the next word after each step, gives the same sum of losses in one pass. Only
+dropout differs: the prefixes of a caption share one draw for each word, and a photo's captions share one draw for the photo.
 
-Shapes: B photos, K captions of each, G grid cells (49, or 1 where features come pooled), D feature channels (2048), E size of
-word vectors, H hidden size, V words.
+Shapes: B photos, K captions of each, G grid cells (49), D feature channels (2048), E embedding size, H hidden size, V words.
 """
 
 from dataclasses import dataclass
@@ -25,7 +23,7 @@ from showtell.nn.packing import Packed
 
 @dataclass(frozen=True, slots=True)
 class MergeConfig:
-    """Sizes of the decoder. In training alone, dropout acts on the photo's features and word dropout on the words read."""
+    """Sizes and dropout rates of the decoder: `dropout` of the photo's features, `word_dropout` of the word embeddings."""
 
     vocabulary: int
     features: int = 2048
@@ -37,13 +35,13 @@ class MergeConfig:
 
 
 class PreparedImage(NamedTuple):
-    """What depends on the photo alone."""
+    """The tensor that depends on the photo alone."""
 
     image: Tensor  # (B, H)
 
 
 class MergeLSTM(nn.Module):
-    """Features and the words so far to scores of the next word."""
+    """Scores of the next word, from features and the words so far."""
 
     def __init__(self, config: MergeConfig) -> None:
         super().__init__()
@@ -51,14 +49,14 @@ class MergeLSTM(nn.Module):
         hidden = config.hidden
         self.image = nn.Linear(config.features, hidden)
         self.embedding = nn.Embedding(config.vocabulary, config.embedding)
-        # The inputs of the LSTM's gates, split by what they read: words can then be read for all steps at once.
+        # The LSTM's gate inputs, split by source: those of the words are then computed for all steps at once.
         self.word_gates = nn.Linear(config.embedding, 4 * hidden)
         self.state_gates = nn.Linear(hidden, 4 * hidden, bias=False)
         self.merged = nn.Linear(hidden, hidden)
         self.vocabulary = nn.Linear(hidden, config.vocabulary)
         self.word_dropout = nn.Dropout(config.word_dropout)
         self.dropout = nn.Dropout(config.dropout)
-        # As Keras starts them, in which the original was written.
+        # Keras's initialisation, as the original project was written in Keras.
         for layer in (self.image, self.word_gates, self.merged, self.vocabulary):
             nn.init.xavier_uniform_(layer.weight)
             nn.init.zeros_(layer.bias)
@@ -68,7 +66,7 @@ class MergeLSTM(nn.Module):
             self.word_gates.bias[hidden : 2 * hidden] = 1.0  # remember by default (Jozefowicz et al. 2015)
 
     def prepare(self, features: Tensor) -> tuple[PreparedImage, State]:
-        """Features (B, G, D) to the photo's share of the sum, and the state of one empty caption (K = 1)."""
+        """From features (B, G, D): the photo's projection, and the state of one empty caption (K = 1)."""
         image = torch.relu(self.image(self.dropout(features.mean(1))))
         nothing = torch.zeros_like(image).unsqueeze(1)
         return PreparedImage(image), State(nothing, nothing.clone())  # an ONNX graph has no two outputs that are one
@@ -97,10 +95,10 @@ class MergeLSTM(nn.Module):
             outputs.append(hidden)
         photos = torch.cat([photo[:n] for n in packed.sizes])
         return self._scores(
-            prepared.image.index_select(0, photos[packed.back]), torch.cat(outputs).index_select(0, packed.back)
+            prepared.image.index_select(0, photos[packed.unsort]), torch.cat(outputs).index_select(0, packed.unsort)
         )
 
     def _scores(self, image: Tensor, hidden: Tensor) -> Tensor:
-        """Word scores (..., V) from the photo's share and the LSTM's, both (..., H)."""
+        """Word scores (..., V) from the photo's projection and the LSTM's state, both (..., H)."""
         scores: Tensor = self.vocabulary(torch.relu(self.merged(image + hidden)))
         return scores

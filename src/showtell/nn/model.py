@@ -19,7 +19,7 @@ from showtell.vocabulary import Vocabulary
 
 @dataclass
 class CaptionModel:
-    """A captioner in torch: networks, vocabulary and preprocessing that belong together."""
+    """A captioner in torch: networks, vocabulary and preprocessing."""
 
     encoder: Encoder
     decoder: Decoder
@@ -40,14 +40,14 @@ class CaptionModel:
 
 
 class TorchState(NamedTuple):
-    """The named tuples that the decoder hands on."""
+    """The state of a search: the decoder's named tuples."""
 
     prepared: Any  # of tensors (B, ...)
     recurrent: Any  # of tensors (B, K, ...)
 
 
 class TorchStepModel:
-    """The decoder behind the search's protocol (`decoding.StepModel`)."""
+    """The decoder as a step model of the search (`decoding.StepModel`)."""
 
     def __init__(self, decoder: Decoder) -> None:
         self.decoder = decoder.eval()

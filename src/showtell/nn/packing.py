@@ -1,7 +1,7 @@
-"""Captions of different lengths without their padding: the layout in which decoders read them while training.
+"""Packed captions: captions of different lengths without padding, as decoders read them in training.
 
-Captions are put in order of falling length, so that those which still go on at a step are the first so many, and words are
-listed step by step: the first words of all captions, then the second words of those that have one, and so on.
+Captions are sorted by falling length, so that the n captions which have a word at a step are the first n. Words are listed step
+by step: the first words of all captions, then the second words of those that have one, and so on.
 
 Shapes: B photos, K captions of each, T steps of the longest, N words of all captions together.
 """
@@ -14,12 +14,12 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Packed:
-    """Captions without padding. Caption `photo * K + caption` is a caption's number."""
+    """Captions without padding. A caption's number is `photo * K + caption`."""
 
     order: Tensor  # int64 (B * K,): numbers of the captions, longest first
-    sizes: list[int]  # of each step: how many captions go on; those are the first in `order`
+    sizes: list[int]  # of each step: how many captions have a word; they are the first in `order`
     tokens: Tensor  # int64 (N,), step by step
-    back: Tensor  # int64 (N,): puts what is listed step by step into the order of `tokens[mask]`, caption by caption
+    unsort: Tensor  # int64 (N,): reorders a step-by-step list into caption-by-caption order, that of `tokens[mask]`
 
     @classmethod
     def of(cls, tokens: Tensor, lengths: Tensor) -> "Packed":

@@ -32,7 +32,7 @@ class ResNetConfig:
         return self.width * 32
 
     def stage_channels(self, stage: int) -> int:
-        """Channels that a stage, counted from 1, puts out: 256, 512, 1024, 2048."""
+        """Output channels of a stage, counted from 1: 256, 512, 1024, 2048."""
         return self.width << (stage + 1)
 
 

@@ -34,7 +34,7 @@ class TextRule:
 
 RULES = {
     "ptb": TextRule(tokenize, keeps_unknown=True),
-    "seed": TextRule(original.tokenize, keeps_unknown=False),
+    "original": TextRule(original.tokenize, keeps_unknown=False),
     "characters": TextRule(characters.tokenize, keeps_unknown=True, spaced=False, scored_by=characters.NAME),
 }
 TOKENIZERS: Mapping[str, Callable[[str], list[str]]] = {"ptb": tokenize, characters.NAME: characters.tokenize}

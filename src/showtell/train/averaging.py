@@ -1,5 +1,5 @@
-"""Averages of weights, which often caption better than each of them: along a run (Polyak and Juditsky 1992) and of several
-models that went on from one (Wortsman et al. 2022, model soups)."""
+"""Averages of weights: of the steps of a run (Polyak and Juditsky 1992) and of several checkpoints of one lineage (model soups,
+Wortsman et al. 2022). An average often captions better than each of its parts."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,9 +14,9 @@ from showtell.train.run.checkpoint import Checkpoint
 
 
 class MovingAverage:
-    """Exponential moving average of parameters: each update keeps the share `decay` of it.
+    """Exponential moving average of parameters.
 
-    The first updates keep less, (1 + n) / (10 + n) after n of them, so that the weights of the start are soon forgotten.
+    The decay is at most `decay` and (1 + n) / (10 + n) after n updates, so that the first weights soon lose their influence.
     """
 
     def __init__(self, parameters: Sequence[Tensor], decay: float) -> None:
@@ -26,7 +26,7 @@ class MovingAverage:
 
     @torch.no_grad()
     def update(self, updates: int) -> None:
-        """Takes in the parameters as they are now; `updates` is how many came before."""
+        """Updates the average with the current parameters; `updates` is the number of updates before."""
         kept = min(self._decay, (1 + updates) / (10 + updates))
         torch._foreach_lerp_(self.values, self._parameters, 1 - kept)
 

@@ -1,12 +1,12 @@
-"""Fine-tuning: a trained captioner goes on with other photos, learns their words, and is measured on its old ones too.
+"""Fine-tuning: a trained captioner learns other photos and their words, and is measured on its old photos too.
 
-New words come behind the old ones, whose ids stay. Photos of the old data can be mixed in, the oldest remedy against
-forgetting (Robins 1995, "Catastrophic forgetting, rehearsal and pseudorehearsal"). What became of the old skills is measured:
-the dev photos of the old data are captioned before and after.
+New words are appended to the vocabulary; the ids of the old ones stay. Rehearsal mixes in photos of the old data, against
+forgetting (Robins 1995, "Catastrophic forgetting, rehearsal and pseudorehearsal"). Forgetting is measured: the dev photos of
+the old data are captioned before and after.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,25 +19,22 @@ from showtell.files import write_json
 from showtell.nn import decoders
 from showtell.nn.decoders import Decoder
 from showtell.nn.model import CaptionModel
-from showtell.train.inputs.features import cache_folder, extract
-from showtell.train.inputs.inputs import CachedInputs, Inputs, PixelInputs
-from showtell.train.recipe import Recipe
+from showtell.train.inputs.batches import Captions
 from showtell.train.run.checkpoint import Checkpoint
 from showtell.train.run.display import Reporter
 from showtell.train.run.log import read as read_log
 from showtell.train.run.processes import Processes
-from showtell.train.validation import validate
+from showtell.train.validation import DevSet, validate
 from showtell.vocabulary import SPECIAL, Vocabulary, style_token
 
 Scores = Mapping[str, float]  # x100
 
 
 def grown(decoder: Decoder, vocabulary: int) -> Decoder:
-    """The decoder with room for `vocabulary` words, the old ones as they were.
+    """The decoder with a vocabulary of `vocabulary` words; the weights of the old words are unchanged.
 
-    A new word's vectors are drawn from the normal distribution of the old words', dimension by dimension, so that they are of a
-    kind with what the rest of the network knows. Its bias is the lowest of any old word, so that it is seldom said before it is
-    learnt.
+    A new word's embedding is drawn from the normal distribution of the old embeddings, dimension by dimension. Its bias is the
+    lowest of all old words, so that it is rarely used before it is learnt.
     """
     old = decoder.config.vocabulary
     if vocabulary == old:
@@ -57,9 +54,7 @@ def grown(decoder: Decoder, vocabulary: int) -> Decoder:
     return bigger
 
 
-def with_new_words(
-    model: CaptionModel, captions: Mapping[str, list[list[str]]], min_count: int, styles: Sequence[str] = ()
-) -> CaptionModel:
+def with_new_words(model: CaptionModel, captions: Captions, min_count: int, styles: Sequence[str] = ()) -> CaptionModel:
     """The model with the words that occur `min_count` times in the captions, and the styles, added to its vocabulary."""
     vocabulary: Vocabulary = model.vocabulary.extended((c for many in captions.values() for c in many), min_count)
     vocabulary = vocabulary.with_styles(styles)
@@ -72,14 +67,14 @@ def with_new_words(
 
 
 def in_own_style(dataset: Dataset, vocabulary: Vocabulary) -> Dataset:
-    """The data set in the style of its name, where the model has that one; otherwise it is in the model's default style."""
+    """The data set with the style of its name, if the model has such a style; otherwise unchanged, for the default style."""
     if dataset.name not in vocabulary.styles:
         return dataset
     return replace(dataset, samples=tuple(replace(s, style=s.style or dataset.name) for s in dataset.samples))
 
 
 def with_replay(new: Dataset, old: Dataset, share: float, seed: int) -> Dataset:
-    """The new data set with train photos of the old one mixed into its own: `share` times as many, drawn by `seed`.
+    """The new data set with train photos of the old one mixed in: `share` for each new photo, drawn by `seed`.
 
     Raises DataError where both have a photo of the same path.
     """
@@ -91,22 +86,25 @@ def with_replay(new: Dataset, old: Dataset, share: float, seed: int) -> Dataset:
 
 
 @dataclass
-class Skills:
-    """Dev scores before fine-tuning and after, of the new photos and of the old, in the run's finetune.json."""
+class BeforeAndAfter:
+    """Dev scores before and after fine-tuning, of the new photos and of the old ones, in the run's finetune.json.
 
-    recipe: Recipe
+    `old_dev` gives the old dev photos as the model at hand reads them; it is None where there are none.
+    """
+
     file: Path
-    old: Dataset | None
+    init: str
+    old_dev: Callable[[CaptionModel], DevSet] | None
     processes: Processes
     report: Reporter
 
     def before(self, model: CaptionModel) -> None:
-        """Measures the start model on the old photos, unless this was done when the run began."""
+        """Measures the start model on the old photos, unless the file has its scores."""
         if self.processes.from_first(self.file.exists()):
             return
         scores = self._old(model)
         if self.processes.first:
-            write_json(self.file, {"init": self.recipe.init, "words": len(model.vocabulary), "before": scores})
+            write_json(self.file, {"init": self.init, "words": len(model.vocabulary), "before": scores})
 
     def after(self, best: Checkpoint) -> None:
         """Measures the best model and reports both."""
@@ -115,45 +113,18 @@ class Skills:
         scores = {"new": best.scores, **self._old(model)}
         if not self.processes.first:
             return
-        found: dict[str, Any] = json.loads(self.file.read_text(encoding="utf-8"))
+        content: dict[str, Any] = json.loads(self.file.read_text(encoding="utf-8"))
         start = next((line for line in read_log(self.file.with_name("metrics.jsonl")) if line["epoch"] == 0), None)
-        found["before"] = {**({"new": start["scores"]} if start else {}), **found["before"]}
-        write_json(self.file, {**found, "epoch": best.epoch, "after": scores})
+        before = {**({"new": start["scores"]} if start else {}), **content["before"]}
+        write_json(self.file, {**content, "before": before, "epoch": best.epoch, "after": scores})
         for kind, after in scores.items():
             changes = "  ".join(
-                f"{name} {found['before'][kind][name]:.1f} -> {after[name]:.1f}" for name in ("BLEU-4", "ROUGE-L", "CIDEr")
+                f"{name} {before[kind][name]:.1f} -> {after[name]:.1f}" for name in ("BLEU-4", "ROUGE-L", "CIDEr")
             )
             self.report.message(f"{kind} dev photos, before -> after: {changes}")
 
     def _old(self, model: CaptionModel) -> dict[str, Scores]:
         """Scores of the old dev photos, where there are any."""
-        if self.old is None:
+        if self.old_dev is None:
             return {}
-        dev, inputs = self.old.split("dev"), self._old_inputs(model)
-        return {"old": validate(model, inputs, dev, self.recipe, self.report, processes=self.processes).scores}
-
-    def _old_inputs(self, model: CaptionModel) -> Inputs:
-        assert self.old is not None  # checked by the caller
-        photos = self.old.photos
-        if self.recipe.encoder.trained != "none":  # another encoder each time: nothing to keep
-            return PixelInputs(photos, model.preprocessing, images=self.recipe.data.images)
-        names = sorted(sample.image for sample in self.old.split("dev"))
-        root = Path(self.recipe.encoder.cache) if self.recipe.encoder.cache else None
-        output = decoders.reads(model.decoder.config)
-        folder = cache_folder(root, model.encoder, output)
-
-        def progress(done: int, total: int) -> None:
-            self.report.progress("features of old photos", done, total)
-
-        with self.processes.first_ahead():
-            cache = extract(
-                folder,
-                model.encoder,
-                model.preprocessing,
-                photos,
-                names,
-                output=output,
-                images=self.recipe.data.images,
-                progress=progress,
-            )
-        return CachedInputs([cache])
+        return {"old": validate(model, self.old_dev(model), self.report, processes=self.processes).scores}

@@ -1,8 +1,8 @@
-"""Recipes: everything that a training run depends on, in one small checked TOML file.
+"""Recipes: all settings of a training run, in one small TOML file that is checked when it is read.
 
-`Recipe.load("flickr8k", ["training.epochs=20"])` reads a recipe of this folder (or a file of one's own) and applies
-overrides. An unknown key or a value out of range is a RecipeError that names it. Each key's description is what
-`showtell train --list RECIPE` prints.
+`Recipe.load("flickr8k", ["training.epochs=20"])` reads a recipe of the folder `recipes`, or a .toml file by its path, and
+applies overrides. An unknown key or a value out of range raises RecipeError. `showtell train --list RECIPE` prints each key's
+description.
 """
 
 import difflib
@@ -20,8 +20,8 @@ from showtell.image import ImageSettings
 
 FOLDER = Path(__file__).parent / "recipes"
 
-# Where a run keeps things, what it prints and how often it saves do not change its numbers: it may be resumed with others.
-IMMATERIAL = {"about", "encoder.cache", "training.checkpoint_minutes", "training.patience"}
+# Keys that do not change a run's figures: where it keeps files, what it prints, how often it saves.
+MAY_CHANGE_ON_RESUME = {"about", "encoder.cache", "training.checkpoint_minutes", "training.patience"}
 
 # Keys that hold paths of the machine that trains.
 PATHS = {
@@ -45,12 +45,12 @@ class _Section(BaseModel):
 
 
 class DataRecipe(_Section):
-    """What becomes of photos that cannot be read; see train.inputs.usable."""
+    """Photos that cannot be read; see train.inputs.usable."""
 
     skip_broken: bool = Field(
-        False, description="leave out photos that cannot be read, and name them; otherwise nothing is trained"
+        False, description="leave out photos that cannot be read, and name them; otherwise they stop the run before it begins"
     )
-    lenient: bool = Field(False, description="take what decodes of photos that are cut short or damaged")
+    lenient: bool = Field(False, description="use the part that decodes of truncated or damaged photos")
 
     @property
     def images(self) -> ImageSettings:
@@ -59,17 +59,17 @@ class DataRecipe(_Section):
 
 
 class VocabularyRecipe(_Section):
-    """Which words the captioner can say."""
+    """The words of the captioner, and its caption styles."""
 
-    text: Literal["ptb", "seed", "characters"] = Field(
+    text: Literal["ptb", "original", "characters"] = Field(
         "ptb",
-        description="how captions are cut: as the metrics do, as the original project did, or into (Chinese) characters",
+        description="tokenizer: that of the metrics, that of the original project, or (Chinese) characters",
     )
-    min_count: int = Field(5, ge=1, description="times a word must occur in the train captions")
+    min_count: int = Field(5, ge=1, description="least count of a word in the train captions")
     styles: list[str] = Field(
-        [], description="names of caption styles, one for each --data folder, the default first; empty: all are of one style"
+        [], description="names of caption styles, one for each --data folder, the default first; empty: no styles"
     )
-    of: str = Field("", description="run or checkpoint whose words a new decoder has instead, as a teacher of that model must")
+    of: str = Field("", description="run or checkpoint whose vocabulary a new decoder takes, as a distillation teacher must")
 
 
 class TextRecipe(_Section):
@@ -77,37 +77,39 @@ class TextRecipe(_Section):
 
     files: list[str] = Field(
         [],
-        description="files of captions, a JSON object a line, one for each style, or one; an empty name: none for that style",
+        description="caption files, a JSON object a line: one, or one for each style; an empty name is no file",
     )
-    captions: int = Field(4, ge=1, description="captions of other photos that each train photo borrows, the most like its own")
+    captions: int = Field(4, ge=1, description="captions that each train photo borrows: those nearest to its own by CIDEr-D")
 
 
 class EncoderRecipe(_Section):
-    """Where grid features come from."""
+    """The encoder: weights, photo size, feature cache, and the stages that are trained."""
 
     weights: str = Field(
         "",
-        description='path of pretrained weights or of a checkpoint whose encoder to take; "random" where that is really meant',
+        description='path of pretrained weights, or of a checkpoint to take the encoder from; "random" for random weights',
     )
-    bundle: str = Field("", description="bundle of this encoder, by name or folder, whose int8 form computes the features")
-    width: int = Field(64, ge=1, description="channels of the stem, with random weights; 64 is ResNet-50")
+    bundle: str = Field("", description="bundle, by name or folder, whose int8 form of this encoder computes the features")
+    width: int = Field(64, ge=1, description="channels of the stem of an encoder with random weights; 64 is ResNet-50")
     size: int = Field(
-        0, ge=0, multiple_of=32, description="pixels a side that photos are resized to; 0: as the weights have it, 224"
+        0,
+        ge=0,
+        multiple_of=32,
+        description="pixels a side that photos are resized to; 0: the size that the weights were trained at",
     )
-    cache: str = Field("", description="folder of feature caches, one each below it; empty: $XDG_CACHE_HOME/showtell/features")
+    cache: str = Field("", description="folder of all feature caches; empty: $XDG_CACHE_HOME/showtell/features")
     cached: bool = Field(
-        True, description="false: no cache, photos are read at each step; so in any case once layer2 or layer1 is trained"
+        True, description="cache features; false, or a trained layer3 or earlier: photos are read and encoded at each step"
     )
     trained: Literal["none", "layer4", "layer3", "layer2", "layer1"] = Field(
-        "none", description="this stage of the ResNet and those after it are trained too"
+        "none", description="first stage that is trained; those after it are too"
     )
-    learning_rate: float = Field(5e-5, gt=0, description="peak rate of the last stage, layer4, where it is trained")
-    stage_decay: float = Field(1.0, gt=0, le=1, description="an earlier stage's rate is that of the next one times this")
-    from_epoch: int = Field(1, ge=1, description="epoch in which the encoder begins to be trained; the first is 1")
+    learning_rate: float = Field(5e-5, gt=0, description="peak learning rate of the last stage, layer4")
+    stage_decay: float = Field(1.0, gt=0, le=1, description="learning rate of a stage, as a share of the next stage's")
 
     @model_validator(mode="after")
-    def _rates_of_something(self) -> Self:
-        idle = self._changed("learning_rate", "stage_decay", "from_epoch")
+    def _check_rates(self) -> Self:
+        idle = self._changed("learning_rate", "stage_decay")
         if self.trained == "none" and idle:
             raise ValueError(f"encoder.{idle[0]} is for trained stages and there are none; set encoder.trained=layer4")
         if self.bundle and (self.trained != "none" or not self.cached):
@@ -116,16 +118,23 @@ class EncoderRecipe(_Section):
 
 
 class ViewsRecipe(_Section):
-    """Augmented views of the train photos; each epoch sees one of each photo."""
+    """Augmentation: views of the train photos, of which each epoch sees one a photo."""
 
-    count: int = Field(1, ge=1, description="views of each train photo, the photo itself included; each is cached")
-    flip: float = Field(0.5, ge=0, le=1, description="share of views mirrored; never where a caption says left or right")
-    crop_min: float = Field(1.0, gt=0, le=1, description="share of the photo's area that a crop has at least")
-    crop_max: float = Field(1.0, gt=0, le=1, description="share of the photo's area that a crop has at most; 1 and 1: no crops")
-    colour: float = Field(0.0, ge=0, lt=1, description="brightness, contrast and saturation change by up to this share")
+    count: int = Field(
+        1, ge=1, description="views of each train photo, the unchanged photo included; features of each view are cached"
+    )
+    flip: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="probability of a horizontal flip; photos whose captions say left or right are never flipped",
+    )
+    crop_min: float = Field(1.0, gt=0, le=1, description="least share of the photo's area in a crop")
+    crop_max: float = Field(1.0, gt=0, le=1, description="largest share of the photo's area in a crop; 1 and 1: no crops")
+    colour: float = Field(0.0, ge=0, lt=1, description="largest relative change of brightness, contrast and saturation")
 
     @model_validator(mode="after")
-    def _in_order(self) -> Self:
+    def _check_crops(self) -> Self:
         if self.crop_min > self.crop_max:
             raise ValueError(f"views.crop_min {self.crop_min} is above crop_max {self.crop_max}")
         return self
@@ -137,30 +146,32 @@ class DecoderRecipe(_Section):
     kind: Literal["attention-lstm", "merge"] = Field(
         "attention-lstm", description="soft attention at each word, or the original project's merge model"
     )
-    hidden: int = Field(512, ge=1, description="numbers in the LSTM's state and, with attention-lstm, in a word vector")
-    attention: int = Field(256, ge=1, description="numbers in which query and grid cell are compared; attention-lstm only")
-    embedding: int = Field(50, ge=1, description="numbers in a word vector; merge only")
-    word_dropout: float = Field(0.3, ge=0, lt=1, description="share of the words' vectors set to 0 in training")
+    hidden: int = Field(
+        512, ge=1, description="hidden units of the LSTM; with attention-lstm also the size of the word embedding"
+    )
+    attention: int = Field(256, ge=1, description="units of the attention layer; attention-lstm only")
+    embedding: int = Field(50, ge=1, description="size of the word embedding; merge only")
+    word_dropout: float = Field(0.3, ge=0, lt=1, description="dropout of the word embeddings")
     dropout: float = Field(
         0.5,
         ge=0,
         lt=1,
-        description="share set to 0 in training of the state before it scores words; with merge, of the photo's features",
+        description="dropout of the hidden state before the output layer; with merge, of the photo's features",
     )
     feature_dropout: float = Field(
-        0.0, ge=0, lt=1, description="share of a photo's feature channels set to 0 in training; attention-lstm only"
+        0.0, ge=0, lt=1, description="dropout of feature channels, one mask a photo; attention-lstm only"
     )
     state_dropout: float = Field(
         0.0,
         ge=0,
         lt=1,
-        description="share of the state set to 0 in training on its way to the next word; attention-lstm only",
+        description="dropout of the recurrent state, one mask a caption; attention-lstm only",
     )
 
     @model_validator(mode="after")
-    def _only_its_own(self) -> Self:
+    def _check_kind(self) -> Self:
         if foreign := self._changed(*self._of_the_other):
-            raise ValueError(f"decoder.{foreign[0]} is nothing that a decoder of kind {self.kind} has; leave it out")
+            raise ValueError(f"decoder.{foreign[0]} is no key of a decoder of kind {self.kind}; leave it out")
         return self
 
     @property
@@ -173,88 +184,97 @@ class DecoderRecipe(_Section):
 
 
 class TrainingRecipe(_Section):
-    """How the weights are found: AdamW under a one-cycle schedule."""
+    """The objective, and AdamW under a one-cycle schedule."""
 
+    objective: Literal["cross-entropy", "scst"] = Field(
+        "cross-entropy", description="loss to minimise; scst (self-critical, on CIDEr-D) needs a trained model in init"
+    )
     epochs: int = Field(14, ge=1, description="passes over the train photos")
     photos_per_batch: int = Field(
-        32, ge=1, description="photos, with all captions of each, that one step learns from, over all processes together"
+        32, ge=1, description="photos a step, each with all its captions, over all processes together"
     )
     accumulate: int = Field(
-        1, ge=1, description="parts in which a process computes its share of a batch; more parts need less memory"
+        1, ge=1, description="gradient accumulation: parts of a process's batch; more parts need less memory"
     )
-    learning_rate: float = Field(1e-3, gt=0, description="the decoder's peak rate")
-    warmup: float = Field(0.15, ge=0, lt=1, description="share of all steps in which the rate rises to its peak")
-    weight_decay: float = Field(0.01, ge=0, description="of matrices, times the rate, each step")
-    label_smoothing: float = Field(0.1, ge=0, lt=1, description="share of probability that targets give to all words alike")
+    learning_rate: float = Field(1e-3, gt=0, description="peak learning rate of the decoder")
+    warmup: float = Field(0.15, ge=0, lt=1, description="share of all steps in which the learning rate rises to its peak")
+    weight_decay: float = Field(0.01, ge=0, description="weight decay of AdamW, on matrices only")
+    label_smoothing: float = Field(0.1, ge=0, lt=1, description="label smoothing of the cross-entropy")
     consensus: float = Field(
         0.0,
         ge=0,
-        description="captions count in proportion to their CIDEr-D against the photo's other captions to this power; 0: alike",
+        description="loss weight of a caption = its CIDEr-D against the photo's other captions, to this power; 0 disables",
     )
-    gradient_clip: float = Field(5.0, gt=0, description="largest norm of all gradients together")
-    max_words: int = Field(30, ge=1, description="words of a caption; longer ones are cut, and the cut is not taught as an end")
-    max_photos: int = Field(0, ge=0, description="photos of each split that are used; 0 is all")
+    gradient_clip: float = Field(5.0, gt=0, description="largest norm of the gradient")
+    max_words: int = Field(30, ge=1, description="longest caption in words; longer ones are cut, without an end token")
+    max_photos: int = Field(0, ge=0, description="photos used of each split; 0: all")
     ema_decay: float = Field(
         0.0,
         ge=0,
         lt=1,
-        description="share that a moving average of the weights keeps each step; it is what is measured and saved; 0: none",
+        description="decay of an exponential moving average of the weights, which is measured and saved; 0: none",
     )
-    patience: int = Field(0, ge=0, description="stop after so many epochs without a better dev CIDEr; 0: never")
+    patience: int = Field(0, ge=0, description="early stopping: epochs without a better dev CIDEr; 0: never")
     divergence: float = Field(
         3.0,
         ge=0,
-        description="stop when the loss is so much (nats a word) above the lowest so far; 0: only if not finite",
+        description="stop when the loss is this far (nats a word) above its lowest; 0: only when it is not finite",
     )
     precision: Literal["float32", "bfloat16"] = Field(
         "float32",
-        description="of products, not of weights and losses; bfloat16 pays on GPUs and on CPUs with AMX or AVX512-BF16",
+        description="of matrix products, not of weights and losses; bfloat16 pays on GPUs and CPUs with AMX or AVX512-BF16",
     )
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto is cuda where there is one")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda if available")
     checkpoint_minutes: float = Field(
-        10.0, ge=0, description="minutes between checkpoints inside an epoch, what a kill can cost; 0: only after epochs"
+        10.0, ge=0, description="minutes between checkpoints inside an epoch; 0: only after epochs"
     )
-    log_every: int = Field(10, ge=1, description="steps that one line of metrics.jsonl is the mean of")
+    log_every: int = Field(10, ge=1, description="steps in each line of metrics.jsonl, which has their mean")
 
 
 class ScstRecipe(_Section):
-    """Self-critical sequence training as the last epochs of a run; see train.objectives.self_critical."""
+    """Self-critical sequence training, for training.objective = "scst"; see train.objectives.self_critical."""
 
-    from_epoch: int = Field(0, ge=0, description="first epoch trained this way, from 1; 0 is none")
-    learning_rate: float = Field(2e-5, gt=0, description="peak of the decoder's rate; an encoder's shrinks with it")
-    samples: int = Field(5, ge=2, description="captions sampled for each photo at a step; each has to beat the others' mean")
-    max_length: int = Field(20, ge=1, description="words after which a sample is broken off")
-    cross_entropy_weight: float = Field(0.0, ge=0, description="of the cross-entropy per word of the train captions")
+    samples: int = Field(
+        5, ge=2, description="captions sampled for each photo; the baseline of each is the mean reward of the others"
+    )
+    max_length: int = Field(20, ge=1, description="longest sample in words")
+    cross_entropy_weight: float = Field(0.0, ge=0, description="weight of the cross-entropy that is added to the loss")
 
 
 class DistillRecipe(_Section):
-    """Learning from trained models during cross-entropy; see train.objectives.distillation."""
+    """Distillation from trained models, with cross-entropy; see train.objectives.distillation."""
 
-    teachers: list[str] = Field([], description="runs or checkpoints of the same encoder and vocabulary whose decoders teach")
-    weight: float = Field(0.5, gt=0, le=1, description="share of the targets that is theirs; the rest is the captions' words")
+    teachers: list[str] = Field([], description="runs or checkpoints whose decoders teach; same encoder and vocabulary")
+    weight: float = Field(
+        0.5, gt=0, le=1, description="share of the teachers' distribution in the target; the rest is the caption's word"
+    )
 
 
 class FinetuneRecipe(_Section):
-    """What becomes of words and old photos where a run goes on from `init`; see train.finetune."""
+    """Fine-tuning of the model in `init`: new words and the photos it was trained on; see train.finetune."""
 
     new_words: bool = Field(
-        False, description="add the words that occur vocabulary.min_count times in the train captions to those of init"
+        False, description="add words with vocabulary.min_count occurrences in the train captions to the vocabulary of init"
     )
-    old_data: str = Field("", description="folder of the data that init was trained on: its dev photos are measured too")
-    replay: float = Field(0.0, ge=0, description="old train photos mixed in, for each new one")
+    old_data: str = Field(
+        "", description="folder of the data that init was trained on, whose dev photos are measured before and after"
+    )
+    replay: float = Field(0.0, ge=0, description="old train photos mixed in, for each new photo")
 
     @model_validator(mode="after")
-    def _old_photos(self) -> Self:
+    def _check_replay(self) -> Self:
         if self.replay and not self.old_data:
             raise ValueError("finetune.replay mixes in old photos; name their folder with finetune.old_data")
         return self
 
+    @property
+    def active(self) -> bool:
+        """Whether anything of this section is asked for."""
+        return self.new_words or bool(self.old_data)
+
 
 class ValidationRecipe(_Section):
-    """How the dev photos are captioned after each epoch; the checkpoint with the highest CIDEr is the best.
-
-    Among equals it is the one with the lowest dev loss.
-    """
+    """Search settings for the dev photos. The best checkpoint has the highest CIDEr, among equals the lowest dev loss."""
 
     beam_size: int = Field(3, ge=1, description="hypotheses followed at once")
     length_penalty: float = Field(1.0, ge=0, description="0 ranks by total, 1 by mean log-probability")
@@ -264,11 +284,11 @@ class ValidationRecipe(_Section):
 
 
 class Recipe(_Section):
-    """A whole recipe."""
+    """All settings of a training run."""
 
-    about: str = Field("", description="one line for showtell train --list")
-    seed: int = Field(1, ge=0, description="starts every random choice")
-    init: str = Field("", description="run or checkpoint to start from: its encoder, decoder sizes, weights and vocabulary")
+    about: str = Field("", description="purpose, for showtell train --list")
+    seed: int = Field(1, ge=0, description="seed of all random draws")
+    init: str = Field("", description="run or checkpoint to start from: its encoder, decoder, weights and vocabulary")
     data: DataRecipe = DataRecipe()
     vocabulary: VocabularyRecipe = VocabularyRecipe()
     text: TextRecipe = TextRecipe()
@@ -282,17 +302,18 @@ class Recipe(_Section):
     validation: ValidationRecipe = ValidationRecipe()
 
     @model_validator(mode="after")
-    def _texts(self) -> Self:
+    def _check_texts(self) -> Self:
         wanted = max(1, len(self.vocabulary.styles))
         if self.text.files and len(self.text.files) != wanted:
             raise ValueError(f"text.files names {len(self.text.files)} files; there must be one for each style, here {wanted}")
         return self
 
     @model_validator(mode="after")
-    def _stages(self) -> Self:
-        start = self.scst.from_epoch
-        if start > self.training.epochs:
-            raise ValueError(f"scst.from_epoch is {start}, after the last of {self.training.epochs} epochs; 0 is never")
+    def _check_objective(self) -> Self:
+        if self.training.objective == "scst" and self.distill.teachers:
+            raise ValueError("distill.teachers teach by cross-entropy; leave them out or set training.objective=cross-entropy")
+        if self.training.objective != "scst" and self.scst != ScstRecipe():
+            raise ValueError("the keys of scst are for training.objective=scst; set it or leave them out")
         return self
 
     @classmethod
@@ -321,24 +342,17 @@ class Recipe(_Section):
                 raise RecipeError(f"recipe {name}: {first['ctx']['error']}") from None
             raise RecipeError(f"recipe {name}: {key} is {first['input']!r}: {first['msg'].lower()}") from None
 
-    @property
-    def needs_init(self) -> str | None:
-        """A key of the recipe that only makes sense where there is a trained model to go on from."""
-        if self.finetune.new_words or self.finetune.old_data:
-            return "finetune"
-        return "scst.from_epoch = 1" if self.scst.from_epoch == 1 else None
-
     def differences(self, other: Mapping[str, Any]) -> list[str]:
-        """Keys whose values differ from those of `other`, a recipe's `model_dump()`, in a way that changes a run's numbers.
+        """Keys that change a run's figures and differ between this recipe and `other`, a recipe's `model_dump()`.
 
-        Keys that the version which wrote `other` did not have yet have their defaults.
+        Keys that `other` lacks, because an earlier version wrote it, have their defaults.
         """
         ours, theirs = dict(_flat(self.model_dump())), {**dict(_flat(Recipe().model_dump())), **dict(_flat(other))}
-        return [key for key in ours | theirs if key not in IMMATERIAL and ours.get(key) != theirs.get(key)]
+        return [key for key in ours | theirs if key not in MAY_CHANGE_ON_RESUME and ours.get(key) != theirs.get(key)]
 
 
 def without_folders(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A recipe's `model_dump()` fit to be given away: of each path only the last name."""
+    """A recipe's `model_dump()` to publish: of each path only the last name."""
     kept: dict[str, Any] = {}
     for name, value in values.items():
         if isinstance(value, Mapping):
@@ -372,7 +386,7 @@ def describe_recipes() -> str:
 
 
 def describe_keys(recipe: Recipe) -> str:
-    """Every key with its value in `recipe`, its default, what is allowed and what it means."""
+    """Every key with its value in `recipe`, its description, default and limits."""
     lines = []
     for key, default in zip(keys(recipe), keys(), strict=True):
         lines.append(f"{key.name} = {_toml(key.value)}")
@@ -412,7 +426,7 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 
 def _closest(key: str) -> str:
-    """What someone who wrote `key` may have meant."""
+    """A hint at the known key that is nearest to `key`, or an empty string."""
     known = [each.name for each in keys()]
     last = {name.rpartition(".")[2]: name for name in known}
     meant = difflib.get_close_matches(key, known, 1) or [last[m] for m in difflib.get_close_matches(key, last, 1)]

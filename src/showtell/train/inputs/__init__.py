@@ -1,1 +1,1 @@
-"""What training reads of photos and captions."""
+"""Inputs of training: features, views and pixels of photos, and batches of captions."""

@@ -1,8 +1,8 @@
-"""Captions of other photos that fit a photo's own: more ways to say what it shows, from text without photos.
+"""Borrowed captions: texts without photos that resemble a train photo's own captions, as further captions of that photo.
 
-A photo has five captions at best, and texts have hundreds of thousands. Each train photo borrows the few that are most like
-its own captions by CIDEr-D: the captions of nearest neighbours (Devlin et al. 2015, "Exploring Nearest Neighbor Approaches for
-Image Captioning"), found by caption instead of by photo. The less a borrowed caption is like them, the less it counts.
+A photo has five captions, and text files have hundreds of thousands. Each train photo borrows the few texts that are nearest to
+its own captions by CIDEr-D. That is the nearest-neighbour captioner of Devlin et al. 2015 ("Exploring Nearest Neighbor
+Approaches for Image Captioning") with neighbours found by caption instead of by photo. The loss weight falls with the distance.
 """
 
 import gzip
@@ -10,6 +10,7 @@ import json
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,52 +25,46 @@ from showtell.files import replacing
 from showtell.metrics import Cider, NGramTable
 from showtell.metrics.result import Tokens
 from showtell.text import RULES
-from showtell.train.recipe import Recipe
 from showtell.train.run.display import Reporter
 
-CANDIDATES = 60  # texts that are compared by CIDEr-D for each photo, the nearest by their rare words
+CANDIDATES = 60  # texts a photo compared by CIDEr-D: the nearest by TF-IDF
 SHORTEST, LONGEST = 5, 20  # words of a text
-COMMON = 0.05  # n-grams of more than this share of the photos say too little to search by
-_AT_ONCE = 100  # photos that are compared with all texts together
+COMMON = 0.05  # n-grams of more than this share of the photos are left out of TF-IDF
+_AT_ONCE = 100  # photos compared with all texts at once
 
 
 class Borrowed(NamedTuple):
-    """A caption of another photo and how much it counts, from 0 to 1."""
+    """A borrowed caption and its loss weight, from 0 to 1."""
 
     words: tuple[str, ...]
     weight: float
 
 
-def borrowed_captions(recipe: Recipe, dataset: Dataset, file: Path, report: Reporter) -> dict[str, list[Borrowed]]:
-    """What the recipe has the train photos borrow, by photo; kept in `file`, and read from it where that exists.
+def borrowed_captions(
+    files: Mapping[str, Path], dataset: Dataset, rule: str, count: int, file: Path, report: Reporter
+) -> dict[str, list[Borrowed]]:
+    """At most `count` borrowed captions of each train photo; kept in `file`, and read from it where that exists.
 
-    The photos of each style, or all where there are none, borrow from the text file of that style.
+    `files` has the text file that the photos of each style borrow from; photos without a style have the style "".
     """
-    if not recipe.text.files:
+    if not files:
         return {}
     if file.exists():
         lines = map(json.loads, file.read_text(encoding="utf-8").splitlines())
         return {line["image"]: [Borrowed(tuple(words), weight) for words, weight in line["borrowed"]] for line in lines}
-    found: dict[str, list[Borrowed]] = {}
-    tokenize = RULES[recipe.vocabulary.text].tokenize
-    for path, style in zip(recipe.text.files, recipe.vocabulary.styles or [""], strict=True):
-        if not path:
-            continue
+    borrowed: dict[str, list[Borrowed]] = {}
+    tokenize = RULES[rule].tokenize
+    for style, path in files.items():
         report.message(f"borrowing captions from {path}")
-        texts = read_texts(Path(path), tokenize)
+        texts = read_texts(path, tokenize)
         samples = [sample for sample in dataset.split("train") if sample.style == style]
         captions = {sample.image: [tokenize(text) for text in sample.captions] for sample in samples}
-
-        def progress(done: int, total: int) -> None:
-            report.progress("borrowing captions", done, total)
-
-        found.update(borrow(captions, texts, recipe.text.captions, progress))
-        count, places = sum(len(found[name]) for name in captions), len(captions)
-        report.message(f"{count} captions borrowed for {places} photos")
+        borrowed |= borrow(captions, texts, count, partial(report.progress, "borrowing captions"))
+        report.message(f"{sum(len(borrowed[name]) for name in captions)} captions borrowed for {len(captions)} photos")
     with replacing(file) as temporary, open(temporary, "w", encoding="utf-8") as lines_out:
-        for name, many in found.items():
+        for name, many in borrowed.items():
             lines_out.write(json.dumps({"image": name, "borrowed": many}, ensure_ascii=True) + "\n")
-    return found
+    return borrowed
 
 
 def borrow(
@@ -78,10 +73,10 @@ def borrow(
     count: int,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, list[Borrowed]]:
-    """For each photo the `count` texts that are most like its own tokenised captions, best first.
+    """For each photo the `count` texts that are nearest to its own tokenised captions by CIDEr-D, best first.
 
-    A text's weight is the square of its CIDEr-D against them as a fraction, 1 at most. One caption alone tells little of a
-    photo, and whatever shares its rarest words is very like it: there weights are halved, of half the CIDEr-D.
+    A text's weight is the square of its CIDEr-D as a fraction, at most 1. CIDEr-D against a single caption is high for any text
+    that shares its rarest words. For photos with one caption it is therefore halved, and so is the weight.
     """
     frequencies = Counter(ngram for many in captions.values() for ngram in {n for words in many for n in _ngrams(words)})
     most = max(2.0, COMMON * len(captions))
@@ -120,9 +115,9 @@ def _best(own: Sequence[Tokens], texts: Sequence[Tokens], scores: Array, count: 
 
 
 def read_texts(path: Path, tokenize: Callable[[str], list[str]]) -> list[list[str]]:
-    """The tokenised captions of a file with a JSON object a line, such as {"captions": ["A dog.", "A wet dog."]}; .gz or not.
+    """The tokenised captions of a file of JSON lines such as {"captions": ["A dog.", "A wet dog."]}, gzipped or not.
 
-    Those of fewer than 5 or more than 20 words are left out. Raises DataError where the file is not one.
+    Captions of fewer than 5 or more than 20 words are left out. Raises DataError where the file has another form.
     """
     texts = []
     try:
@@ -155,7 +150,7 @@ def _ngrams(words: Tokens) -> Iterator[str]:
 
 
 def _vectors(captions: Any, known: Mapping[str, int], rarity: Array) -> Any:
-    """Rows of unit length, one for each list of captions: known n-grams by their count times their rarity."""
+    """TF-IDF vectors of unit length, one row for each list of captions."""
     columns: list[int] = []
     counts: list[int] = []
     ends = [0]

@@ -1,4 +1,4 @@
-"""A feature cache's folder: rows of float16, each under a key that says what it is of. Rows are appended and never changed."""
+"""The folder of a feature cache: float16 rows with a key each. Rows are appended and never changed."""
 
 import json
 import math
@@ -20,9 +20,9 @@ _OWN = {"manifest.json", "features.f16", "rows.sha256", ".lock"}
 
 
 class Rows:
-    """The rows in `folder`, each of shape `shape`, of the kind that `manifest` describes.
+    """The rows of the cache in `folder`, each of shape `shape`; `manifest` describes the features.
 
-    Raises CacheError where the folder holds something else or cannot be written.
+    Raises CacheError where the folder holds another cache or other files, or cannot be written.
     """
 
     def __init__(self, folder: Path, manifest: Mapping[str, Any], shape: Sequence[int]) -> None:
@@ -33,7 +33,7 @@ class Rows:
         _claim(folder, {**json.loads(json.dumps(manifest)), "shape": list(shape), "dtype": "float16"})
 
     def __len__(self) -> int:
-        """Whole rows on disk."""
+        """Number of whole rows on disk."""
         sizes = [path.stat().st_size if path.exists() else 0 for path in (self._values, self._keys)]
         return min(sizes[0] // self._bytes, sizes[1] // KEY)
 
@@ -48,12 +48,12 @@ class Rows:
         return np.memmap(self._values, "<f2", "r", shape=(len(self), *self._shape))
 
     def append(self, keys: Sequence[bytes], values: Array) -> None:
-        """Adds the rows `values` (B, *shape) under their keys, those left out that another process has added meanwhile."""
+        """Appends the rows `values` (B, *shape) under their keys, except those that another process has appended."""
         try:
             with locked(self.folder / ".lock"):
                 known, count = self.places(), len(self)
                 new = [place for place, key in enumerate(keys) if key not in known]
-                # What a kill or a full disk left behind the last whole row is overwritten. The keys come last.
+                # Overwrites a partial row that a kill or a full disk left. The keys come last.
                 for path, start, data in (
                     (self._values, count * self._bytes, values[new].astype("<f2").tobytes()),
                     (self._keys, count * KEY, b"".join(keys[place] for place in new)),
@@ -70,7 +70,7 @@ class Rows:
             ) from None
 
     def check_room(self, rows: int) -> None:
-        """Raises CacheError where the disk has no room for so many more rows."""
+        """Raises CacheError where the disk has no room for `rows` more rows."""
         needed, free = rows * self._bytes, shutil.disk_usage(self.folder).free
         if free < needed:
             raise CacheError(
@@ -80,7 +80,7 @@ class Rows:
 
 
 def _claim(folder: Path, manifest: dict[str, Any]) -> None:
-    """Writes the manifest of a new cache, or holds that of an old one against it."""
+    """Writes the manifest of a new cache, or compares it with that of an existing one."""
     path = folder / "manifest.json"
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,8 +1,8 @@
-"""How much each caption of a photo teaches: the more, the more the photo's other captions agree with it.
+"""Consensus weights: the loss weight of a caption grows with its agreement with the photo's other captions.
 
-Of five people who describe a photo one may speak of what no other saw. Weighting the cross-entropy of each caption by its
-CIDEr-D against the others (WXE in Phan, Henter, Miyao and Satoh 2017, "Consensus-based Sequence Training for Video Captioning")
-aims at what a score by consensus measures, at no cost in training.
+Of five people who describe a photo, one may name things that no other names. The cross-entropy of each caption is weighted by
+its CIDEr-D against the others (WXE in Phan, Henter, Miyao and Satoh 2017, "Consensus-based Sequence Training for Video
+Captioning"). CIDEr measures consensus too, so the weighted loss is closer to the metric. It costs nothing in training.
 """
 
 from collections.abc import Sequence
@@ -15,10 +15,10 @@ from showtell.metrics.result import Tokens
 
 
 def consensus_weights(captions: Sequence[Sequence[Tokens]], power: float) -> list[FloatArray]:
-    """For each photo the weights (K,) of its K tokenised captions, on average 1.
+    """For each photo the loss weights (K,) of its K tokenised captions; their mean is 1.
 
-    A weight is proportional to the caption's CIDEr-D against the photo's other captions to the power of `power`, with document
-    frequencies of all `captions`. All are 1 where `power` is 0, a photo has one caption or none of its captions agree.
+    A weight is proportional to the caption's CIDEr-D against the photo's other captions, to the power of `power`, with document
+    frequencies of all `captions`. Weights are 1 where `power` is 0, a photo has one caption or its captions share no n-gram.
     """
     weights = [np.ones(len(many)) for many in captions]
     if power == 0:

@@ -1,16 +1,15 @@
-"""What the frozen part of the encoder makes of each photo, computed once and kept: a memory-mapped float16 array.
+"""Feature caches: outputs of the encoder's frozen stages for each photo, a memory-mapped float16 array.
 
     manifest.json   what the features are of: encoder fingerprint, preprocessing, view
-    features.f16    little-endian float16, one row a photo: grid features (49, 2048) where the whole encoder is frozen, or
-                    their mean (1, 2048) for a decoder that needs no more; outputs of the third stage (14, 14, 1024) or the
-                    second (28, 28, 512) where the stages after it are trained
+    features.f16    little-endian float16, one row a photo: grid features (G, D) where the whole encoder is frozen, outputs of
+                    the third stage (H, W, C) where the fourth is trained; for ResNet-50 (49, 2048) and (14, 14, 1024)
     rows.sha256     32 bytes a row: the SHA-256 of the photo's bytes; of a view also of what it depends on besides
 
 A photo is known by its bytes alone. So data sets share a cache whatever their photos are called, and of a photo that was
 added or changed the features are computed, and of no other. Rows are only ever appended, the features before the SHA-256: an
-interrupted extraction goes on where it stopped, and several processes may fill one cache. A cache of another encoder, other
-preprocessing or another view is refused. Grid features can also be those of a bundle's int8 encoder, which are a little off the
-float32 ones: a decoder trained on them has seen what it will get.
+interrupted extraction resumes where it stopped, and several processes may fill one cache. A cache of another encoder, other
+preprocessing or another view is refused. A bundle's int8 encoder can compute the grid features, so that the decoder is trained
+on exactly the features that it gets in the product.
 """
 
 import hashlib
@@ -20,9 +19,9 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,11 +32,12 @@ from showtell.errors import CacheError
 from showtell.image import Array, ImageSettings, Preprocessing
 from showtell.nn.encoder import STAGES, Encoder
 from showtell.train.inputs.cache import Rows
+from showtell.train.inputs.prefetch import prefetch
 from showtell.train.inputs.views import DEFAULT_IMAGES, Augmentation, read_view
 
 FORMAT = 2
-Output = Literal["grid", "pooled", "third-stage", "second-stage"]
-OUTPUT_STAGES: dict[Output, int] = {"third-stage": 3, "second-stage": 2}
+# What a cache's folder and manifest call the outputs of its last stage.
+OUTPUTS = {3: "third-stage", STAGES: "grid"}
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,7 @@ class FeatureCache:
     names: tuple[str, ...]
     array: Array
     order: Sequence[int] | None = None
+    after_stage: int = STAGES  # the last stage of the encoder that is computed
 
     def rows(self, names: Sequence[str]) -> list[int]:
         """Row numbers of the named photos. Raises CacheError for a photo that was not extracted."""
@@ -71,96 +72,103 @@ class View:
     number: int
 
 
-def cache_folder(
-    root: Path | None, encoder: Encoder, output: Output = "grid", view: View | None = None, bundle: Bundle | None = None
-) -> Path:
-    """One folder for each encoder, kind of output and view, below `root` or the user's cache."""
-    name = f"{_fingerprint(encoder, bundle)[:12]}-{output}"
-    if view is not None:
-        described = json.dumps(view.augmentation.describe(view.number), sort_keys=True)
-        name += f"-view-{view.number}-{hashlib.sha256(described.encode()).hexdigest()[:8]}"
-    return cache_root(root) / name
+@dataclass(frozen=True)
+class FeatureSource:
+    """An encoder, or a bundle's int8 form of it, that computes features of photos or of one view of each.
 
-
-def cache_root(root: Path | None) -> Path:
-    """`root`, or the user's cache of features."""
-    return root or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "showtell" / "features"
-
-
-def extract(
-    folder: Path,
-    encoder: Encoder,
-    preprocessing: Preprocessing,
-    photos: PhotoStore,
-    names: Sequence[str],
-    *,
-    output: Output = "grid",
-    view: View | None = None,
-    bundle: Bundle | None = None,
-    grid: Path | None = None,
-    images: ImageSettings = DEFAULT_IMAGES,
-    batch_size: int = 16,
-    progress: Callable[[int, int], None] | None = None,
-) -> FeatureCache:
-    """Features of the named photos, or of a view of each, from the cache in `folder` as far as it has them.
-
-    With `bundle`, its encoder computes them, of which `encoder` is the form that was trained; "grid" and "pooled" alone.
-    Where `grid` is the folder of a cache of the same encoder's grid features, pooled ones are made from these as far as it
-    has them. `progress(done, total)` is called after each batch. Raises CacheError where `folder` holds a cache of something
-    else, ImageError where a photo cannot be read.
+    `after_stage` is the last stage that is computed, a key of OUTPUTS; a bundle computes all.
     """
-    side, channels = preprocessing.size // 32, encoder.config.channels
-    if output in OUTPUT_STAGES:
-        sides = side * 2 ** (STAGES - OUTPUT_STAGES[output])
-        shape: tuple[int, ...] = (sides, sides, encoder.config.stage_channels(OUTPUT_STAGES[output]))
-    else:
-        shape = (side * side if output == "grid" else 1, channels)
-    manifest = {
-        "format": FORMAT,
-        "encoder": _fingerprint(encoder, bundle),
-        "preprocessing": asdict(preprocessing),
-        **({} if view is None else {"view": view.augmentation.describe(view.number)}),
-    }
-    rows = Rows(folder, {**manifest, "output": output}, shape)
 
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        keys = dict(zip(names, pool.map(lambda name: _key(photos.digest(name), name, view), names), strict=True))
-    if output == "pooled" and grid is not None and grid.exists():
-        _pool(rows, Rows(grid, {**manifest, "output": "grid"}, (side * side, channels)), list(keys.values()))
-    known = rows.places()
-    alike: dict[bytes, list[str]] = defaultdict(list)
-    for name, key in keys.items():
-        if key not in known:
-            alike[key].append(name)
-    rows.check_room(len(alike))
-    compute = _in_onnxruntime(bundle) if bundle else _in_torch(encoder, output)
-    finished = len(keys) - sum(map(len, alike.values()))
-    if progress:
-        progress(finished, len(keys))
+    encoder: Encoder
+    preprocessing: Preprocessing
+    after_stage: int = STAGES
+    view: View | None = None
+    bundle: Bundle | None = None
+    images: ImageSettings = DEFAULT_IMAGES
 
-    def read(same: list[str]) -> Array:
-        name = same[0]
-        data = photos.read(name)
-        # By what is read now, should the file have changed since.
-        keys.update(dict.fromkeys(same, _key(hashlib.sha256(data).digest(), name, view)))
-        number = view.number if view else 0
-        augmentation = view.augmentation if view else None
-        return preprocessing.normalize(read_view(data, name, preprocessing, augmentation, number, images))
+    def folder(self, root: Path) -> Path:
+        """The cache's folder below `root`: one for each encoder, stage and view."""
+        name = f"{self._fingerprint[:12]}-{OUTPUTS[self.after_stage]}"
+        if self.view is not None:
+            described = json.dumps(self.view.augmentation.describe(self.view.number), sort_keys=True)
+            name += f"-view-{self.view.number}-{hashlib.sha256(described.encode()).hexdigest()[:8]}"
+        return root / name
 
-    for batch, pixels in _batches(list(alike.values()), read, batch_size):
-        features = compute(pixels)
-        if output == "pooled":
-            features = features.mean(1, keepdims=True)
-        if not np.isfinite(features).all() or np.abs(features).max() > np.finfo(np.float16).max:
-            raise CacheError(
-                f"features of {batch[0][0]} or its neighbours do not fit float16: are the encoder's weights whole?"
-            )
-        rows.append([keys[same[0]] for same in batch], features)
-        finished += sum(map(len, batch))
+    def extract(
+        self,
+        folder: Path,
+        photos: PhotoStore,
+        names: Sequence[str],
+        *,
+        batch_size: int = 16,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> FeatureCache:
+        """Features of the named photos, computed as far as the cache in `folder` lacks them.
+
+        `progress(done, total)` is called after each batch. Raises CacheError where `folder` holds a cache of another source,
+        ImageError where a photo cannot be read.
+        """
+        rows = Rows(folder, self._manifest(), self._shape())
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+            keys = dict(zip(names, pool.map(lambda name: self._key(photos.digest(name), name), names), strict=True))
+        known = rows.places()
+        alike: dict[bytes, list[str]] = defaultdict(list)
+        for name, key in keys.items():
+            if key not in known:
+                alike[key].append(name)
+        rows.check_room(len(alike))
+        compute = _in_onnxruntime(self.bundle) if self.bundle else _in_torch(self.encoder, self.after_stage)
+        finished = len(keys) - sum(map(len, alike.values()))
         if progress:
             progress(finished, len(keys))
-    known = rows.places()
-    return FeatureCache(tuple(names), rows.array(), [known[keys[name]] for name in names])
+        for batch, pixels in _batches(list(alike.values()), partial(self._read, photos, keys), batch_size):
+            features = compute(pixels)
+            if not np.isfinite(features).all() or np.abs(features).max() > np.finfo(np.float16).max:
+                raise CacheError(
+                    f"features of {batch[0][0]} or its neighbours do not fit float16: are the encoder's weights whole?"
+                )
+            rows.append([keys[same[0]] for same in batch], features)
+            finished += sum(map(len, batch))
+            if progress:
+                progress(finished, len(keys))
+        known = rows.places()
+        return FeatureCache(tuple(names), rows.array(), [known[keys[name]] for name in names], self.after_stage)
+
+    def _read(self, photos: PhotoStore, keys: dict[str, bytes], same: list[str]) -> Array:
+        """Model input of photos of equal bytes; their keys become those of the bytes read now, should the file have changed."""
+        name = same[0]
+        data = photos.read(name)
+        keys.update(dict.fromkeys(same, self._key(hashlib.sha256(data).digest(), name)))
+        augmentation, number = (self.view.augmentation, self.view.number) if self.view else (None, 0)
+        return self.preprocessing.normalize(read_view(data, name, self.preprocessing, augmentation, number, self.images))
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        return str(self.bundle.config["files"]["encoder.onnx"]) if self.bundle else self.encoder.fingerprint()
+
+    def _shape(self) -> tuple[int, ...]:
+        """Of one photo's features."""
+        side, config = self.preprocessing.size // 32, self.encoder.config
+        if self.after_stage == STAGES:
+            return side * side, config.channels
+        sides = side * 2 ** (STAGES - self.after_stage)
+        return sides, sides, config.stage_channels(self.after_stage)
+
+    def _manifest(self) -> dict[str, Any]:
+        return {
+            "format": FORMAT,
+            "encoder": self._fingerprint,
+            "preprocessing": asdict(self.preprocessing),
+            **({} if self.view is None else {"view": self.view.augmentation.describe(self.view.number)}),
+            "output": OUTPUTS[self.after_stage],
+        }
+
+    def _key(self, digest: bytes, name: str) -> bytes:
+        """A photo's key, from the SHA-256 of its bytes; that of a view also depends on the photo's name."""
+        if self.view is None:
+            return digest
+        sided = name in self.view.augmentation.sided
+        return hashlib.sha256(digest + f"{sided}/{name}".encode("utf-8", "surrogateescape")).digest()
 
 
 def _in_onnxruntime(bundle: Bundle) -> Callable[[Array], Array]:
@@ -171,7 +179,7 @@ def _in_onnxruntime(bundle: Bundle) -> Callable[[Array], Array]:
     return OnnxEncoder(bundle.folder, available_cpus(), "cpu")
 
 
-def _in_torch(encoder: Encoder, output: Output) -> Callable[[Array], Array]:
+def _in_torch(encoder: Encoder, after_stage: int) -> Callable[[Array], Array]:
     """Model input float32 (B, 3, size, size) to grid features or a stage's outputs, float32."""
     network = encoder.eval()
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a form that torch documents and its stubs lack
@@ -180,51 +188,22 @@ def _in_torch(encoder: Encoder, output: Output) -> Callable[[Array], Array]:
     def compute(pixels: Array) -> Array:
         batch = torch.from_numpy(pixels).to(device, memory_format=torch.channels_last)
         with torch.inference_mode():
-            # A stage's outputs are channels last on disk, as the next stage's convolutions like them.
-            if output in OUTPUT_STAGES:
-                found = network.first_stages(batch, OUTPUT_STAGES[output]).permute(0, 2, 3, 1)
-            else:
-                found = network(batch)
-            features: Array = found.float().cpu().numpy()
+            outputs = network(batch) if after_stage == STAGES else network.first_stages(batch, after_stage)
+            if after_stage < STAGES:  # channels last on disk, as the next stage's convolutions like them
+                outputs = outputs.permute(0, 2, 3, 1)
+            features: Array = outputs.float().cpu().numpy()
             return features
 
     return compute
 
 
-def _fingerprint(encoder: Encoder, bundle: Bundle | None) -> str:
-    """What tells the features of one encoder from those of another."""
-    return str(bundle.config["files"]["encoder.onnx"]) if bundle else encoder.fingerprint()
-
-
-def _key(digest: bytes, name: str, view: View | None) -> bytes:
-    """What a photo's features are known by, given the SHA-256 of its bytes: a view depends on the photo's name besides."""
-    if view is None:
-        return digest
-    sided = name in view.augmentation.sided
-    return hashlib.sha256(digest + f"{sided}/{name}".encode("utf-8", "surrogateescape")).digest()
-
-
 def _batches(
     todo: Sequence[list[str]], read: Callable[[list[str]], Array], batch_size: int
 ) -> Iterator[tuple[Sequence[list[str]], Array]]:
-    """(equal photos, pixels) batch by batch; while one is worked on, a thread decodes the next."""
+    """(equal photos, pixels) batch by batch; a thread decodes the next batch meanwhile."""
     chunks = [todo[start : start + batch_size] for start in range(0, len(todo), batch_size)]
-    with ThreadPoolExecutor(1) as pool:
 
-        def load(chunk: Sequence[list[str]]) -> Array:
-            return np.stack([read(same) for same in chunk])
+    def load(chunk: Sequence[list[str]]) -> tuple[Sequence[list[str]], Array]:
+        return chunk, np.stack([read(same) for same in chunk])
 
-        ahead = [pool.submit(load, chunk) for chunk in chunks[:1]]
-        for number, chunk in enumerate(chunks):
-            if number + 1 < len(chunks):
-                ahead.append(pool.submit(load, chunks[number + 1]))
-            yield chunk, ahead.pop(0).result()
-
-
-def _pool(rows: Rows, grid: Rows, keys: Sequence[bytes]) -> None:
-    """Adds the pooled features of those keys whose grid features are there."""
-    known, found = rows.places(), grid.places()
-    todo = [key for key in dict.fromkeys(keys) if key not in known and key in found]
-    for start in range(0, len(todo), 256):
-        chunk = todo[start : start + 256]
-        rows.append(chunk, grid.array()[[found[key] for key in chunk]].mean(1, keepdims=True, dtype=np.float32))
+    return prefetch(map(load, chunks))

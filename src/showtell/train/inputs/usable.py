@@ -1,4 +1,4 @@
-"""Photos that cannot be read are found before the work begins, all of them at once."""
+"""Finds photos that cannot be read before training begins."""
 
 import os
 from collections.abc import Sequence
@@ -9,9 +9,7 @@ from pathlib import Path
 from showtell.data import Dataset
 from showtell.errors import DataError, ImageError
 from showtell.files import replacing
-from showtell.image import Preprocessing, read_photo
-from showtell.train.inputs.features import cache_root
-from showtell.train.recipe import Recipe
+from showtell.image import ImageSettings, Preprocessing, read_photo
 from showtell.train.run.display import Reporter
 from showtell.train.run.processes import Processes
 from showtell.types import Split
@@ -21,23 +19,27 @@ _KEY = 32  # bytes of a SHA-256
 
 def usable(
     dataset: Dataset,
-    recipe: Recipe,
+    splits: Sequence[Split],
+    *,
+    images: ImageSettings,
+    skip_broken: bool,
+    cache: Path | None,
     processes: Processes,
     report: Reporter,
-    splits: Sequence[Split] = ("train", "dev"),
 ) -> Dataset:
     """The data set without those photos of `splits` that cannot be read, each of which is named.
 
-    Raises DataError where there are some, unless `data.skip_broken` is set.
+    Readable photos are remembered in the folder `cache`, if there is one. Raises DataError where photos cannot be read, unless
+    `skip_broken`.
     """
     names = [sample.image for sample in dataset.samples if sample.split in splits]
-    broken = processes.from_first(_broken(dataset, names, recipe, report) if processes.first else {})
+    broken = processes.from_first(_broken(dataset, names, images, cache, report) if processes.first else {})
     if not broken:
         return dataset
     for reason in broken.values():
         report.message(f"showtell: {reason}")
     count = f"{len(broken)} of {len(names)} photos cannot be read"
-    if not recipe.data.skip_broken:
+    if not skip_broken:
         raise DataError(
             f"{dataset.name}: {count}. Fetch them again, or leave them out with --set data.skip_broken=true; "
             "--lenient takes what decodes of photos that are cut short or damaged"
@@ -46,19 +48,20 @@ def usable(
     return replace(dataset, samples=tuple(sample for sample in dataset.samples if sample.image not in broken))
 
 
-def _broken(dataset: Dataset, names: Sequence[str], recipe: Recipe, report: Reporter) -> dict[str, str]:
-    """Reasons by photo name. Bytes that once decoded are known again beside the feature caches, and not decoded once more."""
-    file = cache_root(Path(recipe.encoder.cache) if recipe.encoder.cache else None) / "readable.sha256"
-    data = file.read_bytes() if file.exists() else b""
+def _broken(
+    dataset: Dataset, names: Sequence[str], images: ImageSettings, cache: Path | None, report: Reporter
+) -> dict[str, str]:
+    """Reasons by photo name. Photos whose SHA-256 is in the cache's readable.sha256 are not decoded again."""
+    file = cache / "readable.sha256" if cache else None
+    data = file.read_bytes() if file and file.exists() else b""
     known = {data[start : start + _KEY] for start in range(0, len(data), _KEY)}
     before = len(known)
-    settings = recipe.data.images
 
     def look(name: str) -> bytes | ImageError:
         try:
             digest = dataset.photos.digest(name)
             if digest not in known:
-                read_photo(dataset.photos.read(name), Preprocessing(), name, settings)
+                read_photo(dataset.photos.read(name), Preprocessing(), name, images)
         except ImageError as error:
             return error
         return digest
@@ -68,14 +71,14 @@ def _broken(dataset: Dataset, names: Sequence[str], recipe: Recipe, report: Repo
         try:
             for number, (name, found) in enumerate(zip(names, pool.map(look, names), strict=True), start=1):
                 if isinstance(found, ImageError):
-                    broken[name] = f"{found.message} [{found.code}]"  # the remedy is said once, for all
-                elif not settings.lenient:  # what decodes leniently may not decode otherwise
+                    broken[name] = f"{found.message} [{found.code}]"  # the remedy is named once, for all photos
+                elif not images.lenient:  # a photo that decodes leniently may not decode strictly
                     known.add(found)
                 report.progress("reading photos", number, len(names))
-        except BaseException:  # who interrupts this does not wait for all other photos
+        except BaseException:  # an interrupt does not wait for the other photos
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    if recipe.encoder.cached and len(known) > before:
+    if file and len(known) > before:
         file.parent.mkdir(parents=True, exist_ok=True)
         with replacing(file) as temporary:
             temporary.write_bytes(b"".join(sorted(known)))

@@ -1,8 +1,8 @@
-"""Augmented views of a photo: what training sees besides the photo itself. Nothing outside training does this.
+"""Augmentation: random views of the train photos. Nothing outside training uses it.
 
-View 0 is the photo as it is. The others are mirrored, cropped (Szegedy et al. 2015: a random share of the area, stretched a
-little) and changed in brightness, contrast and saturation, each by draws that depend on seed, photo and view alone, so that a
-cache of them can be continued and two runs see the same.
+View 0 is the unchanged photo. The others are flipped, cropped (Szegedy et al. 2015: a random share of the area, with a random
+aspect ratio) and changed in brightness, contrast and saturation. All draws follow from seed, photo and view. So a cache of
+views can be extended, and two runs see the same views.
 """
 
 import hashlib
@@ -18,34 +18,34 @@ from PIL import Image, ImageEnhance
 from showtell.image import Array, ImageSettings, Preprocessing, read_photo, read_rgb, to_pixels
 
 DEFAULT_IMAGES = ImageSettings()
-STRETCH = 4 / 3  # of a crop's sides against each other, at most; Szegedy et al. allow aspect ratios from 3/4 to 4/3
+STRETCH = 4 / 3  # largest change of the aspect ratio; Szegedy et al. use 3/4 to 4/3
 _SIDES = re.compile(r"\b(left|right)\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
 class Augmentation:
-    """How views differ from their photos. Calling it with a photo gives the view of that number."""
+    """Ranges of the random changes. Calling it with a photo and a number gives that view of the photo."""
 
     seed: int
     flip: float  # probability of a mirrored view
-    crop_min: float  # share of the photo's area that a crop has at least
-    crop_max: float  # and at most; 1 and 1 is no crop
+    crop_min: float  # least share of the photo's area in a crop
+    crop_max: float  # largest share; 1 and 1 is no crop
     colour: float  # brightness, contrast and saturation are multiplied by 1 - colour to 1 + colour
-    sided: frozenset[str] = frozenset()  # photos that are never mirrored: their captions tell left from right
+    sided: frozenset[str] = frozenset()  # photos that are never flipped: their captions say left or right
 
     @classmethod
     def of(cls, captions: Mapping[str, Iterable[str]], *, seed: int, **options: Any) -> Self:
-        """The augmentation of photos with these captions, as written."""
+        """The augmentation of photos with these captions, untokenised."""
         sided = frozenset(name for name, texts in captions.items() if any(_SIDES.search(text) for text in texts))
         return cls(seed, **options, sided=sided)
 
     def __call__(self, photo: Image.Image, name: str, view: int) -> Image.Image:
-        """The view of an RGB photo, RGB too; its size is the crop's."""
+        """The view of an RGB photo, in RGB and the size of the crop."""
         if view == 0:
             return photo
         digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()
         rng = np.random.default_rng([self.seed, view, int.from_bytes(digest[:8], "big")])
-        # All draws are made whatever the options, so that a change of one leaves the others' draws as they were.
+        # All draws are made whatever the options, so that changing one option leaves the other draws unchanged.
         mirrored, area, stretch, across, down = rng.random(5)
         factors = 1 + self.colour * rng.uniform(-1, 1, 3)
         width, height = photo.size
@@ -66,7 +66,7 @@ class Augmentation:
         return photo
 
     def describe(self, view: int) -> dict[str, Any]:
-        """What tells this view's features from others, for the manifest of their cache; `sided` is each photo's own."""
+        """The parameters of this view, for the manifest of its feature cache; `sided` belongs to photos, not to the view."""
         return {
             "number": view,
             "seed": self.seed,

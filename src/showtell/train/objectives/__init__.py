@@ -1,1 +1,1 @@
-"""What training minimises."""
+"""Objectives: the losses that training minimises."""

@@ -1,6 +1,6 @@
-"""What a training step makes small: an objective turns a batch into a loss.
+"""Objectives: an objective turns a batch into a loss. Cross-entropy is the first.
 
-The loop divides by the count over everything that makes up one step, so that the size of a batch's parts does not matter.
+The trainer divides the sum of losses by the sum of counts over a step, so that the size of a batch's parts does not matter.
 """
 
 from collections.abc import Mapping
@@ -16,26 +16,26 @@ from showtell.train.inputs.batches import Batch
 
 @dataclass(frozen=True)
 class Loss:
-    """The sum of a batch's losses and how many units (words, sampled captions) it is the sum of."""
+    """The sum of a batch's losses, and the number of units (words, sampled tokens) in it."""
 
     total: Tensor  # scalar
     count: int
-    shown: Mapping[str, float] = field(default_factory=dict)  # further figures for the log, means over the batch
+    shown: Mapping[str, float] = field(default_factory=dict)  # further figures for the log: means over the batch
 
 
 class Objective(Protocol):
-    """A loss of a batch, given the grid features of its photos. A loss that `descends` is in trouble when it rises."""
+    """A loss of a batch, given the grid features of its photos. `descends`: a rising loss means divergence."""
 
     @property
     def descends(self) -> bool: ...
 
     def __call__(self, model: CaptionModel, features: Tensor, batch: Batch) -> Loss:
-        """features float32 (B, 49, 2048)."""
+        """features float32 (B, G, D): G grid cells of D channels."""
 
 
 @dataclass(frozen=True)
 class CrossEntropy:
-    """Teacher-forced cross-entropy with label smoothing (Szegedy et al. 2016), per word, each word with its weight."""
+    """Teacher-forced cross-entropy of each word, with label smoothing (Szegedy et al. 2016) and loss weights."""
 
     label_smoothing: float
     descends: ClassVar[bool] = True
@@ -44,5 +44,5 @@ class CrossEntropy:
         """See Objective."""
         scores = model.decoder(features, batch.inputs, batch.lengths)
         losses = F.cross_entropy(scores, batch.targets, label_smoothing=self.label_smoothing, reduction="none")
-        # Not a product of vectors, which autocast would compute in bfloat16: of a sum of thousands that keeps two digits.
+        # Not a dot product: autocast would compute it in bfloat16, where a sum of thousands keeps two digits.
         return Loss((losses * batch.weights).sum(), len(batch.targets))

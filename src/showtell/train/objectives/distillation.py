@@ -1,7 +1,7 @@
-"""Distillation (Hinton, Vinyals and Dean 2015): learning from what trained models think of each next word.
+"""Distillation (Hinton, Vinyals and Dean 2015): learning from the distributions of trained models.
 
-The target is part the word that was written, part the mean of several teachers' distributions: an ensemble's knowledge in one
-model. Teachers read the same features and words, so that each costs a forward pass and nothing else.
+The target of each word is a mixture of the caption's word and the mean distribution of the teachers. Teachers read the same
+features and words as the student, so each costs one forward pass.
 """
 
 from collections.abc import Sequence
@@ -23,9 +23,9 @@ from showtell.train.run import checkpoint
 
 @dataclass(frozen=True)
 class Distillation:
-    """Cross-entropy, per word, against the share `weight` of the teachers' mean distribution and the rest the word itself.
+    """Cross-entropy of each word against a target of which the share `weight` is the teachers' mean distribution.
 
-    The words' part has label smoothing; the teachers' is what smooths the other.
+    The rest is the caption's word, with label smoothing.
     """
 
     teachers: Sequence[Decoder]  # frozen, without dropout
@@ -39,7 +39,7 @@ class Distillation:
             taught = torch.stack(
                 [F.softmax(teacher(features, batch.inputs, batch.lengths).float(), -1) for teacher in self.teachers]
             ).mean(0)
-        torch.clear_autocast_cache()  # it must not keep the low-precision weights of teachers, nor any made without gradients
+        torch.clear_autocast_cache()  # it holds low-precision weights of the teachers, and weights made without gradients
         scores = model.decoder(features, batch.inputs, batch.lengths).float()
         written = F.cross_entropy(scores, batch.targets, label_smoothing=self.label_smoothing, reduction="none")
         soft = F.cross_entropy(scores, taught, reduction="none")
@@ -48,7 +48,7 @@ class Distillation:
 
 
 def load_teachers(paths: Sequence[str], model: CaptionModel) -> list[Decoder]:
-    """The decoders of runs or checkpoints, to teach `model`. Raises RecipeError where they read other features or words."""
+    """The decoders of runs or checkpoints, to teach `model`. Raises RecipeError where encoder or vocabulary differ."""
     device = next(model.decoder.parameters()).device
     teachers = []
     for path in paths:

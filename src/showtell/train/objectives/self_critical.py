@@ -1,16 +1,16 @@
-"""Self-critical sequence training, SCST (Rennie et al. 2017): sampled captions that beat their like are made likelier.
+"""Self-critical sequence training, SCST (Rennie et al. 2017): policy gradient with CIDEr-D as the reward.
 
-Several captions of each photo are drawn from the model and rewarded by CIDEr-D against the photo's train captions, n-grams
-weighted by how few train photos they describe. What counts is the advantage over a baseline: the mean reward of the photo's
-other samples (Luo 2020, "A Better Variant of Self-Critical Sequence Training").
+Several captions of each photo are sampled from the model. Their reward is CIDEr-D against the photo's train captions, with
+document frequencies of the train photos. The baseline of a sample is the mean reward of the photo's other samples (Luo 2020, "A
+Better Variant of Self-Critical Sequence Training").
 
-The end token is a word of candidates and references alike, so that a caption broken off ("a dog in a") earns less than a whole
-one; without it SCST learns to leave sentences unfinished (Hu, Cavicchioli and Capotondi 2023, arXiv 2305.12254).
+The end token counts as a word of candidates and references, so that a truncated caption ("a dog in a") earns less than a whole
+one. Without it, SCST learns to leave sentences unfinished (Hu, Cavicchioli and Capotondi 2023, arXiv 2305.12254).
 
 Shapes: B photos, K sampled captions of each, T steps of the longest, N tokens of all samples together, V words.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -20,12 +20,10 @@ from torch.nn import functional as F
 
 from showtell.errors import DataError
 from showtell.metrics import Cider, NGramTable
-from showtell.metrics.result import Tokens
 from showtell.nn.decoders import Decoder
 from showtell.nn.model import CaptionModel
-from showtell.train.inputs.batches import Batch
+from showtell.train.inputs.batches import Batch, Captions
 from showtell.train.objectives.cross_entropy import Loss, Objective
-from showtell.train.recipe import ScstRecipe
 from showtell.vocabulary import END, PAD, SPECIAL, Vocabulary
 
 _IMPOSSIBLE = -1e9  # log-probability of what is never sampled: its exponential is 0, and unlike -inf it can be subtracted
@@ -33,10 +31,10 @@ _IMPOSSIBLE = -1e9  # log-probability of what is never sampled: its exponential 
 
 @dataclass(frozen=True)
 class Sampled:
-    """K captions of each of B photos, as drawn."""
+    """K sampled captions of each of B photos."""
 
-    tokens: Tensor  # (B, K, T) int64: words, then the end unless the caption was broken off, then padding
-    begin: Tensor  # (B, 1) int64: what each photo's captions begin with
+    tokens: Tensor  # (B, K, T) int64: words, the end token unless the caption was cut off, padding
+    begin: Tensor  # (B, 1) int64: the first token of each photo's captions
 
     @property
     def lengths(self) -> Tensor:
@@ -45,7 +43,7 @@ class Sampled:
 
     @property
     def inputs(self) -> Tensor:
-        """What the decoder reads before each token: int64 (B, K, T)."""
+        """Decoder inputs, the token before each token: int64 (B, K, T)."""
         return torch.cat([self.begin.unsqueeze(1).expand(-1, self.tokens.shape[1], 1), self.tokens[..., :-1]], -1)
 
     @property
@@ -55,9 +53,9 @@ class Sampled:
 
 
 def policy(scores: Tensor, never: Sequence[int]) -> Tensor:
-    """Log-probabilities (..., V) by which captions are sampled, from the decoder's scores or log-probabilities (..., V).
+    """Log-probabilities (..., V) of the sampling policy, from the decoder's scores or log-probabilities (..., V).
 
-    Tokens in `never` have none.
+    Tokens in `never` have probability 0.
     """
     scores = scores.float()
     forbidden = torch.zeros(scores.shape[-1], dtype=torch.bool, device=scores.device)
@@ -67,10 +65,10 @@ def policy(scores: Tensor, never: Sequence[int]) -> Tensor:
 
 @torch.no_grad()
 def sample(decoder: Decoder, features: Tensor, begin: Tensor, never: Sequence[int], count: int, *, max_length: int) -> Sampled:
-    """Draws `count` captions of at most `max_length` words for each photo, from grid features float32 (B, 49, 2048).
+    """Samples `count` captions of at most `max_length` words for each photo, from grid features float32 (B, G, D).
 
-    `begin` int64 (B, 1) is the token that each photo's captions begin with; tokens in `never` are not drawn.
-    A caption that has not ended after `max_length` words goes without its end.
+    `begin` int64 (B, 1) is the first token of each photo's captions; tokens in `never` are not sampled. A caption without an
+    end token after `max_length` words is cut off.
     """
     start: tuple[Any, Any] = decoder.prepare(features)
     prepared, state = start
@@ -94,7 +92,7 @@ def sample(decoder: Decoder, features: Tensor, begin: Tensor, never: Sequence[in
             going, last, ended = going[live], last[live], ended[live]
             prepared = type(prepared)(*(part[live] for part in prepared))
             state = type(state)(*(part[live] for part in state))
-    # Autocast keeps the low-precision copies of weights that it has made; those made here would give no gradients later.
+    # Autocast caches low-precision copies of weights; those made here have no gradients.
     torch.clear_autocast_cache()
     return Sampled(tokens[..., : t + 1], begin)
 
@@ -105,13 +103,13 @@ class Reward:
     `captions` are the tokenised train captions by photo name; document frequencies are those of the photo's style.
     """
 
-    def __init__(self, captions: Mapping[str, Sequence[Tokens]], vocabulary: Vocabulary) -> None:
+    def __init__(self, captions: Captions, vocabulary: Vocabulary) -> None:
         if len(captions) < 2:
             raise DataError("self-critical training needs two train photos at least: n-grams of all photos weigh nothing")
         self._words = vocabulary.words
         table = NGramTable()
         styles = {name: vocabulary.split_style(many[0])[0] for name, many in captions.items()}
-        # Where an n-gram says much depends on the data set: each style has document frequencies of its own.
+        # Document frequencies depend on the data set: each style has its own.
         self._scorers: dict[str, tuple[Cider, int]] = {}
         for style in sorted(set(styles.values())):
             names = [name for name in captions if styles[name] == style]
@@ -120,7 +118,7 @@ class Reward:
             self._scorers.update((name, (cider, row)) for row, name in enumerate(names))
 
     def __call__(self, names: Sequence[str], tokens: Tensor) -> Tensor:
-        """Rewards float32 (B, K) of captions int64 (B, K, T) of the named photos; about 1 is a caption by a person."""
+        """Rewards float32 (B, K) of captions int64 (B, K, T) of the named photos; a person's caption has about 1."""
         words = self._words
         rewards = torch.zeros(tokens.shape[:2])
         scorers = {id(cider): cider for cider, _ in (self._scorers[name] for name in names)}
@@ -133,7 +131,7 @@ class Reward:
 
 
 def mean_of_others(rewards: Tensor) -> Tensor:
-    """For each of a photo's samples the mean reward of its other samples: (B, K) to (B, K), K at least 2."""
+    """Baselines (B, K) of rewards (B, K): the mean reward of the photo's other samples; K is at least 2."""
     return (rewards.sum(1, keepdim=True) - rewards) / (rewards.shape[1] - 1)
 
 
@@ -141,25 +139,27 @@ def mean_of_others(rewards: Tensor) -> Tensor:
 class SelfCritical:
     """The negative expected reward, by its policy gradient: -(reward - baseline) log p(caption), per sampled token.
 
-    Dropout is off where captions are drawn and where they are scored: what is scored is then the very distribution that they
-    were drawn from, forbidden tokens included, as the policy gradient theorem asks. It stays on in the cross-entropy term.
+    Dropout is off when captions are sampled and when they are scored. The scored distribution is then the one that they were
+    sampled from, forbidden tokens included, as the policy gradient theorem requires. Dropout stays on in the cross-entropy
+    term.
     """
 
-    options: ScstRecipe
     reward: Reward
-    cross_entropy: Objective | None = None  # needed where cross_entropy_weight is above 0
-    descends: ClassVar[bool] = False  # the loss has no level of its own: it is the reward that rises
+    samples: int  # of each photo
+    max_length: int  # words after which a sample is broken off
+    cross_entropy: Objective | None = None  # added with cross_entropy_weight
+    cross_entropy_weight: float = 0.0
+    descends: ClassVar[bool] = False  # the loss has no level; the reward rises
 
     def __call__(self, model: CaptionModel, features: Tensor, batch: Batch) -> Loss:
         """See Objective. Shows the mean reward of the samples, their baseline and their mean length in words."""
-        options, decoder = self.options, model.decoder
+        decoder = model.decoder
         training = decoder.training
         decoder.eval()
         try:
             never = model.vocabulary.search_tokens().never
-            sampled = sample(
-                decoder, features.detach(), batch.inputs[:, 0, :1], never, options.samples, max_length=options.max_length
-            )
+            begin = batch.inputs[:, 0, :1]
+            sampled = sample(decoder, features.detach(), begin, never, self.samples, max_length=self.max_length)
             rewards = self.reward(batch.names, sampled.tokens)
             baseline = mean_of_others(rewards)
             lengths, targets = sampled.lengths, sampled.targets
@@ -175,9 +175,9 @@ class SelfCritical:
             "baseline": baseline.mean().item(),
             "length": ((sampled.tokens != PAD) & (sampled.tokens != END)).sum(-1).float().mean().item(),
         }
-        if options.cross_entropy_weight > 0 and self.cross_entropy is not None:
+        if self.cross_entropy is not None:
             written = self.cross_entropy(model, features, batch)
-            # Both parts are means over their own words: the one of the samples, the other of the train captions.
-            total = total + options.cross_entropy_weight * written.total * (len(targets) / written.count)
+            # Each part is a mean over its own words: those of the samples, those of the train captions.
+            total = total + self.cross_entropy_weight * written.total * (len(targets) / written.count)
             shown["cross-entropy"] = written.total.item() / written.count
         return Loss(total, len(targets), shown)

@@ -1,1 +1,1 @@
-"""A run as it goes: its folder, its checkpoints, its figures, its processes."""
+"""A training run: its folder, checkpoints, log, display and processes."""

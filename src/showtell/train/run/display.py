@@ -1,4 +1,4 @@
-"""What a person sees of a run while it goes, and at its end."""
+"""Messages and progress of a training run."""
 
 import shlex
 import time
@@ -10,17 +10,17 @@ from showtell.train.run.checkpoint import Checkpoint
 
 
 class Reporter(Protocol):
-    """Who is told how a run goes."""
+    """Receives the messages and the progress of a run."""
 
     def message(self, text: str) -> None:
-        """Something worth a line."""
+        """Shows one line."""
 
     def progress(self, what: str, done: int, total: int, note: str = "") -> None:
-        """`done` of `total` steps of `what`."""
+        """Shows that `done` of `total` steps of `what` are done."""
 
 
 class Silent:
-    """Tells nobody: for all processes but the first."""
+    """A reporter that shows nothing, for all processes but the first."""
 
     def message(self, text: str) -> None:
         """See Reporter."""
@@ -30,7 +30,7 @@ class Silent:
 
 
 class Pace:
-    """How fast a run goes: photos per second of training, and the time that is left with its validations."""
+    """Speed of a run in photos per second of training, and the time left with all validations."""
 
     def __init__(self, steps: int, epoch_steps: int) -> None:
         self._left = steps
@@ -40,11 +40,11 @@ class Pace:
         self._since = time.monotonic()
 
     def start(self) -> None:
-        """The clock of training goes on, after a pause for validation."""
+        """Starts the clock of training, after a validation."""
         self._since = time.monotonic()
 
     def step(self, photos: int) -> None:
-        """One step over so many photos is done."""
+        """Counts one step over `photos` photos."""
         now = time.monotonic()
         self._seconds += now - self._since
         self._since = now
@@ -53,22 +53,22 @@ class Pace:
         self._left -= 1
 
     def validated(self, seconds: float) -> None:
-        """A validation took so long."""
+        """Notes the duration of a validation."""
         self._validation = seconds
 
     @property
     def photos_per_second(self) -> float:
-        """Photos, each with all its captions, that training reads in a second."""
+        """Photos, each with all its captions, per second of training."""
         return self._photos / max(self._seconds, 1e-9)
 
     @property
     def seconds_left(self) -> float:
-        """Until the last epoch is measured."""
+        """Seconds until the last epoch is measured."""
         return self._left * self._seconds / max(self._steps, 1) + self._validation * -(-self._left // self._epoch_steps)
 
 
 def duration(seconds: float) -> str:
-    """Such as 45 s, 12 min or 3 h 05 min."""
+    """A duration in words: 45 s, 12 min or 3 h 05 min."""
     minutes = round(seconds / 60)
     if minutes < 2:
         return f"{seconds:.0f} s"
@@ -76,12 +76,10 @@ def duration(seconds: float) -> str:
 
 
 def summary(best: Checkpoint, output: Path, data: Sequence[Path], seconds: float) -> list[str]:
-    """The lines that end a run: what came out, and the commands to try it."""
+    """The last lines of a run: results, and commands to try the model."""
     scores = "  ".join(f"{name} {value:.1f}" for name, value in best.scores.items())
     bundle, run, *photos = (shlex.quote(str(path)) for path in (output / "bundle", output, *data))
-    worse = (
-        "no epoch made the start model better on dev: it is the best; a lower training.learning_rate or more photos may help"
-    )
+    worse = "no epoch is better on dev than the start model, which is kept; try a lower training.learning_rate or more photos"
     return [
         *([worse] if best.epoch == 0 else []),
         f"trained in {duration(seconds)}; best: {best.path} (epoch {best.epoch})",

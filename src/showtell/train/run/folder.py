@@ -1,11 +1,11 @@
-"""A run's folder: claimed by one process at a time, and found writable and roomy before the work begins.
+"""A run's folder: locked by one process, and checked for permissions and room before training begins.
 
-recipe.json         what is trained, as checked
-data.json           where its data lies and how that is read
-words.json          where a run starts from a model: words that it did not know, and how often they occur
-borrowed.jsonl      captions of other photos that train photos borrow, where the recipe has text files
+recipe.json         the recipe
+data.json           folders of the data sets, and the options to read them with
+words.json          words that the start model lacks, with their counts; with `init` only
+borrowed.jsonl      captions that train photos borrow; with `text.files` only
 metrics.jsonl       figures of steps and epochs
-curves.png          the same, drawn
+curves.png          the same, as a plot
 tensorboard/        the same, for TensorBoard
 checkpoints/        see train.run.checkpoint
 """
@@ -26,17 +26,17 @@ from showtell.train.recipe import Recipe
 
 try:
     import fcntl
-except ImportError:  # Windows, where nothing keeps two processes out of one folder
+except ImportError:  # Windows, where two processes are not kept out of one folder
     fcntl = None  # type: ignore[assignment]
 
 
 @contextmanager
 def claimed(output: Path, recipe: Recipe, resume: bool) -> Iterator[None]:
-    """Within the block the folder is this process's, holds `recipe` and can be written.
+    """Within the block this process holds the folder's lock; the folder is writable and its recipe.json is `recipe`.
 
-    The claim is a lock that the system lifts when the process ends, however it ends. Raises OutputError where the folder
-    cannot be written, another process trains in it, or it holds a run and `resume` is not set; RecipeError where that run is by
-    another recipe. Only more epochs are no other recipe.
+    The system releases the lock when the process ends. Raises OutputError where the folder cannot be written, another process
+    trains in it, or it holds a run and `resume` is not set. Raises RecipeError where that run has another recipe; `recipe` may
+    have more epochs.
     """
     with ExitStack() as stack:
         try:
@@ -52,7 +52,7 @@ def claimed(output: Path, recipe: Recipe, resume: bool) -> Iterator[None]:
 
 @contextmanager
 def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
-    """Within the block the lock file is this process's; where another has it, waits or raises BlockingIOError."""
+    """Within the block this process holds the lock file; while another holds it, waits or raises BlockingIOError."""
     with open(path, "a") as lock:
         try:
             if fcntl is not None:
@@ -66,13 +66,13 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
 
 
 def remember(output: Path, data: Sequence[Path], columns: Columns | None, **reading: Any) -> None:
-    """Writes down where a run's data lies and how it is read, so that `--resume` needs nothing else."""
+    """Writes data.json, so that `--resume` needs no other option."""
     places = [str(path.absolute()) for path in data]
     write_json(output / "data.json", {"data": places, "columns": asdict(columns or Columns()), **reading})
 
 
 def recall(output: Path) -> dict[str, Any]:
-    """What `remember` wrote. Raises OutputError where the folder holds no run, or one that does not know its data."""
+    """The content of data.json. Raises OutputError where the folder holds no run, or a run without that file."""
     file = output / "data.json"
     if not (output / "recipe.json").is_file():
         raise OutputError(f"{output}: holds no run to resume; give its folder, or RECIPE and --data DIR to begin one")
@@ -84,7 +84,7 @@ def recall(output: Path) -> dict[str, Any]:
 
 
 def check_room(output: Path, checkpoint_bytes: int) -> None:
-    """Raises OutputError where the disk has no room for the checkpoints that a run keeps, and one being written."""
+    """Raises OutputError where the disk has no room for the checkpoints of a run, and one more while it is written."""
     present = sum(1 for path in (output / "checkpoints").glob("[!.]*") if path.is_dir())
     needed = max(1, 4 - present) * checkpoint_bytes
     free = shutil.disk_usage(output).free
@@ -100,7 +100,7 @@ def _check(output: Path, recipe: Recipe, resume: bool) -> None:
     values = recipe.model_dump()
     if file.exists() and (output / "metrics.jsonl").exists():  # a run that failed before its first step left nothing to lose
         if not resume:
-            raise OutputError(f"{output}: holds a training run; go on with --resume or give another folder")
+            raise OutputError(f"{output}: holds a training run; continue it with --resume or give another folder")
         try:
             found = json.loads(file.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:

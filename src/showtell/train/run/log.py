@@ -1,13 +1,12 @@
-"""What a run writes down: metrics.jsonl, TensorBoard's event files, and a picture of the curves drawn from the former.
+"""The log of a run: metrics.jsonl, TensorBoard's event files and a plot of the curves.
 
     {"step": 120, "epoch": 1, "loss": 4.31, "learning_rate": 0.0009, "gradient_norm": 0.8, "photos_per_second": 260.1}
     {"epoch": 1, "step": 188, "loss": 4.02, "seconds": 95.1, "dev_loss": 3.71, "scores": {"CIDEr": 31.2, ...},
      "examples": {photo: caption}}
 
-A line of the first kind is the mean over the steps since the one before it; of the second, over an epoch; epoch 0 is the model
-that a run starts from, and has no loss. Losses are in nats
-per word (or whatever the objective counts). `dev_loss` is the dev captions' plain cross-entropy, without the dropout, label
-smoothing and weights that are in `loss`: it is the lower of the two until the model over-fits.
+The first kind of line has means over the steps since the line before it, the second over an epoch. Epoch 0 is the start model
+and has no loss. Losses are in nats per word (or per unit that the objective counts). `dev_loss` is the plain cross-entropy of
+the dev captions, without dropout, label smoothing and loss weights: it is below `loss` until the model over-fits.
 """
 
 import json
@@ -22,11 +21,11 @@ from typing import Any, Self
 from showtell.files import replacing
 from showtell.train.run.display import Reporter
 
-DRAWN_EVERY = 20  # seconds at least between two drawings of the curves, which take a good part of one
+DRAWN_EVERY = 20  # seconds at least between two plots, as a plot takes half a second
 
 
 class RunLog:
-    """The files of one run, continued from its step `step` on: what an interrupted run wrote after that is removed."""
+    """The log of one run from step `step` on; lines that an interrupted run wrote after that step are removed."""
 
     def __init__(self, folder: Path, step: int, report: Reporter) -> None:
         self._folder = folder
@@ -46,14 +45,14 @@ class RunLog:
             report.message("no TensorBoard files: pip install tensorboard")
 
     def steps(self, step: int, epoch: int, figures: Mapping[str, float]) -> None:
-        """Figures of the steps up to `step`."""
+        """Logs figures of the steps up to `step`."""
         self._add({"step": step, "epoch": epoch, **figures})
         if self._board is not None:
             for name, value in figures.items():
                 self._board.add_scalar(f"train/{name}", value, step)
 
     def epoch(self, entry: Mapping[str, Any]) -> None:
-        """Figures, scores and examples of an epoch; see the top of this file."""
+        """Logs figures, scores and examples of an epoch; see the top of this file."""
         self._add(entry)
         if self._board is not None:
             self._board.add_scalar("dev/loss", entry["dev_loss"], entry["step"])
@@ -66,7 +65,7 @@ class RunLog:
             self._draw()
 
     def flush(self) -> None:
-        """Puts the lines so far on disk, as must be before a checkpoint says that they are."""
+        """Syncs the lines so far to disk, before a checkpoint that counts on them."""
         self._file.flush()
         os.fsync(self._file.fileno())
 
@@ -84,13 +83,13 @@ class RunLog:
         self._file.write(json.dumps(line) + "\n")
 
     def _draw(self) -> None:
-        with suppress(ImportError):  # who has no matplotlib has the figures
+        with suppress(ImportError):  # without matplotlib there is no plot
             draw(self._lines, self._folder / "curves.png")
         self._drawn = time.monotonic()
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """The lines of a metrics.jsonl; a last one that was cut short is left out, and a file that is not there has none."""
+    """The lines of a metrics.jsonl without a truncated last one; none where the file does not exist."""
     lines = []
     if path.exists():
         for line in path.read_text(encoding="utf-8").splitlines():
@@ -100,7 +99,7 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 
 def draw(lines: list[dict[str, Any]], path: Path) -> None:
-    """Loss by step, and dev scores by epoch, as a PNG."""
+    """Plots the loss by step and the dev scores by epoch, as a PNG."""
     from matplotlib.figure import Figure
 
     steps = [line for line in lines if "scores" not in line]
@@ -108,9 +107,9 @@ def draw(lines: list[dict[str, Any]], path: Path) -> None:
     figure = Figure(figsize=(10, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
     left.plot([line["step"] for line in steps], [line["loss"] for line in steps], linewidth=0.8, label="train")
-    trained = [line for line in epochs if "loss" in line]  # the start model's has none
+    trained = [line for line in epochs if "loss" in line]  # not the start model's
     left.plot([line["step"] for line in trained], [line["loss"] for line in trained], "o-", label="mean of the epoch")
-    measured = [line for line in epochs if "dev_loss" in line]  # runs that an older version began have lines without it
+    measured = [line for line in epochs if "dev_loss" in line]  # lines of older versions have none
     left.plot([line["step"] for line in measured], [line["dev_loss"] for line in measured], "o-", label="dev, cross-entropy")
     left.set(xlabel="step", ylabel="loss")
     for name in ("CIDEr", "BLEU-4"):

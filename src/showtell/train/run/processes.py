@@ -1,7 +1,7 @@
-"""One process or several: who this one is, on which device it works, and what it exchanges with the others.
+"""Training processes: the rank and device of this one, and exchange with the others.
 
-Under `torchrun` each process takes its share of every batch and torch's DistributedDataParallel adds up the gradients, over
-gloo on CPUs and NCCL on GPUs. The first process alone writes.
+Under `torchrun` each process computes its part of every batch, and torch's DistributedDataParallel sums the gradients: over
+gloo on CPUs, over NCCL on GPUs. Only the first process writes files and reports.
 """
 
 import os
@@ -19,7 +19,7 @@ from showtell.errors import OptionError
 
 T = TypeVar("T")
 
-# The others wait while the first one extracts features or validates. An error needs no timeout: torchrun ends them all.
+# The others wait while the first process extracts features. Errors need no timeout: torchrun ends all processes.
 PATIENCE = timedelta(days=1)
 
 
@@ -33,12 +33,12 @@ class Processes:
 
     @property
     def first(self) -> bool:
-        """Whether this is the process that writes and reports."""
+        """Whether this process writes and reports."""
         return self.rank == 0
 
     @contextmanager
     def first_ahead(self) -> Iterator[None]:
-        """The others begin the block when the first process has left it: they find what it put on disk."""
+        """The other processes enter the block when the first one has left it, and find its files."""
         if not self.first:
             self.from_first(None)
         yield
@@ -46,7 +46,7 @@ class Processes:
             self.from_first(None)
 
     def sum(self, values: Tensor) -> Tensor:
-        """`values` added up over all processes, in place."""
+        """Sums `values` over all processes, in place."""
         if self.count > 1:
             dist.all_reduce(values)
         return values
@@ -59,7 +59,7 @@ class Processes:
         return values
 
     def from_first(self, value: T) -> T:
-        """The first process's `value`. The others wait for it here."""
+        """The first process's `value`; the others wait for it."""
         box = [value]
         if self.count > 1:
             dist.broadcast_object_list(box)
@@ -83,4 +83,4 @@ def joined(device: str) -> Iterator[Processes]:
     # Objects travel over gloo also where tensors travel over NCCL.
     dist.init_process_group("cpu:gloo,cuda:nccl" if local.type == "cuda" else "gloo", timeout=PATIENCE)
     yield Processes(local, dist.get_rank(), count)
-    dist.destroy_process_group()  # not after an error: it would wait for the others, and torchrun ends them
+    dist.destroy_process_group()  # not after an error, when it would wait for the others; torchrun ends them

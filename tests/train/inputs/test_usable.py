@@ -13,6 +13,7 @@ from PIL import Image
 from showtell.cli.main import cli
 from showtell.data import read as read_dataset
 from showtell.errors import DataError
+from showtell.image import ImageSettings
 from showtell.train.inputs import usable
 from showtell.train.recipe import Recipe
 from showtell.train.run import checkpoint
@@ -101,7 +102,15 @@ def test_a_photo_that_was_read_once_is_not_decoded_again(shapes: Path, tmp_path:
 
     def look(folder: Path) -> int:
         decoded.clear()
-        usable.usable(read_dataset(folder), recipe(tmp_path), processes, Silent())
+        usable.usable(
+            read_dataset(folder),
+            ("train", "dev"),
+            images=ImageSettings(),
+            skip_broken=False,
+            cache=tmp_path / "cache",
+            processes=processes,
+            report=Silent(),
+        )
         return len(decoded)
 
     data = Path(shutil.copytree(shapes, tmp_path / "data"))

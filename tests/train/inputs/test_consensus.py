@@ -4,11 +4,10 @@ import numpy as np
 import pytest
 
 from showtell.metrics import Cider, DocumentFrequencies, NGramTable
-from showtell.train.inputs.batches import Batches
+from showtell.train.inputs.batches import Batches, weighted
 from showtell.train.inputs.consensus import consensus_weights
 from showtell.train.inputs.features import FeatureCache
-from showtell.train.inputs.inputs import CachedInputs, PhasedInputs
-from showtell.train.recipe import Recipe
+from showtell.train.inputs.inputs import CachedInputs
 from showtell.vocabulary import Vocabulary
 
 CAPTIONS = [
@@ -50,8 +49,9 @@ def test_each_word_of_a_batch_has_its_captions_weight() -> None:
     captions["0"] = [["zzz"], *captions["0"]]  # nothing is left of it by the rule below
     inputs = CachedInputs([FeatureCache(tuple(captions), np.zeros((4, 1, 2), np.float16))])
     vocabulary = Vocabulary.from_captions([words for many in CAPTIONS for words in many], 1)
-    recipe = Recipe.load("seed", ["training.consensus=1"])
-    [batch] = Batches(captions, vocabulary, PhasedInputs(inputs, inputs, 1), recipe, (1,)).epoch(1)
+    encoded = weighted(captions, vocabulary, rule="original", max_words=33, consensus=1)
+    [whole] = Batches(list(captions), encoded, inputs, 16, (1,)).epoch(1)
+    [batch] = whole.parts
     weights = consensus_weights(list(captions.values()), 1.0)
     dogs = batch.names.index("0")
     before = int(batch.lengths[:dogs].sum())

@@ -15,11 +15,11 @@ from showtell.nn.attention_lstm import AttentionLSTM, DecoderConfig
 from showtell.nn.model import CaptionModel, TorchStepModel
 from showtell.nn.resnet import ResNet, ResNetConfig
 from showtell.train.inputs.batches import Batch
+from showtell.train.inputs.inputs import Reading
 from showtell.train.objectives.cross_entropy import CrossEntropy
 from showtell.train.objectives.self_critical import Reward, Sampled, SelfCritical, mean_of_others, policy, sample
-from showtell.train.recipe import Recipe, ScstRecipe
+from showtell.train.recipe import Recipe
 from showtell.train.run import checkpoint
-from showtell.train.schedule import stage_of
 from showtell.train.train import train
 from showtell.types import DecodeOptions
 from showtell.vocabulary import BEGIN, END, PAD, UNKNOWN, Vocabulary, style_token
@@ -75,9 +75,9 @@ def batch() -> tuple[torch.Tensor, Batch]:
     tokens = torch.tensor([[ids + [PAD] * (longest - len(ids)) for ids in many] for many in encoded])
     written = Sampled(tokens, torch.full((len(tokens), 1), BEGIN))
     features = torch.randn(50, 4, 16, generator=torch.Generator().manual_seed(1))
-    return features, Batch(
-        tuple(CAPTIONS), features.numpy(), written.inputs, written.lengths, written.targets, torch.ones(len(written.targets))
-    )
+    weights = torch.ones(len(written.targets))
+    photos = Reading(features.numpy(), 4)
+    return features, Batch(tuple(CAPTIONS), photos, written.inputs, written.lengths, written.targets, weights)
 
 
 def descend(captioner: CaptionModel, objective, steps: int, rate: float) -> list:
@@ -226,7 +226,7 @@ def test_gradient_is_that_of_the_advantages(overfitted: CaptionModel) -> None:
     captioner.decoder.train()
     reward = Reward(CAPTIONS, VOCABULARY)
     torch.manual_seed(3)
-    loss = SelfCritical(ScstRecipe(samples=4), reward)(captioner, features, photos)
+    loss = SelfCritical(reward, 4, 20)(captioner, features, photos)
     assert captioner.decoder.training
     loss.total.backward()
     found = captioner.decoder.embedding.weight.grad.clone()
@@ -258,11 +258,9 @@ def test_cross_entropy_is_mixed_in_per_word(overfitted: CaptionModel) -> None:
     captioner.decoder.train()
     reward = Reward(CAPTIONS, VOCABULARY)
     torch.manual_seed(3)
-    alone = SelfCritical(ScstRecipe(), reward)(captioner, features, photos)
+    alone = SelfCritical(reward, 5, 20)(captioner, features, photos)
     torch.manual_seed(3)
-    mixed = SelfCritical(ScstRecipe(cross_entropy_weight=0.5), reward, cross_entropy=CrossEntropy(0.1))(
-        captioner, features, photos
-    )
+    mixed = SelfCritical(reward, 5, 20, CrossEntropy(0.1), 0.5)(captioner, features, photos)
     written = CrossEntropy(0.1)(captioner, features, photos)
     expected = alone.total / alone.count + 0.5 * written.total / written.count
     assert (mixed.total / mixed.count).item() == pytest.approx(expected.item(), rel=1e-5)
@@ -271,7 +269,7 @@ def test_cross_entropy_is_mixed_in_per_word(overfitted: CaptionModel) -> None:
 def test_gradients_survive_sampling_under_autocast(overfitted: CaptionModel) -> None:
     features, photos = batch()
     captioner = deepcopy(overfitted)
-    objective = SelfCritical(ScstRecipe(samples=4), Reward(CAPTIONS, VOCABULARY))
+    objective = SelfCritical(Reward(CAPTIONS, VOCABULARY), 4, 20)
     with torch.autocast("cpu", torch.bfloat16):
         loss = objective(captioner, features.bfloat16(), photos)
     loss.total.backward()
@@ -291,36 +289,34 @@ def test_scst_raises_the_reward_of_an_overfitted_model(overfitted: CaptionModel)
     reward = Reward(CAPTIONS, VOCABULARY)
     before, greedy_before = rewards_of(captioner, reward)
     torch.manual_seed(0)
-    losses = descend(captioner, SelfCritical(ScstRecipe(max_length=8), reward), 50, 4e-3)
+    losses = descend(captioner, SelfCritical(reward, 5, 8), 50, 4e-3)
     after, greedy_after = rewards_of(captioner, reward)
     assert after > before + 2
     assert greedy_after > greedy_before + 2
     assert losses[-1].shown["reward"] > losses[0].shown["reward"] + 1.5
 
 
-def test_scst_is_the_last_stage_of_a_run_and_resumes(learnt: Path, shapes: Path, tmp_path: Path) -> None:
-    sets = [f"init={learnt}", f"encoder.cache={tmp_path / 'cache'}", "training.epochs=4", "training.learning_rate=1e-3"]
-    scst = ["scst.from_epoch=3", "scst.learning_rate=1e-4", "scst.max_length=8"]
+def test_a_run_of_scst_resumes(learnt: Path, shapes: Path, tmp_path: Path) -> None:
+    sets = [f"init={learnt}", f"encoder.cache={tmp_path / 'cache'}", "training.epochs=2", "training.learning_rate=1e-4"]
+    scst = ["training.objective=scst", "scst.max_length=8"]
     recipe = Recipe.load("debug", [*sets, *scst, "scst.cross_entropy_weight=0.1"])
     train(recipe, shapes, tmp_path / "whole", resume=False, report=Log())
     with pytest.raises(KeyboardInterrupt):
-        train(recipe, shapes, tmp_path / "cut", resume=False, report=Log(stop_at="epoch 4"))
+        train(recipe, shapes, tmp_path / "cut", resume=False, report=Log(stop_at="epoch 2"))
     train(recipe, shapes, tmp_path / "cut", resume=True, report=Log())
     whole, cut = (checkpoint.newest(tmp_path / run, print).load_model().networks().state_dict() for run in ("whole", "cut"))
     assert all(torch.equal(whole[name], cut[name]) for name in whole)
     lines = [json.loads(line) for line in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()]
     shown = [line["epoch"] for line in lines if {"reward", "baseline", "length", "cross-entropy"} <= set(line)]
-    assert set(shown) == {3, 4}
-    rates = [stage_of(recipe, epoch) for epoch in range(1, 5)]
-    assert [(stage.name, stage.first, stage.epochs) for stage in rates] == [("cross-entropy", 1, 2)] * 2 + [("scst", 3, 2)] * 2
-    assert [stage.scale for stage in rates] == pytest.approx([1, 1, 0.1, 0.1])
+    assert set(shown) == {1, 2}
 
 
 def test_recipe_of_scst_is_checked() -> None:
     wrong = {
         "scst.samples=1": "greater than or equal to 2",
         "scst.sample=3": "unknown key",
-        "scst.from_epoch=4": r"recipe debug: scst\.from_epoch is 4, after the last of 3 epochs",
+        "scst.samples=4": r"recipe debug: the keys of scst are for training\.objective=scst",
+        "training.objective=reinforce": r"training\.objective is 'reinforce'",
     }
     for override, message in wrong.items():
         with pytest.raises(RecipeError, match=message):

@@ -13,15 +13,14 @@ from showtell.data import read as read_dataset
 from showtell.decoding import search
 from showtell.errors import CheckpointError, OptionError, RecipeError
 from showtell.export import export
-from showtell.image import Preprocessing, read_rgb, to_pixels
+from showtell.image import read_rgb, to_pixels
 from showtell.nn import decoders
 from showtell.nn.merge_lstm import MergeConfig, MergeLSTM
 from showtell.nn.model import TorchStepModel
-from showtell.nn.resnet import ResNet, ResNetConfig
 from showtell.text import RULES
-from showtell.train.inputs.batches import Batches
-from showtell.train.inputs.features import FeatureCache, extract
-from showtell.train.inputs.inputs import CachedInputs, PhasedInputs
+from showtell.train.inputs.batches import Batches, weighted
+from showtell.train.inputs.features import FeatureCache, FeatureSource
+from showtell.train.inputs.inputs import CachedInputs
 from showtell.train.recipe import Recipe
 from showtell.train.run import checkpoint
 from showtell.train.train import train
@@ -37,10 +36,10 @@ class Silent:
 @pytest.fixture(scope="module")
 def run(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of the recipe, long enough to know the shapes by heart, over a narrow encoder."""
-    folder = tmp_path_factory.mktemp("seed")
+    folder = tmp_path_factory.mktemp("original")
     sets = ["encoder.weights=random", "encoder.width=8", f"encoder.cache={folder / 'cache'}"]
     sets += ["training.epochs=20", "training.learning_rate=1e-2"]
-    train(Recipe.load("seed", sets), shapes, folder / "run", resume=False, report=Silent())
+    train(Recipe.load("original", sets), shapes, folder / "run", resume=False, report=Silent())
     return folder / "run"
 
 
@@ -48,21 +47,22 @@ def run(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_captions_are_cut_as_the_original_cut_them() -> None:
-    rule = RULES["seed"]
+    rule = RULES["original"]
     assert rule.tokenize('A man\'s T-shirt says "No. 1" -- NAÏVE!') == ["man", "shirt", "says", "no", "na", "ve"]
     assert rule.tokenize("a b 7 &") == []
 
 
 def test_words_must_be_seen_more_than_ten_times_and_others_vanish() -> None:
-    recipe = Recipe.load("seed")
+    recipe = Recipe.load("original")
     captions = {f"{n}.jpg": [["dog", *(["runs"] if n < 10 else []), "home"], ["dog"]] for n in range(11)}
     every = [words for many in captions.values() for words in many]
     vocabulary = Vocabulary.from_captions(every, recipe.vocabulary.min_count)
     assert vocabulary.words[4:] == ("dog", "home")  # seen 22 and 11 times; `runs` only 10
     captions["0.jpg"].append(["runs"])  # nothing is left of it
     inputs = CachedInputs([FeatureCache(tuple(captions), np.zeros((11, 1, 2), np.float16))])
-    batches = Batches(captions, vocabulary, PhasedInputs(inputs, inputs, 1), recipe, (1,))
-    [batch] = batches.epoch(1)
+    encoded = weighted(captions, vocabulary, rule="original", max_words=33)
+    [whole] = Batches(list(captions), encoded, inputs, 16, (1,)).epoch(1)
+    [batch] = whole.parts
     assert UNKNOWN not in batch.targets
     assert sorted({vocabulary.decode(ids.tolist()) for ids in batch.inputs[:, 0]}) == [("dog", "home")]
     assert batch.lengths[batch.names.index("0.jpg")].tolist() == [3, 2]
@@ -78,30 +78,10 @@ def test_vocabulary_is_counted_over_train_captions(run: Path) -> None:
 
 
 def test_sizes_are_the_originals() -> None:
-    recipe = Recipe.load("seed")
+    recipe = Recipe.load("original")
     config = decoders.read_config({"vocabulary": 1848, **recipe.decoder.sizes()})
     assert isinstance(config, MergeConfig)
     assert sum(p.numel() for p in decoders.build(config).parameters()) == 1_472_040
-
-
-def test_teacher_forcing_equals_stepping() -> None:
-    torch.manual_seed(0)
-    decoder = MergeLSTM(MergeConfig(vocabulary=30, features=16, hidden=24, embedding=8)).eval()
-    features, tokens = torch.randn(3, 49, 16), torch.randint(0, 30, (3, 2, 6))
-    lengths = torch.tensor([[6, 2], [0, 4], [5, 5]])  # the second photo has one caption only
-    with torch.inference_mode():
-        scores = torch.log_softmax(decoder(features, tokens, lengths), -1)
-        prepared, state = decoder.prepare(features)
-        state = type(state)(*(part.expand(-1, 2, -1) for part in state))
-        steps = []
-        for t in range(6):
-            log_probs, state, attention = decoder.step(tokens[:, :, t], prepared, state)
-            assert attention is None
-            steps.append(log_probs)
-        pooled = torch.log_softmax(decoder(features.mean(1, keepdim=True), tokens, lengths), -1)
-    mask = torch.arange(6) < lengths.unsqueeze(-1)
-    assert torch.allclose(scores, torch.stack(steps, 2)[mask], atol=1e-5)
-    assert torch.allclose(scores, pooled, atol=1e-5)
 
 
 def test_an_epoch_over_captions_has_the_losses_of_all_prefixes() -> None:
@@ -121,8 +101,8 @@ def test_decoders_are_told_apart_by_kind(run: Path, tmp_path: Path) -> None:
     assert isinstance(checkpoint.best(run).load_model().decoder, MergeLSTM)
     with pytest.raises(OptionError, match="merge"):
         decoders.read_config({"kind": "marge", "vocabulary": 9})
-    for recipe, key, value in (("seed", "attention", 8), ("seed", "state_dropout", 0.1), ("flickr8k", "embedding", 8)):
-        with pytest.raises(RecipeError, match=rf"decoder\.{key} is nothing that a decoder of kind"):
+    for recipe, key, value in (("original", "attention", 8), ("original", "state_dropout", 0.1), ("flickr8k", "embedding", 8)):
+        with pytest.raises(RecipeError, match=rf"decoder\.{key} is no key of a decoder of kind"):
             Recipe.load(recipe, [f"decoder.{key}={value}"])
     copy = Path(shutil.copytree(checkpoint.best(run).path, tmp_path / "epoch-001"))
     config = json.loads((copy / "config.json").read_text())
@@ -135,33 +115,6 @@ def test_decoders_are_told_apart_by_kind(run: Path, tmp_path: Path) -> None:
 # --- features, training, export
 
 
-def test_pooled_features_are_the_mean_over_the_grid(shapes: Path, tmp_path: Path) -> None:
-    photos = read_dataset(shapes).photos
-    torch.manual_seed(0)
-    network, preprocessing, names = ResNet(ResNetConfig("v1.5", width=8)), Preprocessing(size=64), photos.names()[:20]
-    grid = extract(tmp_path / "grid", network, preprocessing, photos, names)
-    pooled = extract(tmp_path / "pooled", network, preprocessing, photos, names, output="pooled")
-    assert pooled.array.shape == (20, 1, 256)
-    assert np.allclose(pooled.array[:, 0], grid.array.mean(1, dtype=np.float32), rtol=2e-3, atol=2e-3)
-
-    seen: list[int] = []
-    again = extract(
-        tmp_path / "again",
-        network,
-        preprocessing,
-        photos,
-        names,
-        output="pooled",
-        grid=tmp_path / "grid",
-        progress=lambda done, _: seen.append(done),
-    )
-    assert seen == [20]  # no photo had to be read
-    assert np.allclose(again.array, pooled.array, rtol=2e-3, atol=2e-3)
-    # Another photo's grid is never taken for this one's.
-    other = extract(tmp_path / "other", network, preprocessing, photos, names[:9], output="pooled", grid=tmp_path / "grid")
-    assert np.allclose(other.array, pooled.array[:9], rtol=2e-3, atol=2e-3)
-
-
 def test_recipe_learns_the_shapes_by_heart(run: Path, shapes: Path, tmp_path: Path) -> None:
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     losses = [line["loss"] for line in lines if "scores" in line]
@@ -169,8 +122,9 @@ def test_recipe_learns_the_shapes_by_heart(run: Path, shapes: Path, tmp_path: Pa
     best = checkpoint.best(run)
     model = best.load_model()
     photo = "blue-square-2.jpg"  # of dev: never trained on
-    features = extract(tmp_path / "one", model.encoder, model.preprocessing, read_dataset(shapes).photos, [photo])
-    options = Recipe.load("seed").validation
+    source = FeatureSource(model.encoder, model.preprocessing)
+    features = source.extract(tmp_path / "one", read_dataset(shapes).photos, [photo])
+    options = Recipe.load("original").validation
     assert (options.beam_size, options.max_length) == (1, 33)
     searched = showtell.DecodeOptions(**options.model_dump())
     [[found]] = search(TorchStepModel(model.decoder), features.array, model.vocabulary.search_tokens(), searched)

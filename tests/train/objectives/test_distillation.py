@@ -13,8 +13,9 @@ from showtell.export import calibration_inputs, export
 from showtell.nn.attention_lstm import AttentionLSTM, DecoderConfig
 from showtell.nn.model import CaptionModel
 from showtell.runtime import load
-from showtell.train.build import choose_objective
+from showtell.train.build import build_objective
 from showtell.train.inputs.batches import Batch
+from showtell.train.inputs.inputs import Reading
 from showtell.train.objectives.cross_entropy import CrossEntropy
 from showtell.train.objectives.distillation import Distillation, load_teachers
 from showtell.train.recipe import Recipe
@@ -99,7 +100,7 @@ def test_the_loss_by_hand() -> None:
     inputs = torch.from_numpy(rng.integers(4, 20, (2, 3, 5)))
     lengths = torch.tensor([[5, 2, 3], [1, 4, 5]])
     targets = torch.from_numpy(rng.integers(4, 20, int(lengths.sum())))
-    batch = Batch(("one", "two"), features.numpy(), inputs, lengths, targets, torch.ones(len(targets)))
+    batch = Batch(("one", "two"), Reading(features.numpy(), 4), inputs, lengths, targets, torch.ones(len(targets)))
     model = CaptionModel(None, student, None, None)  # type: ignore[arg-type]  # nothing else is asked
     found = Distillation([first, second], weight=0.25, label_smoothing=0.1)(model, features, batch)
 
@@ -120,8 +121,8 @@ def test_teachers_of_other_words_or_encoders_are_refused(run: Path, learnt: Path
     assert not teacher.training
     assert not any(p.requires_grad for p in teacher.parameters())
     recipe = Recipe.load("debug", [f'distill.teachers=["{learnt}"]'])
-    assert isinstance(choose_objective(recipe, 1, model, {}), Distillation)
-    assert isinstance(choose_objective(Recipe.load("debug"), 1, model, {}), CrossEntropy)
+    assert isinstance(build_objective(recipe, model, {}), Distillation)
+    assert isinstance(build_objective(Recipe.load("debug"), model, {}), CrossEntropy)
     other = [f"encoder.cache={tmp_path / 'cache'}", "training.epochs=1", "training.max_photos=3", "vocabulary.min_count=2"]
     train(Recipe.load("debug", other), shapes, tmp_path / "few", resume=False, report=Silent())
     with pytest.raises(RecipeError, match="vocabulary of the model"):

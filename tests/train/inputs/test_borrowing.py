@@ -4,15 +4,13 @@ import gzip
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from showtell.data import read as read_dataset
 from showtell.errors import DataError, RecipeError
 from showtell.metrics import Cider, NGramTable
-from showtell.train.inputs.batches import Batches
+from showtell.train.inputs.batches import weighted
 from showtell.train.inputs.borrowing import Borrowed, borrow, borrowed_captions, read_texts
-from showtell.train.inputs.inputs import PhasedInputs
 from showtell.train.recipe import Recipe
 from showtell.train.run import checkpoint
 from showtell.train.train import train
@@ -29,15 +27,6 @@ class Log:
         self.lines.append(text)
 
     def progress(self, what: str, done: int, total: int, note: str = "") -> None: ...
-
-
-class Inputs:
-    """Features of nothing."""
-
-    views = 1
-
-    def read(self, names, views=None):
-        return np.zeros((len(names), 49, 8), np.float16)
 
 
 THINGS = ("dog", "cat", "boat", "kite", "horse", "train")
@@ -86,15 +75,14 @@ def test_borrowed_captions_are_in_the_batch_with_their_weights_and_style() -> No
     vocabulary = without.with_styles(["plain"])
     captions = {name: [["<style:plain>", *words] for words in many] for name, many in CAPTIONS.items()}
     borrowed = {"dog.jpg": [Borrowed(("a", "red", "dog"), 0.25)]}
-    inputs = PhasedInputs(Inputs(), Inputs(), 1)
-    written = Batches(captions, vocabulary, inputs, Recipe.load("debug"), (1,), borrowed).written
+    written = weighted(captions, vocabulary, rule="ptb", max_words=30, borrowed=borrowed)
     assert written.lengths[0].tolist() == [8, 8, 4]
     assert written.lengths[1].tolist() == [8, 8, 0]
     assert vocabulary.decode(written.targets[0, 2].tolist()) == ("a", "red", "dog")
     assert set(written.inputs[..., 0][written.lengths > 0].tolist()) == {vocabulary.search_tokens("plain").begin}
     assert written.weights[0, 2] == pytest.approx(0.25 * written.weights[0, 0])
     assert written.weights[written.lengths > 0].mean() == pytest.approx(1)
-    plain = Batches(CAPTIONS, without, inputs, Recipe.load("debug"), (1,), borrowed).written
+    plain = weighted(CAPTIONS, without, rule="ptb", max_words=30, borrowed=borrowed)
     assert set(plain.inputs[..., 0].flatten().tolist()) == {BEGIN}
 
 
@@ -126,7 +114,8 @@ def test_a_run_learns_what_its_photos_borrow(shapes: Path, tmp_path: Path) -> No
     best = train(recipe, shapes, tmp_path / "run", resume=False, report=log)
     assert "48 captions borrowed for 48 photos" in log.lines
     again = Log()
-    kept = borrowed_captions(recipe, read_dataset(shapes), tmp_path / "run" / "borrowed.jsonl", again)
+    texts = {"": tmp_path / "texts.jsonl"}
+    kept = borrowed_captions(texts, read_dataset(shapes), "ptb", 1, tmp_path / "run" / "borrowed.jsonl", again)
     assert kept["red-cross-0.jpg"][0].words == ("behold", "one", "red", "cross", "on", "grey")
     assert not again.lines  # read from the run's folder, not searched for once more
     assert "behold" in checkpoint.find(best.path).load_model().vocabulary.ids

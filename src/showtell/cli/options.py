@@ -1,0 +1,103 @@
+"""Options that several commands share, exit statuses and error messages in the words of the command line."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from showtell.errors import MissingExtraError
+
+if TYPE_CHECKING:
+    from showtell.data import Columns
+
+DONE, SOME_FAILED, NOTHING_DONE, INTERRUPTED, READER_LEFT = 0, 1, 2, 130, 141
+SILENCE = 30.0  # seconds without a message, at most, of a command that takes minutes
+PATH = click.Path(path_type=Path)
+
+model = click.option("--model", metavar="DIR_OR_NAME", help="A bundle's folder or name.  [default: the embedded model]")
+threads = click.option(
+    "--threads", type=click.IntRange(0), default=0, show_default="all cores", help="Processors that the model keeps busy."
+)
+device = click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+batch_size = click.option("--batch-size", type=click.IntRange(1), default=8, show_default=True, help="Photos at a time.")
+layout = click.option("--layout", metavar="NAME", help="The data set's layout, where it is not recognised (docs/data.md).")
+
+split_seed = click.option(
+    "--split-seed", type=int, default=0, show_default=True, metavar="N", help="Draw splits with this seed where there are none."
+)
+
+
+def reading(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that say how a data set is read."""
+    for option in reversed(
+        (
+            layout,
+            click.option("--image-column", metavar="NAME", help="Of a table: where the photo's path is."),
+            click.option("--caption-column", metavar="NAME", help="Of a table: where a caption is; several with commas."),
+            click.option("--split-column", metavar="NAME", help="Of a table: where train, dev or test is."),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+def columns_of(image: str | None, caption: str | None, split: str | None) -> Columns:
+    from showtell.data import Columns
+
+    return Columns(image, caption, split)
+
+
+def search_options(command: Any) -> Any:
+    """The options that change how captions are searched for; each is the bundle's unless given."""
+    for option in reversed(
+        (
+            click.option("--beam-size", type=int, metavar="N", help="Hypotheses followed at once; 1 is greedy."),
+            click.option("--num-captions", type=int, metavar="N", help="Captions of each photo, best first."),
+            click.option("--max-length", type=int, metavar="N", help="Words of a caption at most."),
+            click.option("--length-penalty", type=float, metavar="X", help="0 ranks by total, 1 by mean log-probability."),
+            click.option("--no-repeat-ngram", type=int, metavar="N", help="Never repeat N words in a row; 0 allows it."),
+            click.option(
+                "--no-repeat-words/--repeat-words",
+                default=None,
+                help="Never say a word twice, but for those that people repeat.",
+            ),
+            click.option("--style", metavar="NAME", help="One of the model's caption styles, such as coco."),
+            click.option("--sample", is_flag=True, default=None, help="Draw captions at random instead of searching."),
+            click.option("--temperature", type=float, metavar="T", help="With --sample: below 1 safer, above 1 wilder."),
+            click.option("--top-p", type=float, metavar="P", help="With --sample: only the likeliest words of mass P; 0.6."),
+            click.option("--seed", type=int, metavar="N", help="With --sample: the same seed, the same captions."),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+def with_flags(message: str, root: click.Group | None = None, *, names: bool = False) -> str:
+    """Returns an error in the words of the command line: `sample=True` becomes `--sample`; with `names`, so does `beam_size`.
+
+    `root` holds the commands whose options are known; by default that of the running command.
+    """
+    commands: list[click.Command] = [root or click.get_current_context().find_root().command]
+    flags: dict[str | None, str] = {}
+    for command in commands:
+        if isinstance(command, click.Group):
+            commands.extend(command.commands.values())
+        flags |= {option.name: max(option.opts, key=len) for option in command.params if isinstance(option, click.Option)}
+    pattern = r"\b(\w+)=True\b" + (r"|\b(\w+)=(?=[ ,])|\b([a-z]+(?:_[a-z]+)+)\b|^(\w+)(?= is )" if names else "")
+    return re.sub(pattern, lambda match: flags.get(match[match.lastindex or 0], match[0]), message)
+
+
+@contextlib.contextmanager
+def needs(extra: str, feature: str) -> Iterator[None]:
+    """Turns a missing package into an error that names the extra to install."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("showtell"):
+            raise
+        raise MissingExtraError(extra, feature) from None

@@ -7,8 +7,8 @@ import random
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from layout_samples import put
 from PIL import Image
-from test_layouts import put
 
 from showtell.cli.main import cli
 from showtell.data import list_entries

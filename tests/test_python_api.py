@@ -148,7 +148,7 @@ def test_the_command_names_the_flag_for_damaged_photos_and_leaves_names_alone(he
     status, _, errors = here("caption", cut)
     assert status == 2
     assert errors.startswith(f"showtell: {cut}: the file is cut short")
-    assert "or take what decodes of it (--lenient) [truncated]" in errors
+    assert "or accept its decoded part (--lenient) [truncated]" in errors
 
 
 def test_help_says_whole_sentences_and_the_command_calls_itself_showtell(here) -> None:

@@ -1,9 +1,9 @@
 """The few values that travel between layers: captions, records, decoding options and data set samples."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from numbers import Integral, Real
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
 from showtell.errors import ImageCode, OptionError
 
@@ -85,6 +85,17 @@ class Sample:
     captions: tuple[str, ...]
     split: Split | None
     style: str = ""
+
+
+_T = TypeVar("_T")
+
+
+def from_json(kind: type[_T], values: Mapping[str, Any], what: str) -> _T:
+    """A dataclass from a JSON object, whose lists become tuples. Raises OptionError for an unknown key, named `what`."""
+    known = [field.name for field in fields(kind)]  # type: ignore[arg-type]  # a dataclass
+    if unknown := sorted(set(values) - set(known)):
+        raise OptionError(f"unknown {what} {unknown[0]!r}; known are {', '.join(known)}")
+    return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
 
 
 TOP_P = 0.6  # samples from all words, 1.0, are hardly ever sentences

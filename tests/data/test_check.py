@@ -7,8 +7,8 @@ import random
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from layout_samples import put
 from PIL import Image
-from test_layouts import put
 
 from showtell.cli.main import cli
 from showtell.data import list_entries
@@ -188,7 +188,7 @@ def test_the_index_finds_what_comparing_all_pairs_finds():
         bits[random.sample(range(128), place % 21)] ^= 1
         hashes.append(np.packbits(bits))
     colour = np.zeros((12, 12, 3), np.uint8)
-    groups = duplicates.near([duplicates.Sign(h, colour) for h in hashes])
+    groups = duplicates.near([duplicates.Fingerprint(h, colour) for h in hashes])
     bits = np.unpackbits(np.stack(hashes), axis=1).astype(int)
     apart = np.abs(bits[:, None] - bits[None]).sum(2)
     close = [(i, j) for i in range(400) for j in range(i + 1, 400) if apart[i, j] <= duplicates.MAX_BITS]
@@ -198,7 +198,7 @@ def test_the_index_finds_what_comparing_all_pairs_finds():
 
 def test_plain_photos_of_other_colours_are_not_near():
     plain = [np.full((36, 36, 3), value, np.uint8) for value in (0, 100, 110, 200)]
-    assert duplicates.near([duplicates.sign(pixels) for pixels in plain]) == [[1, 2]]
+    assert duplicates.near([duplicates.fingerprint(pixels) for pixels in plain]) == [[1, 2]]
     assert duplicates.near([]) == []
 
 

@@ -56,11 +56,7 @@ def check(
             try_place(file, parents=True)
     columns = options.columns_of(image_column, caption_column, split_column)
     with Console() as console:
-        found = run(
-            list_entries(source, layout, columns=columns),
-            workers=workers,
-            progress=lambda done, total: console.progress("checking photos", done, total),
-        )
+        found = run(list_entries(source, layout, columns=columns), workers=workers, progress=console.progress)
     try:
         if json_file is not None and json_file != Path("-"):
             write_json(found, json_file)
@@ -111,13 +107,7 @@ def convert(
     with Console() as console:
         if note := dataset.describe_left_out():
             console.message(note)
-        failed = run(
-            dataset,
-            destination,
-            format_,
-            overwrite=overwrite,
-            progress=lambda done, total: console.progress("converting", done, total),
-        )
+        failed = run(dataset, destination, format_, overwrite=overwrite, progress=console.progress)
         for reason in failed:
             console.message(f"showtell: {reason}")
     captions = sum(len(sample.captions) for sample in dataset.samples)

@@ -1,18 +1,18 @@
-"""A model over a data set's split: one caption for each photo, to be scored against its references."""
+"""Captions a split of a data set with a model, for evaluation."""
 
 import io
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from showtell.data import Dataset, PhotoStore
 from showtell.errors import DataError
+from showtell.progress import Progress, silent
 from showtell.runtime import Captioner
 from showtell.types import DecodeOptions, Split
 
 
 @dataclass(frozen=True)
 class Run:
-    """Candidates and references by photo name, and the reasons why photos were left out."""
+    """Candidates and references by photo name, and the errors of photos that could not be read."""
 
     candidates: dict[str, str]
     references: dict[str, tuple[str, ...]]
@@ -20,7 +20,7 @@ class Run:
 
 
 class _Photo(io.BytesIO):
-    """A photo of a data set as an open file that has its name. It is read, or cannot be read, when its turn comes."""
+    """A photo of a data set as an open file with a name. It is read when the captioner needs it."""
 
     def __init__(self, photos: PhotoStore, name: str) -> None:
         super().__init__()
@@ -41,9 +41,9 @@ def caption_split(
     options: DecodeOptions,
     *,
     batch_size: int = 8,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress = silent,
 ) -> Run:
-    """Captions all photos of the split. Raises DataError where none could be read."""
+    """Captions all photos of a split. Raises DataError where none can be read."""
     samples = dataset.split(split)
     photos = (_Photo(dataset.photos, sample.image) for sample in samples)
     candidates: dict[str, str] = {}
@@ -55,8 +55,7 @@ def caption_split(
             failed[sample.image] = record.error_message or ""
         else:
             candidates[sample.image] = record.caption
-        if progress:
-            progress("captioning", number, len(samples))
+        progress("captioning", number, len(samples))
     if not candidates:
         name, reason = next(iter(failed.items()))
         raise DataError(f"none of the {len(samples)} {split} photos could be read; {name}: {reason}")

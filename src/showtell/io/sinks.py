@@ -1,4 +1,4 @@
-"""Where records go: text for people, JSON lines for programs."""
+"""Writes records: text for people, JSON lines for programs."""
 
 from dataclasses import replace
 from typing import TextIO
@@ -10,9 +10,9 @@ from showtell.types import Record
 
 
 class TextSink:
-    """The caption alone where there is one photo, `path<TAB>caption` where there are several; a line for each caption.
+    """Writes a line for each caption: the caption alone for a single photo, `path<TAB>caption` for several.
 
-    A tab or an end of line within a path is written as an escape, such as \\n.
+    A tab or a line end within a path is written as an escape, such as \\n.
     """
 
     def __init__(self, stream: TextIO, *, single: bool) -> None:
@@ -20,14 +20,14 @@ class TextSink:
         self._single = single
 
     def write(self, record: Record) -> None:
-        """Writes the record's captions; a record of an error writes nothing, its reason goes to standard error."""
+        """Writes the record's captions; nothing for an error, which is reported on standard error."""
         for caption in record.captions:
             self._stream.write(f"{caption.text}\n" if self._single else f"{one_line(record.path)}\t{caption.text}\n")
         self._stream.flush()
 
 
 class JsonlSink:
-    """One JSON object a line, errors included."""
+    """Writes each record as a line of JSON, errors included."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -39,10 +39,10 @@ class JsonlSink:
 
 
 def to_line(record: Record, encoding: str | None = None) -> str:
-    """The record as one line of JSON, with escapes for what `encoding` (UTF-8 where it is None) lacks."""
+    """The record as one line of JSON, with escapes for characters that `encoding` lacks (UTF-8 by default)."""
     return json_text(record.to_json(), encoding=encoding or "utf-8")
 
 
 def sentences(record: Record) -> Record:
-    """The record with its captions as sentences, capital letter and full stop."""
+    """The record with its captions as sentences, with capital letter and full stop."""
     return replace(record, captions=tuple(replace(c, text=as_sentence(c.text, cut=c.cut)) for c in record.captions))

@@ -1,4 +1,4 @@
-"""From what a person names to photos: files, folders (recursive), and `-` for standard input."""
+"""Finds the photos that a user names: files, folders (recursive), and `-` for standard input."""
 
 import codecs
 import io
@@ -12,9 +12,9 @@ from typing import BinaryIO
 from showtell.errors import ImageError, OptionError
 from showtell.image import HEAD, count_skipped, identify, kind_of_file, walk
 
-_BITMAP = re.compile(rb"P[1-6f]\s+(#[^\n]*\s+)*\d+\s+\d+\s")  # how a PPM begins, which may be all text
+_BITMAP = re.compile(rb"P[1-6f]\s+(#[^\n]*\s+)*\d+\s+\d+\s")  # the header of a PPM file, which may be text throughout
 STANDARD_INPUT = ("-", "/dev/stdin")
-_MARKS = (  # which stand before a text, the longer ones first
+_MARKS = (  # byte order marks, the longer ones first
     (codecs.BOM_UTF8, "utf-8"),
     (codecs.BOM_UTF32_LE, "utf-32-le"),
     (codecs.BOM_UTF32_BE, "utf-32-be"),
@@ -24,32 +24,31 @@ _MARKS = (  # which stand before a text, the longer ones first
 
 
 def photo_paths(arguments: Sequence[str], stdin: BinaryIO, skipped: Counter[str] | None = None) -> list[str | BinaryIO]:
-    """Photos, in the order named and sorted within a folder: their paths, and open files for what comes through a pipe.
+    """The paths of photos, in the order named and sorted within a folder; open files for photos that come through a pipe.
 
-    What is named itself is taken whatever its name and kind, so that it is reported if it cannot be read. A folder gives the
-    photos below it, by suffix and else by their first bytes; links to folders are followed, each folder once. Other files are
-    counted in `skipped`, by kind. A folder that may not be listed stands for itself, so that it is reported too.
+    A named file is taken whatever its kind, so that it is reported if it cannot be read. Of a folder, the photos below it are
+    taken, by suffix or by their first bytes; links to folders are followed, each folder once. Other files are counted in
+    `skipped`, by kind. A folder that cannot be listed is itself one of the paths, so that it is reported too.
 
-    Standard input, and what a shell gives for `<(...)`, is a photo or a list of paths. Raises OptionError where it cannot be
-    read.
+    Standard input, and the shell's `<(...)`, is a photo or a list of paths. Raises OptionError where it cannot be read.
     """
     skipped = Counter() if skipped is None else skipped
-    found: list[str | BinaryIO] = []
+    photos: list[str | BinaryIO] = []
     for argument in arguments:
         if argument in STANDARD_INPUT:
-            found.extend(_piped(stdin, "-"))
+            photos.extend(_piped(stdin, "-"))
         elif _is_substituted(argument):
             with open(argument, "rb") as pipe:
-                found.extend(_piped(pipe, argument))
+                photos.extend(_piped(pipe, argument))
         elif os.path.isdir(argument):  # noqa: PTH112  # Path("") is the current folder, and Path.is_dir may raise
-            found.extend(_photos_below(Path(argument), skipped))
+            photos.extend(_photos_below(Path(argument), skipped))
         else:
-            found.append(argument)
-    return found
+            photos.append(argument)
+    return photos
 
 
 def _is_substituted(argument: str) -> bool:
-    """Whether it is a pipe that the shell has opened for us; to open any other may be to wait for ever."""
+    """Whether an argument is a pipe that the shell opened; opening another pipe might wait forever."""
     return argument.startswith(("/dev/fd/", "/proc/self/fd/")) and Path(argument).is_fifo()
 
 
@@ -61,17 +60,17 @@ def _piped(stream: BinaryIO, name: str) -> Sequence[str | BinaryIO]:
     if not _is_photo_data(data[:HEAD]):
         return _listed(data, name)
     photo = io.BytesIO(data)
-    photo.name = name  # what records and messages call it
+    photo.name = name  # for records and messages
     return [photo]
 
 
 def _is_photo_data(head: bytes) -> bool:
-    """Whether data that begins with `head` is a photo, or would be one in another format, and no list of paths."""
+    """Whether data that begins with `head` is a photo, even of an unsupported format, rather than a list of paths."""
     try:
         kind = identify(head, "")
     except ImageError as error:
         return error.code == "unsupported-format" and (head.startswith((b"<", b"%")) or not _is_text(head))
-    if kind == "BMP":  # so may paths begin
+    if kind == "BMP":  # a path may begin with BM
         return head[6:10] == bytes(4)
     return not _is_text(head) or (kind == "PPM" and bool(_BITMAP.match(head)))
 
@@ -81,9 +80,9 @@ def _is_text(head: bytes) -> bool:
 
 
 def _listed(data: bytes, name: str) -> list[str]:
-    """One path a line, or, with null characters between them, as `find -print0` writes paths that may hold newlines."""
+    """The paths in a list: one per line, or separated by null characters, as by `find -print0`."""
     mark, encoding = next(((mark, encoding) for mark, encoding in _MARKS if data.startswith(mark)), (b"", "utf-8"))
-    if not mark:  # characters of two bytes, as `cmd /u` writes them, of which one is mostly zero
+    if not mark:  # UTF-16 without a mark, as `cmd /u` writes it: one byte of most characters is zero
         first, second = (data[start:HEAD:2].count(0) > min(len(data), HEAD) / 4 for start in (0, 1))
         encoding = {(False, True): "utf-16-le", (True, False): "utf-16-be"}.get((first, second), encoding)
     if encoding == "utf-8" and b"\0\0" in data:
@@ -91,7 +90,7 @@ def _listed(data: bytes, name: str) -> list[str]:
     try:
         text = os.fsdecode(data[len(mark) :]) if encoding == "utf-8" else data[len(mark) :].decode(encoding)
     except UnicodeDecodeError:
-        raise OptionError(f"{name}: begins as {encoding.upper()} text and is none; give paths in UTF-8") from None
+        raise OptionError(f"{name}: begins like {encoding.upper()} text but is not; give paths in UTF-8") from None
     return [line for line in (text.split("\0") if "\0" in text else re.split(r"\r\n|[\r\n]", text)) if line.strip()]
 
 

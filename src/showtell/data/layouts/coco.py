@@ -1,4 +1,4 @@
-"""COCO's caption files (Chen et al. 2015), each of which is a split: `annotations/captions_train2017.json` beside `train2017/`.
+"""COCO's caption files (Chen et al. 2015), one for each split: `annotations/captions_train2017.json` beside `train2017/`.
 
 {"images": [{"id": 391895, "file_name": "000000391895.jpg"}], "annotations": [{"image_id": 391895, "caption": ...}]}
 """
@@ -15,7 +15,7 @@ _NO_CAPTIONS = ("instances_", "person_keypoints_", "stuff_", "panoptic_", "image
 
 
 def json_files(tree: Tree) -> list[str]:
-    """The JSON files that may hold captions: neither COCO's others nor those that lie beside a photo and tell of it."""
+    """The JSON files that may hold captions: neither COCO's other files nor metadata beside a photo."""
     photos = {PurePosixPath(file).with_suffix("").as_posix() for file in tree.photo_files}
     return [
         file
@@ -24,21 +24,17 @@ def json_files(tree: Tree) -> list[str]:
     ]
 
 
-def _files(tree: Tree) -> list[str]:
+def _files(tree: Tree, columns: Columns) -> list[str]:
     return [file for file in json_files(tree) if is_coco(tree.json(file))]
 
 
-def _detect(tree: Tree, columns: Columns) -> bool:
-    return bool(_files(tree))
-
-
-def _read(tree: Tree, columns: Columns) -> Listing:
+def _read(tree: Tree, columns: Columns, files: list[str]) -> Listing:
     entries: list[Entry] = []
-    for file in _files(tree) or tree.files:
+    for file in files or tree.files:
         split = split_of_file(file)
         for entry in coco(tree.root / file, tree.json(file)):
             entries.append(entry if entry.split else entry._replace(split=split))
     return Listing(tree.name, tree.root, entries, tree.photos())
 
 
-LAYOUT = Layout("coco", "COCO's captions_*.json", _detect, _read)
+LAYOUT = Layout("coco", "COCO's captions_*.json", _files, _read)

@@ -1,4 +1,4 @@
-"""Karpathy and Fei-Fei's JSON (2015) for Flickr8k, Flickr30k and COCO: `dataset_flickr8k.json` and its sisters.
+"""Karpathy and Fei-Fei's JSON (2015) for Flickr8k, Flickr30k and COCO, such as `dataset_flickr8k.json`.
 
 {"images": [{"filename": "2513260012_03d33305cf.jpg", "split": "train", "sentences": [{"raw": ...}]}]}
 """
@@ -11,16 +11,11 @@ from showtell.data.tree import Tree
 from showtell.errors import DataError
 
 
-def _files(tree: Tree) -> list[str]:
+def _files(tree: Tree, columns: Columns) -> list[str]:
     return [file for file in json_files(tree) if is_karpathy(tree.json(file))]
 
 
-def _detect(tree: Tree, columns: Columns) -> bool:
-    return bool(_files(tree))
-
-
-def _read(tree: Tree, columns: Columns) -> Listing:
-    files = _files(tree)
+def _read(tree: Tree, columns: Columns, files: list[str]) -> Listing:
     if len(files) != 1:
         raise DataError(f"{tree.path}: {len(files)} files are Karpathy's ({', '.join(files) or 'none'}); give the path of one")
     value = tree.json(files[0])
@@ -28,4 +23,4 @@ def _read(tree: Tree, columns: Columns) -> Listing:
     return Listing(name, tree.root, list(karpathy(tree.root / files[0], value)), tree.photos())
 
 
-LAYOUT = Layout("karpathy", "Karpathy's dataset_*.json", _detect, _read)
+LAYOUT = Layout("karpathy", "Karpathy's dataset_*.json", _files, _read)

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from showtell.arrays import FloatArray
 from showtell.metrics import Cider, DocumentFrequencies, NGramTable
-from showtell.metrics.result import FloatArray, Tokens
+from showtell.metrics.result import Tokens
 
 
 def consensus_weights(captions: Sequence[Sequence[Tokens]], power: float) -> list[FloatArray]:

@@ -79,7 +79,7 @@ export class Card extends EventTarget {
   get record() {
     const path = this.file.name;
     if (this.state === "done") {
-      const chosen = this.#record.captions.find((found) => sentence(found) === this.#text); // none where it was rewritten
+      const chosen = this.#record.captions.find((caption) => sentence(caption) === this.#text); // none where it was rewritten
       return { ...this.#record, path, caption: this.#text, score: chosen?.score };
     }
     const { code, detail } = this.state === "failed" ? this.#failure : { code: "unfinished", detail: "not captioned yet" };
@@ -115,11 +115,11 @@ export class Card extends EventTarget {
     const { captions, width, height } = this.#record;
     this.#part(".unseen").style.aspectRatio = `${width} / ${height}`;
     const group = `caption-${++cards}`;
-    const choices = captions.map((found) => {
+    const choices = captions.map((caption) => {
       const radio = make("input", { type: "radio", name: group });
-      radio.addEventListener("change", () => this.#write(sentence(found)));
+      radio.addEventListener("change", () => this.#write(sentence(caption)));
       const choice = make("label", {});
-      choice.append(radio, make("span", { textContent: sentence(found) }));
+      choice.append(radio, make("span", { textContent: sentence(caption) }));
       return choice;
     });
     this.#part(".choices").append(...choices);
@@ -130,7 +130,7 @@ export class Card extends EventTarget {
   #write(text) {
     this.#text = this.#part(".edit").value = text;
     const { captions, pieces, attention } = this.#record;
-    const chosen = captions.find((found) => sentence(found) === text); // none where it was rewritten
+    const chosen = captions.find((caption) => sentence(caption) === text); // none where it was rewritten
     const [line, canvas] = [this.#part(".words"), this.#part("canvas")];
     if (attention?.length && chosen === captions[0]) {
       line.setAttribute("role", "toolbar");

@@ -128,11 +128,10 @@ def test_recipes_are_checked() -> None:
     assert "training.label_smoothing" in [key.name for key in keys()]
 
 
-def test_what_is_no_checkpoint_says_so(float_bundle: Path, shapes: Path, tmp_path: Path) -> None:
-    for start, message in ((tmp_path / "none", "none: there is no such folder"), (float_bundle, "is a bundle, which cannot")):
-        recipe = Recipe.load("debug", [f"init={start}", f"encoder.cache={tmp_path / 'cache'}"])
-        with pytest.raises(CheckpointError, match=message):
-            train(recipe, shapes, tmp_path / "run", resume=False, report=RecordingReporter())
+def test_what_is_no_checkpoint_says_so(shapes: Path, tmp_path: Path) -> None:
+    recipe = Recipe.load("debug", [f"init={tmp_path / 'none'}", f"encoder.cache={tmp_path / 'cache'}"])
+    with pytest.raises(CheckpointError, match="none: no such folder; give a run"):
+        train(recipe, shapes, tmp_path / "run", resume=False, report=RecordingReporter())
 
 
 def test_broken_checkpoints_are_named(learnt: Path, tmp_path: Path) -> None:

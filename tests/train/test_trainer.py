@@ -557,7 +557,7 @@ def test_the_mean_of_checkpoints(shapes: Path, cache: Path, learnt: Path, tmp_pa
         report=RecordingReporter(),
     )
 
-    with pytest.raises(OutputError, match="is there already"):
+    with pytest.raises(OutputError, match="already exists"):
         average([made, made], made.path)
     with pytest.raises(CheckpointError, match="has other words"):
         average([made, checkpoint.find(learnt)], tmp_path / "mixed")

@@ -36,7 +36,7 @@ def meteor(candidates: Sequence[Tokens], references: Sequence[Sequence[Tokens]])
 
     Raises MissingExtraError without pycocoevalcap, MissingToolError without Java.
     """
-    folder = _package("METEOR") / "meteor"
+    folder = package_folder("METEOR") / "meteor"
     # By default the program opens its paraphrases by a URL, which fails where the path has a space.
     options = ("-", "-", "-stdio", "-l", "en", "-norm", "-a", str(folder / "data" / "paraphrase-en.gz"))
     command = [_java("METEOR"), "-Xmx2G", *_LOCALE, "-jar", str(folder / "meteor-1.5.jar"), *options]
@@ -56,7 +56,7 @@ def spice(candidates: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) 
 
     Raises MissingExtraError without pycocoevalcap, MissingToolError without Java or the Stanford models.
     """
-    folder = _package("SPICE") / "spice"
+    folder = package_folder("SPICE") / "spice"
     java = _java("SPICE")
     for jar in ("stanford-corenlp-3.6.0.jar", "stanford-corenlp-3.6.0-models.jar"):
         if not (folder / "lib" / jar).is_file():
@@ -106,7 +106,7 @@ def _meteor_line(tokens: Tokens) -> str:
     return " ".join(tokens).replace("|||", "")
 
 
-def _package(metric: str) -> Path:
+def package_folder(metric: str) -> Path:
     """The folder of pycocoevalcap, which is not imported, since that needs pycocotools."""
     spec = importlib.util.find_spec("pycocoevalcap")
     if spec is None or not spec.submodule_search_locations:

@@ -47,7 +47,7 @@ export function save(name, type, text) {
 }
 
 function cell(value = "") {
-  // A spreadsheet takes text that begins so for a formula: a file's name must not become one.
+  // Spreadsheets take text that begins like this for a formula, which a file name must not become.
   const text = typeof value === "string" && /^[=+\-@\t\r]/.test(value) ? `'${value}` : String(value);
   return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 }

@@ -54,6 +54,6 @@ def test_spice_reads_what_its_program_writes(monkeypatch, tmp_path):
     )
     program.chmod(0o755)
     monkeypatch.setattr(coco, "package_folder", lambda metric: tmp_path)
-    monkeypatch.setattr(coco, "_java", lambda metric: str(program))
+    monkeypatch.setattr(coco, "java_path", lambda metric: str(program))
     result = coco.spice(CANDIDATES[:2], REFERENCES[:2])["SPICE"]
     np.testing.assert_array_equal(result.images, [0.25, 0.5])

@@ -39,7 +39,7 @@ def meteor(candidates: Sequence[Tokens], references: Sequence[Sequence[Tokens]])
     folder = package_folder("METEOR") / "meteor"
     # By default the program opens its paraphrases by a URL, which fails where the path has a space.
     options = ("-", "-", "-stdio", "-l", "en", "-norm", "-a", str(folder / "data" / "paraphrase-en.gz"))
-    command = [_java("METEOR"), "-Xmx2G", *_LOCALE, "-jar", str(folder / "meteor-1.5.jar"), *options]
+    command = [java_path("METEOR"), "-Xmx2G", *_LOCALE, "-jar", str(folder / "meteor-1.5.jar"), *options]
     lines = (
         " ||| ".join(["SCORE", *(_meteor_line(tokens) for tokens in refs), _meteor_line(candidate)])
         for candidate, refs in zip(candidates, references, strict=True)
@@ -57,7 +57,7 @@ def spice(candidates: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) 
     Raises MissingExtraError without pycocoevalcap, MissingToolError without Java or the Stanford models.
     """
     folder = package_folder("SPICE") / "spice"
-    java = _java("SPICE")
+    java = java_path("SPICE")
     for jar in ("stanford-corenlp-3.6.0.jar", "stanford-corenlp-3.6.0-models.jar"):
         if not (folder / "lib" / jar).is_file():
             raise MissingToolError(
@@ -114,7 +114,7 @@ def package_folder(metric: str) -> Path:
     return Path(spec.submodule_search_locations[0])
 
 
-def _java(metric: str) -> str:
+def java_path(metric: str) -> str:
     java = shutil.which("java")
     if java is None:
         raise MissingToolError(

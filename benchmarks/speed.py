@@ -41,9 +41,10 @@ import onnxruntime
 from PIL import Image
 
 import showtell
+from showtell.arrays import Array
 from showtell.data import read as read_dataset
 from showtell.data import recognise
-from showtell.decoding import Array, search
+from showtell.decoding import search
 from showtell.image import read_photo, read_rgb
 from showtell.io.sinks import JsonlSink, to_line
 from showtell.io.sources import photo_paths

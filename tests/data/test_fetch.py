@@ -207,6 +207,7 @@ def test_bytes_from_another_place_are_not_appended(server, tmp_path):
         ([lambda handler, body: handler.wfile.write(b"garbage\r\n\r\n")] * 3, "broke off"),
         ([lambda handler, body: handler.serve(body, length=5 << 30)], r"has 5,368,709,120 bytes; at most"),
         ([says(302, Location="file:///etc/passwd")], "answers 302"),
+        ([says(302, Location="ftp://127.0.0.1/file")] * 3, "cannot be reached .it redirects to FTP."),
     ],
 )
 def test_failures_say_why_and_leave_no_file(server, tmp_path, manners, words):

@@ -122,7 +122,11 @@ def test_sidecars_without_photo_and_photos_without_sidecar_are_counted(tmp_path)
 
 BROKEN = {
     "cut short": ("t.csv", f"image,caption\n{DOG},A dog .\n{MEN}\n", r"t\.csv, line 3, column caption: the row is cut short"),
-    "too long": ("captions.txt", f"image,caption\n{DOG},A dog, brown .\n", r"captions\.txt, line 2, column 3: 3 cells under 2"),
+    "too long": (
+        "captions.txt",
+        f"image,caption\n{DOG},A dog, brown .\n",
+        r"captions\.txt, line 2, column 3: 3 cells under 2.*quotation",
+    ),
     "quotes": ("t.csv", f'image,caption\n{DOG},"A "dog" .\n', r"t\.csv, line 2: not CSV"),
     "split": ("t.csv", f"image,caption,split\n{DOG},A dog .,tain\n", r"t\.csv, line 2, column split: 'tain' is no split"),
     "no path": ("t.csv", "image,caption\n,A dog .\n", r"line 2, column image: the photo's path is missing"),

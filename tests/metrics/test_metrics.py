@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from showtell.errors import DataError, MissingExtraError, MissingToolError, OptionError
-from showtell.metrics import Cider, DocumentFrequencies, NGramTable, cider_caveat, coco, score
+from showtell.metrics import Cider, NGramTable, cider_caveat, coco, score
 from showtell.metrics.bleu import bleu
 from showtell.metrics.rouge import lcs_length, rouge_l
 
@@ -42,9 +42,9 @@ def test_longest_common_subsequence(first, second, length):
     assert lcs_length(second, first) == length
 
 
-def cider(references, **options):
+def cider(references):
     table = NGramTable()
-    return Cider(table.count(references), table, **options)
+    return Cider(table.count(references), table)
 
 
 def test_rewards_are_the_scores_whatever_was_sampled_before():
@@ -59,12 +59,14 @@ def test_rewards_are_the_scores_whatever_was_sampled_before():
     np.testing.assert_allclose(again["CIDEr"].images, first[[0, 2]])
 
 
-def test_cider_of_one_image_is_zero_without_document_frequencies_of_more():
+def test_cider_of_one_image_is_zero_without_a_corpus_of_more():
     references = [[["a", "dog"]]]
     assert cider(references).rewards([0], references[0]) == 0
-    many = DocumentFrequencies.of([*references, [["a", "cat"]], [["a", "bird", "sings"], ["a", "bird"]]])
-    assert (many.counts["a", "bird"], many.counts["a",], many.documents) == (1, 3, 3)
-    assert cider(references, frequencies=many).rewards([0], references[0]) > 0
+    table = NGramTable()
+    corpus = table.count([*references, [["a", "cat"]], [["a", "bird", "sings"], ["a", "bird"]]])
+    [reward] = Cider(table.count(references), table, corpus).rewards([0], [["a", "cat", "dog"]])
+    # Of 3 images all have "a" and one has "cat", as has "dog": the cosine of words is 1 / sqrt(2), and lengths differ by 1.
+    assert reward == pytest.approx(10 / 4 / np.sqrt(2) * np.exp(-1 / 72))
 
 
 def test_score_gives_corpus_images_and_json():
@@ -140,8 +142,8 @@ def test_meteor_without_java_says_what_to_install(monkeypatch, tmp_path):
 
 
 def test_spice_without_its_models_says_where_to_put_them(monkeypatch, tmp_path):
-    monkeypatch.setattr(coco, "_java", lambda metric: "java")
-    monkeypatch.setattr(coco, "_package", lambda metric: tmp_path)
+    monkeypatch.setattr(coco, "java_path", lambda metric: "java")
+    monkeypatch.setattr(coco, "package_folder", lambda metric: tmp_path)
     with pytest.raises(MissingToolError, match=r"stanford-corenlp-3\.6\.0\.jar") as caught:
         score(CANDIDATES, REFERENCES, ("spice",))
     assert str(tmp_path / "spice" / "lib") in str(caught.value)

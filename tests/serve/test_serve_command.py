@@ -74,7 +74,7 @@ module.Service.start = killed""",
 import showtell.serve.server as module
 run = module.run
 def killed(*given):
-    module.Server.run = lambda self: None
+    module.Server.run = lambda self, sockets: None
     run(*given)
     {KILL}
     import time; time.sleep(1000)

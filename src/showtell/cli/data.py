@@ -11,7 +11,7 @@ import click
 from showtell.cli import options
 from showtell.cli.console import Console, Group, tell
 from showtell.cli.options import PATH
-from showtell.files import try_place
+from showtell.files import json_text, try_place, write_json
 
 if TYPE_CHECKING:
     pass
@@ -47,7 +47,7 @@ def check(
     from showtell.data import list_entries
     from showtell.data.check.check import KINDS
     from showtell.data.check.check import check as run
-    from showtell.data.check.report import print_check, to_json, write_json, write_page
+    from showtell.data.check.report import print_check, write_page
 
     if unknown := set(ignore) - set(KINDS):
         raise click.UsageError(f"--ignore {sorted(unknown)[0]}: kinds are {', '.join(KINDS)}")
@@ -59,13 +59,13 @@ def check(
         found = run(list_entries(source, layout, columns=columns), workers=workers, progress=console.progress)
     try:
         if json_file is not None and json_file != Path("-"):
-            write_json(found, json_file)
+            write_json(json_file, found.to_json())
         if html_file is not None:
             write_page(found, html_file)
             tell(f"page: {html_file}")
     finally:  # findings are printed even if a file cannot be written
         if json_file == Path("-"):
-            click.echo(to_json(found))
+            click.echo(json_text(found.to_json(), indent=2, encoding="ascii"))
         else:
             print_check(found)
     return 1 if found.wrong(ignore) else 0

@@ -1,4 +1,4 @@
-"""Readers of the caption formats of research corpora: Flickr's token files, COCO's and Karpathy's JSON."""
+"""Entries: the photos that a caption file lists, with their captions and splits; and Flickr's token files."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -75,56 +75,3 @@ def token_lines(path: Path) -> Iterator[Entry]:
             entries[name] = Entry(place, name, captions[name])
         captions[name].append(match["caption"].strip())
     yield from entries.values()
-
-
-def is_coco(value: Any) -> bool:
-    """Whether a JSON value has the form of COCO's captions, unlike its boxes and key points."""
-    if not isinstance(value, dict) or not isinstance(value.get("images"), list):
-        return False
-    annotations = value.get("annotations", [{}])
-    return not isinstance(annotations, list) or all(isinstance(a, dict) and "caption" in a for a in annotations[:1])
-
-
-def is_karpathy(value: Any) -> bool:
-    """Whether a JSON value has the form of Karpathy's `dataset_*.json`."""
-    images = value.get("images") if isinstance(value, dict) else None
-    return isinstance(images, list) and all(isinstance(image, dict) and "sentences" in image for image in images[:1])
-
-
-def coco(path: Path, value: Any) -> Iterator[Entry]:
-    """Reads COCO captions: `images` with `id` and `file_name`, `annotations` with `image_id` and `caption`.
-
-    An image's `split`, which `convert` adds to COCO's keys, is read too.
-    """
-    annotations = parsing.get(value, "annotations", str(path))
-    if not isinstance(annotations, list):
-        raise DataError(f"{path}: `annotations` is no list; COCO's holds an object for each caption")
-    entries: dict[str, Entry] = {}
-    captions: dict[str, list[str]] = {}
-    for number, image in enumerate(parsing.items(value, "images", str(path)), start=1):
-        place = f"{path}, image {number}"
-        key = parsing.identifier(parsing.get(image, "id", place), place)
-        if key in entries:
-            raise DataError(f"{place}: an earlier image has the id {key} too; ids must differ")
-        captions[key] = []
-        name = parsing.text(parsing.get(image, "file_name", place), place, "file_name")
-        entries[key] = Entry(place, name, captions[key], as_split(image.get("split"), place), key)
-    for number, annotation in enumerate(annotations, start=1):
-        place = f"{path}, annotation {number}"
-        key = parsing.identifier(parsing.get(annotation, "image_id", place), place)
-        if key not in captions:
-            raise DataError(f"{place}: the image id {key} is not in the list `images`; add it there")
-        captions[key].append(parsing.text(parsing.get(annotation, "caption", place), place))
-    yield from entries.values()
-
-
-def karpathy(path: Path, value: Any) -> Iterator[Entry]:
-    """Reads Karpathy and Fei-Fei's JSON (2015): `images` with `filename`, `split`, and `sentences` with their `raw` text."""
-    for number, image in enumerate(parsing.items(value, "images", str(path)), start=1):
-        place = f"{path}, image {number}"
-        name = parsing.text(parsing.get(image, "filename", place), place, "filename")
-        texts = [
-            parsing.text(parsing.get(sentence, "raw", place), place) for sentence in parsing.items(image, "sentences", place)
-        ]
-        key = next((parsing.identifier(image[known], place) for known in ("cocoid", "imgid") if known in image), None)
-        yield Entry(place, name, texts, as_split(image.get("split"), place), key)

@@ -119,9 +119,6 @@ class PhotoStore:
         for member, place in photos_within(path):
             self.add(f"{name}/{member}", place)
 
-    def __contains__(self, name: str) -> bool:
-        return self.find(name) is not None
-
     def __len__(self) -> int:
         return len(self._places)
 

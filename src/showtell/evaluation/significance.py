@@ -39,27 +39,27 @@ class Difference:
     p_value: float
 
 
-def intervals(results: Mapping[str, MetricResult], *, samples: int = SAMPLES, seed: int = 0) -> dict[str, Interval]:
+def intervals(results: Mapping[str, MetricResult], *, samples: int = SAMPLES) -> dict[str, Interval]:
     """The interval of each metric's corpus score; all metrics use the same draws of images."""
     resampled: dict[str, list[FloatArray]] = {name: [] for name in results}
-    for draws in _bootstrap(_images(results), samples, seed):
+    for draws in _bootstrap(_images(results), samples):
         for name, result in results.items():
             resampled[name].append(result.resampled(draws))
     return {name: _interval(np.concatenate(scores)) for name, scores in resampled.items()}
 
 
 def differences(
-    first: Mapping[str, MetricResult], second: Mapping[str, MetricResult], *, samples: int = SAMPLES, seed: int = 0
+    first: Mapping[str, MetricResult], second: Mapping[str, MetricResult], *, samples: int = SAMPLES
 ) -> dict[str, Difference]:
     """Compares two sets of results on the same images in the same order, for each common metric."""
     names = [name for name in first if name in second]
     images = _images(first)
     drawn: dict[str, list[FloatArray]] = {name: [] for name in names}
     swapped: dict[str, list[FloatArray]] = {name: [] for name in names}
-    for draws in _bootstrap(images, samples, seed):
+    for draws in _bootstrap(images, samples):
         for name in names:
             drawn[name].append(second[name].resampled(draws) - first[name].resampled(draws))
-    for stay in _swaps(images, samples, seed):
+    for stay in _swaps(images, samples):
         for name in names:
             a, b = first[name], second[name]
             ours, theirs = stay @ a.totals + (1 - stay) @ b.totals, stay @ b.totals + (1 - stay) @ a.totals
@@ -93,16 +93,16 @@ def _blocks(images: int, samples: int) -> Iterator[int]:
         yield min(size, samples - start)
 
 
-def _bootstrap(images: int, samples: int, seed: int) -> Iterator[FloatArray]:
+def _bootstrap(images: int, samples: int) -> Iterator[FloatArray]:
     """Blocks (B, N) of the counts of N images in B samples."""
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(0)
     for size in _blocks(images, samples):
         picks = random.integers(images, size=(size, images)) + images * np.arange(size)[:, None]
         yield np.bincount(picks.ravel(), minlength=size * images).reshape(size, images).astype(np.float64)
 
 
-def _swaps(images: int, samples: int, seed: int) -> Iterator[FloatArray]:
+def _swaps(images: int, samples: int) -> Iterator[FloatArray]:
     """Blocks (B, N) of 0 where an image's two captions are swapped and 1 elsewhere."""
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(0)
     for size in _blocks(images, samples):
         yield random.integers(2, size=(size, images)).astype(np.float64)

@@ -25,10 +25,11 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from showtell import bundle
+from showtell.arrays import Array
 from showtell.bundle import Bundle
 from showtell.data import PhotoStore, recognise
 from showtell.data import read as read_dataset
-from showtell.decoding import Array, Step, search
+from showtell.decoding import Step, search
 from showtell.errors import DataError, ImageError, OutputError
 from showtell.export.graphs import fold_constants, fold_padding, quantize_products, store_half
 from showtell.files import new_folder, try_place

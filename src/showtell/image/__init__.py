@@ -5,7 +5,6 @@ the file, signature, number of pixels in the header, and only then decoding. A r
 codes. docs/images.md has a table of all formats and modes.
 """
 
-from showtell.arrays import Array
 from showtell.image.folders import SUFFIXES, count_skipped, describe_skipped, is_hidden, kind_of, kind_of_file, walk
 from showtell.image.formats import HEAD, identify, looks_readable
 from showtell.image.preprocessing import Preprocessing, to_pixels
@@ -15,7 +14,6 @@ from showtell.image.source import PhotoSource, is_source, name_of
 __all__ = [
     "HEAD",
     "SUFFIXES",
-    "Array",
     "ImageSettings",
     "Photo",
     "PhotoSource",

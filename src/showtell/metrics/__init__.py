@@ -18,7 +18,7 @@ import numpy as np
 from showtell.errors import DataError, OptionError
 from showtell.metrics import coco
 from showtell.metrics.bleu import bleu, closest_lengths
-from showtell.metrics.cider import Cider, DocumentFrequencies
+from showtell.metrics.cider import Cider
 from showtell.metrics.cider import caveat as cider_caveat
 from showtell.metrics.diversity import Diversity, diversity
 from showtell.metrics.ngrams import NGramTable
@@ -32,7 +32,6 @@ __all__ = [
     "METRICS",
     "Cider",
     "Diversity",
-    "DocumentFrequencies",
     "MetricResult",
     "NGramTable",
     "Scores",

@@ -6,39 +6,23 @@ acts on the difference in length, and the result is multiplied by 10. It deviate
 stemmed (CIDEr-D does away with stems), and the lengths are numbers of bigrams, one less than numbers of words, so that captions
 of no word and of one word are equally long.
 
-Document frequencies are those of the references unless given. Where all references are equal, such as those of a single image,
-every n-gram weighs log 1 = 0 and the score is 0; `caveat` says so.
+Document frequencies are those of the references unless a larger corpus is given. Where all references are equal, such as those
+of a single image, every n-gram weighs log 1 = 0 and the score is 0; `caveat` says so.
 """
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Self
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from showtell.arrays import FloatArray, IntArray
-from showtell.metrics.ngrams import ORDER, Captions, NGram, NGramTable, documents, positions
+from showtell.metrics.ngrams import ORDER, Captions, NGramTable, documents, positions
 from showtell.metrics.result import MetricResult, Tokens
 from showtell.text import tokenize
 
 SIGMA = 6.0  # words of difference in length at which the penalty is exp(-1/2)
 SCALE = 10.0  # the paper's factor, which brings human captions to about 1 (and 100 in tables)
 FEW = 50  # images below which the choice of images decides an n-gram's weight
-
-
-@dataclass(frozen=True)
-class DocumentFrequencies:
-    """The number of images whose references have each n-gram, of `documents` images."""
-
-    counts: Mapping[NGram, int]
-    documents: int
-
-    @classmethod
-    def of(cls, references: Sequence[Sequence[Tokens]]) -> Self:
-        """The frequencies of N images' references, tokenized."""
-        table = NGramTable()
-        counts = documents(table, table.count(references))
-        return cls(dict(zip(table.ngrams(), counts.tolist(), strict=True)), len(references))
 
 
 def caveat(references: Collection[Sequence[str]]) -> str | None:
@@ -61,19 +45,14 @@ class Cider:
         cider = Cider(table.count(references), table)     # references: for each image a list of tokenized captions
         cider.rewards([0, 0, 3], sampled)                 # three tokenized captions, of images 0, 0 and 3
 
-    `frequencies` defaults to those of the references.
+    Document frequencies are those of `corpus`, counted by the same table, and of the references by default.
     """
 
-    def __init__(self, references: Captions, table: NGramTable, frequencies: DocumentFrequencies | None = None) -> None:
+    def __init__(self, references: Captions, table: NGramTable, corpus: Captions | None = None) -> None:
         self._table = table
-        if frequencies is None:
-            total = int(references.images[-1]) + 1
-            counts = documents(table, references)
-        else:
-            total = frequencies.documents
-            numbers = [table.number(ngram) for ngram in frequencies.counts]
-            counts = np.zeros(len(table), dtype=np.int64)
-            counts[numbers] = list(frequencies.counts.values())
+        corpus = references if corpus is None else corpus
+        total = int(corpus.images[-1]) + 1
+        counts = documents(table, corpus)
         # idf by n-gram number: log(images / images with the n-gram), with at least one image; the last entry is for all larger
         # numbers
         self._idf: FloatArray = np.log(total) - np.log(np.maximum(1, np.append(counts, 0)))

@@ -36,10 +36,10 @@ def meteor(candidates: Sequence[Tokens], references: Sequence[Sequence[Tokens]])
 
     Raises MissingExtraError without pycocoevalcap, MissingToolError without Java.
     """
-    folder = _package("METEOR") / "meteor"
+    folder = package_folder("METEOR") / "meteor"
     # By default the program opens its paraphrases by a URL, which fails where the path has a space.
     options = ("-", "-", "-stdio", "-l", "en", "-norm", "-a", str(folder / "data" / "paraphrase-en.gz"))
-    command = [_java("METEOR"), "-Xmx2G", *_LOCALE, "-jar", str(folder / "meteor-1.5.jar"), *options]
+    command = [java_path("METEOR"), "-Xmx2G", *_LOCALE, "-jar", str(folder / "meteor-1.5.jar"), *options]
     lines = (
         " ||| ".join(["SCORE", *(_meteor_line(tokens) for tokens in refs), _meteor_line(candidate)])
         for candidate, refs in zip(candidates, references, strict=True)
@@ -56,8 +56,8 @@ def spice(candidates: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) 
 
     Raises MissingExtraError without pycocoevalcap, MissingToolError without Java or the Stanford models.
     """
-    folder = _package("SPICE") / "spice"
-    java = _java("SPICE")
+    folder = package_folder("SPICE") / "spice"
+    java = java_path("SPICE")
     for jar in ("stanford-corenlp-3.6.0.jar", "stanford-corenlp-3.6.0-models.jar"):
         if not (folder / "lib" / jar).is_file():
             raise MissingToolError(
@@ -106,7 +106,7 @@ def _meteor_line(tokens: Tokens) -> str:
     return " ".join(tokens).replace("|||", "")
 
 
-def _package(metric: str) -> Path:
+def package_folder(metric: str) -> Path:
     """The folder of pycocoevalcap, which is not imported, since that needs pycocotools."""
     spec = importlib.util.find_spec("pycocoevalcap")
     if spec is None or not spec.submodule_search_locations:
@@ -114,7 +114,7 @@ def _package(metric: str) -> Path:
     return Path(spec.submodule_search_locations[0])
 
 
-def _java(metric: str) -> str:
+def java_path(metric: str) -> str:
     java = shutil.which("java")
     if java is None:
         raise MissingToolError(

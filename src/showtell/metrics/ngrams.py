@@ -5,7 +5,7 @@ last word. Everything else sorts and searches numbers.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +14,6 @@ from showtell.arrays import IntArray
 from showtell.metrics.result import Tokens
 
 ORDER = 4  # both metrics use n-grams of 1 to 4 words
-NGram = tuple[str, ...]
 
 _SHIFT = 32  # two numbers below 2**31 make one of 64 bits
 _LOW = (1 << _SHIFT) - 1
@@ -55,20 +54,6 @@ class NGramTable:
 
     def __len__(self) -> int:
         return len(self._numbers)
-
-    def number(self, ngram: NGram) -> int:
-        """The number of an n-gram; a new n-gram gets the next one."""
-        number = self._numbers[ngram[0]]
-        for word in ngram[1:]:
-            number = self._numbers[number << _SHIFT | self._numbers[word]]
-        return number
-
-    def ngrams(self) -> Iterator[NGram]:
-        """All n-grams in the order of their numbers."""
-        known: list[NGram] = []
-        for key in self._numbers:
-            known.append((key,) if isinstance(key, str) else known[key >> _SHIFT] + known[key & _LOW])
-            yield known[-1]
 
     def forget(self, size: int) -> None:
         """Removes all n-grams but the first `size`."""

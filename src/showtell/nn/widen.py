@@ -14,7 +14,7 @@ import torch
 from onnx import numpy_helper
 from torch import nn
 
-from showtell.decoding import Array
+from showtell.arrays import Array
 from showtell.errors import CheckpointError
 from showtell.nn import decoders, encoders
 from showtell.nn.attention_lstm import AttentionLSTM, DecoderConfig

@@ -12,8 +12,9 @@ from typing import Any, TypeVar, overload
 
 import numpy as np
 
+from showtell.arrays import Array
 from showtell.bundle import MODELS, Bundle
-from showtell.decoding import Array, Hypothesis, Step, StepModel, search
+from showtell.decoding import Hypothesis, Step, StepModel, search
 from showtell.errors import ImageError, OptionError, ShowtellWarning
 from showtell.image import ImageSettings, PhotoSource, is_source, name_of, read_photo
 from showtell.runtime.attention import attention_maps

@@ -115,28 +115,23 @@ def _validation_message(error: Mapping[str, Any]) -> str:
 
 def add_handlers(app: FastAPI) -> None:
     """Makes the app answer every error with an `ErrorAnswer`; `security.Guard` answers unexpected exceptions."""
+    for kind in (RequestError, OptionError, RequestValidationError, HTTPException, ClientDisconnect):
+        app.add_exception_handler(kind, _answer)
 
-    @app.exception_handler(RequestError)
-    async def request_error(request: Request, error: RequestError) -> Response:
-        return ErrorAnswer(error.status, error.code, str(error), error.headers)
 
-    @app.exception_handler(OptionError)
-    async def option_error(request: Request, error: OptionError) -> Response:
-        return ErrorAnswer(422, "invalid-option", str(error))
-
-    @app.exception_handler(RequestValidationError)
-    async def validation_error(request: Request, error: RequestValidationError) -> Response:
-        return ErrorAnswer(422, "invalid-option", "; ".join(map(_validation_message, error.errors())))
-
-    @app.exception_handler(HTTPException)
-    async def http_error(request: Request, error: HTTPException) -> Response:
-        known: dict[int, RequestCode] = {401: "unauthorized", 404: "no-such-path", 405: "method-not-allowed"}
-        code = known.get(error.status_code, "bad-request")
-        headers = dict(error.headers or {})
-        if headers.get("Allow") == "GET":
-            headers["Allow"] = "GET, HEAD"  # `security.Guard` answers HEAD
-        return ErrorAnswer(error.status_code, code, f"{request.url.path}: {error.detail}", headers)
-
-    @app.exception_handler(ClientDisconnect)
-    async def disconnect(request: Request, error: ClientDisconnect) -> Response:
-        return Response(status_code=499)  # for the metrics alone: the client has gone
+async def _answer(request: Request, error: Exception) -> Response:
+    match error:
+        case RequestError():
+            return ErrorAnswer(error.status, error.code, str(error), error.headers)
+        case OptionError():
+            return ErrorAnswer(422, "invalid-option", str(error))
+        case RequestValidationError():
+            return ErrorAnswer(422, "invalid-option", "; ".join(map(_validation_message, error.errors())))
+        case HTTPException():
+            known: dict[int, RequestCode] = {401: "unauthorized", 404: "no-such-path", 405: "method-not-allowed"}
+            code = known.get(error.status_code, "bad-request")
+            headers = dict(error.headers or {})
+            if headers.get("Allow") == "GET":
+                headers["Allow"] = "GET, HEAD"  # `security.Guard` answers HEAD
+            return ErrorAnswer(error.status_code, code, f"{request.url.path}: {error.detail}", headers)
+    return Response(status_code=499)  # for the metrics alone: the client has gone

@@ -29,7 +29,7 @@ def run(model: Model, settings: ServiceSettings, sockets: Sequence[socket.socket
     """Serves on sockets of `listening` until SIGTERM, or until SIGINT, which raises KeyboardInterrupt at the end."""
     files = [Path(opened.getsockname()) for opened in sockets if isinstance(opened.getsockname(), str)]
     try:
-        Server(model, settings, sockets).run()
+        Server(model, settings).run(list(sockets))
     finally:
         for file in files:
             file.unlink(missing_ok=True)
@@ -38,7 +38,7 @@ def run(model: Model, settings: ServiceSettings, sockets: Sequence[socket.socket
 class Server(uvicorn.Server):
     """A uvicorn server of the application; `url` is set once it has `started`."""
 
-    def __init__(self, model: Model, settings: ServiceSettings, sockets: Sequence[socket.socket]) -> None:
+    def __init__(self, model: Model, settings: ServiceSettings) -> None:
         app = create_app(model, settings)
         config = uvicorn.Config(
             app,
@@ -56,18 +56,13 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self.service: Service = app.state.service
         self.url = ""
-        self._sockets = list(sockets)
         self._interrupted = False
-
-    def run(self, sockets: list[socket.socket] | None = None) -> None:
-        """Serves until it is stopped."""
-        super().run(sockets or self._sockets)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Starts, and logs the address."""
         await super().startup(sockets)
-        if self.started:
-            self.url = address(self._sockets[0])
+        if self.started and sockets:
+            self.url = address(sockets[0])
             LOG.info(self.url)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:

@@ -7,8 +7,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from showtell.arrays import Array
 from showtell.bundle import Bundle
-from showtell.decoding import Array
 from showtell.errors import ImageError
 from showtell.serve.batcher import Batcher
 from showtell.serve.budget import ByteBudget

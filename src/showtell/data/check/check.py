@@ -25,13 +25,13 @@ _PREPROCESSING = Preprocessing(size=duplicates.SIDE)
 # All kinds of findings, in the order of the report.
 KINDS = {
     "missing-photo": "listed photos that do not exist",
-    "renamed-photo": "photos with another name in the caption files",
+    "renamed-photo": "photos listed under another name",
     "ambiguous-photo": "names of several photos",
     "empty-photo": "empty files",
     "unreadable-photo": "photos that cannot be read",
     "tiny-photo": f"photos with a side below {MIN_SIDE} pixels",
     "odd-mode": "photos that are neither RGB nor grey",
-    "unused-photo": "photos without an entry in the caption files",
+    "unused-photo": "photos that are not listed",
     "photo-in-two-splits": "photos in two splits, under one name or several",
     "near-photo-in-two-splits": "nearly equal photos in two splits",
     "duplicate-photo": "equal photos",
@@ -151,23 +151,23 @@ def _collect(listing: Listing, findings: dict[str, list[Item]]) -> dict[str, _Ph
     """The listed photos that exist, by path; the others become findings."""
     photos: dict[str, _Photo] = {}
     lost: set[str] = set()
-    for name, path in listing.photos.rename(entry.name for entry in listing.entries).items():
-        findings["renamed-photo"].append(Item((path,), f"{name} is {path}"))
+    for name, renamed in listing.photos.rename(entry.name for entry in listing.entries).items():
+        findings["renamed-photo"].append(Item((renamed,), f"{name} is {renamed}"))
     for entry in listing.entries:
         if entry.name in lost:
             continue
         try:
-            found = listing.photos.find(entry.name)
+            path = listing.photos.find(entry.name)
         except DataError as error:
             findings["ambiguous-photo"].append(Item((), str(error)))
             lost.add(entry.name)
             continue
-        if found is None:
+        if path is None:
             near = listing.photos.near(entry.name) if len(lost) < MAX_NEAR else ""
             findings["missing-photo"].append(Item((), f"{entry.name} ({entry.place}){near}"))
             lost.add(entry.name)
             continue
-        photo = photos.setdefault(found, _Photo(entry.name))
+        photo = photos.setdefault(path, _Photo(entry.name))
         if entry.split and entry.split not in photo.splits:
             photo.splits.append(entry.split)
         photo.captions.extend(text.strip() for text in entry.captions)

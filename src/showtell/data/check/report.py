@@ -1,7 +1,6 @@
-"""The report of a data set's check: tables on a terminal, JSON, and one HTML page that opens without a server."""
+"""The report of a data set's check: tables on a terminal, and one HTML page that opens without a server."""
 
 import base64
-import json
 from html import escape
 from pathlib import Path
 
@@ -10,7 +9,6 @@ from rich.table import Table
 from rich.text import Text
 
 from showtell.data.check.check import KINDS, Check, Item
-from showtell.files import replacing, writing
 from showtell.io import pages
 from showtell.io.streams import one_line
 
@@ -51,21 +49,8 @@ def print_check(check: Check, console: Console | None = None) -> None:
     console.print(table)
 
 
-def write_json(check: Check, path: Path) -> None:
-    """Writes the check as JSON. Paths that are not UTF-8 keep their bytes as escapes. Raises OutputError."""
-    _make_parent(path)
-    with replacing(path) as temporary:
-        temporary.write_text(to_json(check), encoding="utf-8")
-
-
-def to_json(check: Check) -> str:
-    """The check as JSON text in ASCII."""
-    return json.dumps(check.to_json(), indent=2)
-
-
 def write_page(check: Check, path: Path) -> None:
     """Writes the check as one HTML file, photos included. Raises OutputError where it cannot be written."""
-    _make_parent(path)
     bars = histogram(check.lengths)
     ticks = [((place + 0.5) / len(bars), "middle", label) for place, (label, _) in enumerate(bars)]
     pages.write(
@@ -86,11 +71,6 @@ def write_page(check: Check, path: Path) -> None:
         lengths=pages.histogram("Words of a caption", bars, "captions", ticks) if bars else "",
         findings="".join(_section(check, kind, items) for kind, items in check.findings.items()),
     )
-
-
-def _make_parent(path: Path) -> None:
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
 
 
 def histogram(lengths: dict[int, int]) -> list[tuple[str, int]]:

@@ -14,7 +14,7 @@ import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
 from showtell.errors import FetchError, OutputError
@@ -83,6 +83,13 @@ class _Part:
         self.about.unlink(missing_ok=True)
 
 
+class _NoFtp(urllib.request.FTPHandler):
+    """Refuses redirects to FTP; urllib itself refuses those to files."""
+
+    def ftp_open(self, req: urllib.request.Request) -> NoReturn:
+        raise urllib.error.URLError("it redirects to FTP")
+
+
 def download(url: str, target: Path, settings: DownloadSettings | None = None, progress: Progress = silent) -> None:
     """Downloads `url` to `target`; `progress` counts megabytes.
 
@@ -120,7 +127,8 @@ def _attempt(url: str, part: _Part, settings: DownloadSettings, progress: Progre
     if start:
         headers |= {"Range": f"bytes={start}-", "If-Range": validator}
     try:
-        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=settings.timeout) as response:
+        request = urllib.request.Request(url, headers=headers)
+        with urllib.request.build_opener(_NoFtp).open(request, timeout=settings.timeout) as response:
             start, total = _range(response, start, part)
             if total is not None and total > settings.max_bytes:
                 raise FetchError(f"{url}: has {total:,} bytes; at most {settings.max_bytes:,} are fetched")

@@ -1,5 +1,6 @@
 """Downloads Flickr8k: two zip files from the releases of jbrownlee/Datasets on GitHub."""
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,8 +35,8 @@ def fetch_flickr8k(
     """
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    if (dataset := _complete(folder)) is not None:
-        return Fetched(dataset, already=True)
+    with contextlib.suppress(DataError):
+        return Fetched(_read_complete(folder), already=True)
     target = folder / "Flickr8k"
     if target.exists():
         raise OutputError(f"{target}: already exists and is not a complete Flickr8k; move it away or give another folder")
@@ -47,8 +48,8 @@ def fetch_flickr8k(
         with new_folder(target) as staging:
             for archive in archives:
                 unpack(archive, staging, progress=progress)
-            _check(staging)
-    except FetchError as error:
+            _read_complete(staging)
+    except (DataError, FetchError) as error:
         remedy = "They were deleted; run this again" if downloaded else "Delete them and run this again"
         for archive in downloaded:
             archive.unlink()
@@ -58,27 +59,12 @@ def fetch_flickr8k(
     return Fetched(read(folder, "flickr8k"), already=False)
 
 
-def _complete(folder: Path) -> Dataset | None:
-    """The data set in the folder if it has all its photos."""
-    try:
-        dataset = read(folder, "flickr8k")
-    except DataError:
-        return None
-    return None if _lacks(dataset) else dataset
-
-
-def _check(folder: Path) -> None:
-    try:
-        dataset = read(folder, "flickr8k")
-    except DataError as error:
-        raise FetchError(str(error)) from None
-    if _lacks(dataset):
-        raise FetchError(dataset.describe_left_out() or "")
-
-
-def _lacks(dataset: Dataset) -> bool:
-    """Whether photos are missing. Two photos that no split lists are missing everywhere."""
-    return len(dataset.missing) > 2
+def _read_complete(folder: Path) -> Dataset:
+    """Reads Flickr8k in the folder. Raises DataError where photos are missing."""
+    dataset = read(folder, "flickr8k")
+    if len(dataset.missing) > 2:  # two photos that no split lists are missing everywhere
+        raise DataError(dataset.describe_left_out() or "")
+    return dataset
 
 
 def _download(url: str, archive: Path, settings: DownloadSettings | None, progress: Progress) -> None:

@@ -18,10 +18,11 @@ from typing import Any
 
 from showtell.data import parquet, parsing
 from showtell.data.dataset import Listing
-from showtell.data.entries import TOKEN_LINE, Entry, as_split, is_coco, is_karpathy, split_of_file
+from showtell.data.entries import TOKEN_LINE, Entry, as_split, split_of_file
 from showtell.data.layouts.base import Columns, Layout
-from showtell.data.layouts.coco import json_files
+from showtell.data.layouts.coco import is_coco, json_files
 from showtell.data.layouts.flickr30k import is_flickr30k
+from showtell.data.layouts.karpathy import is_karpathy
 from showtell.data.photos import PhotoStore, Place
 from showtell.data.tree import Tree
 from showtell.errors import DataError

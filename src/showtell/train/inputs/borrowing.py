@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import sparse
 
+from showtell.arrays import Array
 from showtell.data import Dataset
-from showtell.decoding import Array
 from showtell.errors import DataError
 from showtell.files import replacing
 from showtell.metrics import Cider, NGramTable

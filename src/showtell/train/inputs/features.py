@@ -26,10 +26,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from showtell.arrays import Array
 from showtell.bundle import Bundle
 from showtell.data import PhotoStore
 from showtell.errors import CacheError
-from showtell.image import Array, ImageSettings, Preprocessing
+from showtell.image import ImageSettings, Preprocessing
 from showtell.nn.encoder import STAGES, Encoder
 from showtell.progress import Progress, silent
 from showtell.train.inputs.cache import Rows

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies
+
 from layout_samples import (
     CAPTIONS,
     CAT,
@@ -35,7 +36,6 @@ from layout_samples import (
     token,
     webdataset,
 )
-
 from showtell.data import LAYOUTS, Columns, read, recognise
 from showtell.errors import DataError, MissingExtraError, OptionError, ShowtellError
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +27,7 @@ def data() -> None:
 @click.option("--json", "json_file", type=PATH, metavar="FILE", help="Write all findings there; - is standard output.")
 @click.option("--html", "html_file", type=PATH, metavar="FILE", help="Write a page with thumbnails there.")
 @click.option("--ignore", multiple=True, metavar="KIND", help="A kind of finding to ignore; repeatable.")
-@click.option("--workers", type=click.IntRange(1), default=os.cpu_count() or 1, show_default="all cores", help="Threads.")
+@click.option("--workers", type=click.IntRange(0), default=0, show_default="all cores", help="Threads.")
 def check(
     source: Path,
     layout: str | None,

@@ -1,10 +1,11 @@
 """Captions a split of a data set with a model, for evaluation."""
 
-import io
 from dataclasses import dataclass
+from functools import partial
 
-from showtell.data import Dataset, PhotoStore
+from showtell.data import Dataset
 from showtell.errors import DataError
+from showtell.image import NamedPhoto
 from showtell.progress import Progress, silent
 from showtell.runtime import Captioner
 from showtell.types import DecodeOptions, Split
@@ -19,21 +20,6 @@ class Run:
     failed: dict[str, str]
 
 
-class _Photo(io.BytesIO):
-    """A photo of a data set as an open file with a name. It is read when the captioner needs it."""
-
-    def __init__(self, photos: PhotoStore, name: str) -> None:
-        super().__init__()
-        self.name = name
-        self._photos: PhotoStore | None = photos
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        if self._photos is not None:
-            photos, self._photos = self._photos, None
-            super().__init__(photos.read(self.name))
-        return super().read(size)
-
-
 def caption_split(
     captioner: Captioner,
     dataset: Dataset,
@@ -45,7 +31,7 @@ def caption_split(
 ) -> Run:
     """Captions all photos of a split. Raises DataError where none can be read."""
     samples = dataset.split(split)
-    photos = (_Photo(dataset.photos, sample.image) for sample in samples)
+    photos = (NamedPhoto(sample.image, partial(dataset.photos.read, sample.image)) for sample in samples)
     candidates: dict[str, str] = {}
     failed: dict[str, str] = {}
     for number, (sample, record) in enumerate(

@@ -9,12 +9,13 @@ from showtell.image.folders import SUFFIXES, count_skipped, describe_skipped, is
 from showtell.image.formats import HEAD, identify, looks_readable
 from showtell.image.preprocessing import Preprocessing, to_pixels
 from showtell.image.reading import ImageSettings, Photo, read_photo, read_rgb
-from showtell.image.source import PhotoSource, is_source, name_of
+from showtell.image.source import NamedPhoto, PhotoSource, is_source, name_of
 
 __all__ = [
     "HEAD",
     "SUFFIXES",
     "ImageSettings",
+    "NamedPhoto",
     "Photo",
     "PhotoSource",
     "Preprocessing",

@@ -3,6 +3,8 @@
 import errno
 import os
 import stat
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -13,7 +15,16 @@ from showtell.arrays import Array
 from showtell.errors import ImageError
 from showtell.image.formats import HEAD, identify
 
-PhotoSource = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Image.Image | Array
+
+@dataclass(frozen=True, slots=True)
+class NamedPhoto:
+    """An encoded photo with a name; `read` gives its bytes when its turn comes, and may raise ImageError."""
+
+    name: str
+    read: Callable[[], bytes]
+
+
+PhotoSource = NamedPhoto | str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Image.Image | Array
 
 _CHUNK = 2**20
 _KINDS = (
@@ -47,7 +58,9 @@ def read_bytes(source: PhotoSource, name: str, max_bytes: int) -> tuple[bytes, s
 
     Of a file that is no image only the first bytes are read, and of an image at most `max_bytes`. Raises ImageError.
     """
-    if isinstance(source, (bytes, bytearray, memoryview)):
+    if isinstance(source, NamedPhoto):
+        data = source.read()
+    elif isinstance(source, (bytes, bytearray, memoryview)):
         data = bytes(source)
     elif isinstance(source, (str, os.PathLike)):
         return _read_path(source, name, max_bytes)

@@ -127,7 +127,7 @@ class Service:
                 answer = await self._batcher(Ask(photo.pixels, options, attention))
         except ImageError as error:
             self.metrics.photos.labels(error.code).inc()
-            return Record(name, "error", model=model, error_code=error.code, error_message=error.message)
+            return Record.failed(name, error, model, remedy=False)
         except TimeoutError:
             self.metrics.photos.labels("deadline").inc()
             message = f"no caption within {self.settings.deadline:g} seconds; try again"

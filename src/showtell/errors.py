@@ -31,6 +31,7 @@ ImageCode = Literal[
     "truncated",
     "unreadable",
 ]
+RecordCode = Literal[ImageCode, "no-caption"]  # of a photo without a caption
 
 
 class ImageError(ShowtellError, OSError):
@@ -47,6 +48,14 @@ class ImageError(ShowtellError, OSError):
 
     def __reduce__(self) -> tuple[type[Self], tuple[ImageCode, str, str]]:
         return type(self), (self.code, self.message, self.remedy)  # so that it can be sent between processes
+
+
+class CaptionError(ShowtellError, ValueError):
+    """A captioner has no caption for a photo that was read."""
+
+
+class ServerError(ShowtellError, OSError):
+    """The server behind a captioner cannot be reached, or refuses all requests."""
 
 
 class DataError(ShowtellError, ValueError):

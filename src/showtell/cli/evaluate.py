@@ -16,6 +16,7 @@ from showtell.cli.options import PATH
 if TYPE_CHECKING:
     from showtell.data import PhotoStore
     from showtell.evaluation import Evaluation
+    from showtell.image import ImageSettings
 
 
 @click.command()
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 @options.reading
 @options.split_seed
 @click.option("--split", type=click.Choice(["train", "dev", "test"]), help="Of --data or --references.  [default: dev, or all]")
-@options.model
+@options.captioner
 @options.search_options
 @click.option("--keep-scores", is_flag=True, help="With --data: store the scores in the bundle; the service shows them.")
 @click.option(
@@ -59,8 +60,6 @@ if TYPE_CHECKING:
 @click.option("--photos", type=PATH, metavar="DIR", help="For --report on files: where the photos are.")
 @click.option("--lenient", is_flag=True, help="With --data: use the part that decodes of truncated or damaged photos.")
 @options.batch_size
-@options.threads
-@options.device
 def evaluate(
     sets: tuple[Path, ...],
     layout: str | None,
@@ -69,7 +68,6 @@ def evaluate(
     split_column: str | None,
     split_seed: int,
     split: Any,
-    model: str | None,
     keep_scores: bool,
     candidates: Path | None,
     compare: tuple[Path, Path] | None,
@@ -82,9 +80,7 @@ def evaluate(
     photos: Path | None,
     lenient: bool,
     batch_size: int,
-    threads: int,
-    device: Any,
-    **search: Any,
+    **given: Any,
 ) -> int:
     """Score the captions of a model or a file against references, or compare two files.
 
@@ -101,6 +97,7 @@ def evaluate(
         raise click.UsageError("give one of --data (with --model), --candidates and --compare")
     if (references is None) != bool(sets):
         raise click.UsageError("--references goes with --candidates or --compare, and --data brings its own")
+    model, search = given["model"], {key: value for key, value in given.items() if key not in options.CAPTIONER}
     if keep_scores and (not sets or any(value not in (None, False) for value in search.values())):
         raise click.UsageError("--keep-scores is for --data and the model's own search settings")
     if compare is not None and report is not None:
@@ -131,13 +128,10 @@ def evaluate(
             },
             split or "dev",
             names,
-            model,
-            search,
+            given,
+            ImageSettings(lenient=lenient),
             tokenizer=tokenizer,
             batch_size=batch_size,
-            threads=threads,
-            device=device,
-            images=ImageSettings(lenient=lenient),
         )
         if keep_scores:
             from showtell import bundle
@@ -183,18 +177,16 @@ def _evaluate_model(
     reading: dict[str, Any],
     split: Any,
     metrics: list[str],
-    model: str | None,
-    search: dict[str, Any],
+    given: dict[str, Any],
+    images: ImageSettings,
     *,
     tokenizer: str,
     batch_size: int,
-    **load: Any,
 ) -> dict[str, _Measured]:
     """Captions the split of each data set with a model and scores it. Keys are names that tell the sets apart."""
     from showtell import evaluation as ev
     from showtell.data import read as read_dataset
     from showtell.evaluation.run import caption_split
-    from showtell.runtime import load as load_model
 
     datasets = [read_dataset(path, **reading) for path in paths]
     for dataset in datasets:
@@ -204,22 +196,21 @@ def _evaluate_model(
         names = ["-".join(path.resolve().with_suffix("").parts[-2:]) for path in paths]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise click.UsageError(f"two of the data sets are called {twice}: rename one, or evaluate them one at a time")
-    captioner = load_model(model, **load)
+    captioner = options.open_captioner(given, images)
     measured = {}
     for name, dataset in zip(names, datasets, strict=True):
         with Console(every=options.SILENCE) as console:
             if note := dataset.describe_left_out():
                 console.message(note)
             # By default the style is the one of the data set's name.
-            own = dataset.name if dataset.name in captioner.bundle.vocabulary.styles else None
-            search_options = captioner.options(**{**search, "style": search["style"] or own})
+            own = dataset.name if dataset.name in captioner.styles else None
+            search_options = captioner.options(**{**given, "style": given["style"] or own})
             run = caption_split(captioner, dataset, split, search_options, batch_size=batch_size, progress=console.progress)
             for reason in run.failed.values():
                 console.message(f"showtell: {options.with_flags(reason)}")
         training = [caption for sample in dataset.samples if sample.split == "train" for caption in sample.captions]
-        title = f"{captioner.bundle.name} on {name} {split}" + (
-            f", style {search_options.style}" if search_options.style else ""
-        )
+        style = getattr(search_options, "style", "")
+        title = f"{captioner.name} on {name} {split}" + (f", style {style}" if style else "")
         evaluation = ev.evaluate(
             run.candidates, run.references, metrics, name=title, training_captions=training or None, tokenizer=tokenizer
         )

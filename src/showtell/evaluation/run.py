@@ -3,11 +3,12 @@
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
+from showtell.captioners import AnyCaptioner
 from showtell.data import Dataset, PhotoStore
 from showtell.errors import DataError
-from showtell.runtime import Captioner
-from showtell.types import DecodeOptions, Split
+from showtell.types import Split
 
 
 @dataclass(frozen=True)
@@ -35,10 +36,10 @@ class _Photo(io.BytesIO):
 
 
 def caption_split(
-    captioner: Captioner,
+    captioner: AnyCaptioner,
     dataset: Dataset,
     split: Split,
-    options: DecodeOptions,
+    options: Any,
     *,
     batch_size: int = 8,
     progress: Callable[[str, int, int], None] | None = None,

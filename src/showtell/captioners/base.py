@@ -27,6 +27,11 @@ class AnyCaptioner(Protocol):
         """The caption styles that the model knows."""
         ...
 
+    @property
+    def size(self) -> int | None:
+        """Bytes of the model's files or weights; None where the model is on a server."""
+        ...
+
     def options(self, **changes: Any) -> Any:
         """The captioner's search options with `changes` applied, for `records`. Raises OptionError."""
         ...
@@ -65,6 +70,7 @@ class ForeignCaptioner(ABC):
     supported: ClassVar[frozenset[str]]
     parallel: int = 1
     styles: tuple[str, ...] = ()
+    size: int | None = None
 
     def __init__(self, name: str, images: ImageSettings | None) -> None:
         self.name = name

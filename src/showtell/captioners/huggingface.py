@@ -75,6 +75,7 @@ class HuggingFaceCaptioner(ForeignCaptioner):
             self._model.to(device).eval()
             self._processor, self._tokenizer = _processors(name, common)
         kind = self._model.config.model_type
+        self.size = sum(p.numel() * p.element_size() for p in self._model.parameters())
         self._chats = bool(getattr(self._processor, "chat_template", None))
         self._prompt = prompt or _TASK_PROMPTS.get(kind, PROMPT if self._chats else "")
         self._lock = Lock()  # random draws follow from torch's global seed

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,40 +51,38 @@ def reading(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def captioner(command: Any) -> Any:
-    """The options that name a captioner and say how it runs; `open_captioner` takes them."""
+def captioner(command: Any, *, several: bool = False) -> Any:
+    """The options that name a captioner, or several, and say how it runs; `open_captioner` takes them."""
     for option in reversed(
         (
             click.option(
                 "--model",
+                multiple=several,
                 metavar="MODEL",
-                help="A bundle's name or folder, hf:ORG/NAME or openai:BASE_URL#MODEL.  [default: the embedded model]",
+                help="A bundle's name or folder, hf:ORG/NAME or openai:BASE_URL#MODEL"
+                + ("; repeatable, to compare." if several else ".")
+                + "  [default: the embedded model]",
             ),
             click.option("--prompt", metavar="TEXT", help="With hf: and openai: the question, or the caption's beginning."),
             threads,
             click.option("--device", metavar="NAME", default="cpu", show_default=True, help="cpu, cuda, or with hf: torch's."),
             click.option("--dtype", metavar="NAME", help="With hf: of the weights, such as bfloat16.  [default: the model's]"),
             click.option("--remote-code", is_flag=True, help="With hf: run Python code that comes with the model."),
-            click.option(
-                "--requests", type=click.IntRange(1), metavar="N", help="With openai: requests at once; 4."
-            ),
+            click.option("--requests", type=click.IntRange(1), metavar="N", help="With openai: requests at once; 4."),
         )
     ):
         command = option(command)
     return command
 
 
+captioners = partial(captioner, several=True)
+
+
 def open_captioner(given: dict[str, Any], images: ImageSettings) -> AnyCaptioner:
     """The captioner of the options of `captioner`, which are taken out of `given`."""
-    from showtell import captioners
+    from showtell.captioners import open_captioner
 
-    return captioners.open_captioner(
-        given.pop("model"),
-        threads=given.pop("threads"),
-        device=given.pop("device"),
-        images=images,
-        **{key: given.pop(key) for key in OWN},
-    )
+    return open_captioner(images=images, **{key: given.pop(key) for key in CAPTIONER})
 
 
 def columns_of(image: str | None, caption: str | None, split: str | None) -> Columns:

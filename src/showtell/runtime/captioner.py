@@ -108,6 +108,11 @@ class Captioner:
         """The caption styles of the bundle's vocabulary."""
         return self.bundle.vocabulary.styles
 
+    @property
+    def size(self) -> int:
+        """Bytes of the bundle's files."""
+        return sum(file.stat().st_size for file in self.bundle.folder.iterdir() if file.is_file())
+
     def __reduce__(self) -> tuple[Callable[..., "Captioner"], tuple[Any, ...]]:
         folder = self.bundle.folder.resolve()
         model = folder.name if folder.parent == MODELS.resolve() else folder  # installed elsewhere on another machine

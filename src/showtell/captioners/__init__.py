@@ -15,11 +15,11 @@ from showtell.image import ImageSettings
 __all__ = ["AnyCaptioner", "open_captioner"]
 
 # Options of load() that only some kinds have.
-_OWN = {"hf": ("prompt", "dtype", "remote_code"), "openai": ("prompt", "requests")}
+_OWN: dict[str, tuple[str, ...]] = {"hub": (), "hf": ("prompt", "dtype", "remote_code"), "openai": ("prompt", "requests")}
 
 
 def kind_of(model: str | Path | None) -> str:
-    """The kind of captioner that `model` names: "hf", "openai" or "bundle"."""
+    """The kind of captioner that `model` names: "hub", "hf", "openai" or "bundle"."""
     prefix, colon, _ = str(model or "").partition(":")
     return prefix if colon and prefix in _OWN else "bundle"
 
@@ -53,6 +53,10 @@ def open_captioner(
         return OpenAICaptioner(str(model).removeprefix("openai:"), images=images, **given)
     from showtell.runtime import load
 
+    if kind == "hub":
+        from showtell.captioners.hub import fetch
+
+        model = fetch(str(model).removeprefix("hub:"))
     if device not in ("cpu", "cuda"):
         raise OptionError(f"device is {device!r}; a bundle runs on cpu or cuda")
     return load(model, threads=threads, device=device, images=images)  # type: ignore[arg-type]

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, fields, replace
 from numbers import Integral, Real
 from typing import Any, Literal, Self, TypedDict, TypeVar
 
-from showtell.errors import ImageCode, ImageError, OptionError
+from showtell.errors import ImageError, OptionError, RecordCode
 
 Split = Literal["train", "dev", "test"]
 AttentionMap = tuple[tuple[float, ...], ...]  # 7 rows of 7, top to bottom
@@ -55,7 +55,7 @@ class Record:
     width: int | None = None
     height: int | None = None
     model: str | None = None
-    error_code: ImageCode | None = None
+    error_code: RecordCode | None = None
     error_message: str | None = None
     attention: tuple[AttentionMap, ...] | None = None
 

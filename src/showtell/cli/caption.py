@@ -14,13 +14,13 @@ import click
 from showtell.cli import options
 from showtell.cli.console import Console, tell
 from showtell.cli.options import PATH
-from showtell.errors import OutputError
+from showtell.errors import OptionError, OutputError
 from showtell.io.streams import open_text
 
 
 @click.command()
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
-@options.model
+@options.captioner
 @options.search_options
 @click.option("--sentence", is_flag=True, help="Capital letter and full stop.")
 @click.option(
@@ -41,11 +41,8 @@ from showtell.io.streams import open_text
 @options.batch_size
 @click.option("--workers", type=click.IntRange(1), show_default="as --threads", help="Threads that decode photos.")
 @click.option("--lenient", is_flag=True, help="Caption what decodes of photos that are cut short or damaged.")
-@options.threads
-@options.device
 def caption(
     paths: tuple[str, ...],
-    model: str | None,
     sentence: bool,
     format_: str | None,
     outputs: tuple[Path, ...],
@@ -53,9 +50,7 @@ def caption(
     batch_size: int,
     workers: int | None,
     lenient: bool,
-    threads: int,
-    device: Any,
-    **search: Any,
+    **given: Any,
 ) -> int:
     """Caption photos: files, folders (recursive), or `-` for standard input: a photo, or a list of paths.
 
@@ -65,15 +60,14 @@ def caption(
     from showtell.image import ImageSettings, describe_skipped
     from showtell.io.sinks import sentences
     from showtell.io.sources import photo_paths
-    from showtell.runtime import load
 
     skipped: Counter[str] = Counter()
     photos = photo_paths(paths, sys.stdin.buffer, skipped)
     left_out = describe_skipped(skipped)
     if not photos:
         raise click.UsageError(f"no photos in {', '.join(paths)}" + (f"; what is there: {left_out}" if left_out else ""))
-    captioner = load(model, threads=threads, device=device, images=ImageSettings(lenient=lenient))
-    search_options = captioner.options(**search)
+    captioner = options.open_captioner(given, ImageSettings(lenient=lenient))
+    search_options = captioner.options(**given)
     failed = 0
     with contextlib.ExitStack() as stack:
         sinks = [stack.enter_context(_output_sink(path, overwrite)) for path in outputs]
@@ -90,6 +84,8 @@ def caption(
             console.progress("captioning", number, len(photos))
     if failed and len(photos) > 1:
         tell(f"showtell: {len(photos) - failed} captioned, {failed} failed")
+    if usage := getattr(captioner, "usage", None):
+        tell(f"showtell: {usage['prompt_tokens']} prompt tokens, {usage['completion_tokens']} completion tokens")
     if left_out:
         tell(f"showtell: skipped in folders: {left_out}")
     if failed == len(photos):
@@ -120,11 +116,14 @@ def explain(
 
     With --num-captions the further captions follow below, each with its own words.
     """
+    from showtell.captioners import kind_of
     from showtell.files import try_place
     from showtell.image import ImageSettings
     from showtell.runtime import explain as explaining
     from showtell.runtime import load
 
+    if kind_of(model) != "bundle":
+        raise OptionError(f"{model}: explain needs a bundle; models of other kinds give no attention")
     explaining.picture_format(output)  # a wrong suffix is said before the work
     if output.exists() and not overwrite:
         raise OutputError(f"{output}: is there already; give another file or --overwrite")

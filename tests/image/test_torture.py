@@ -121,14 +121,14 @@ def test_command_gives_each_its_caption_or_its_code(
 def test_folder_finds_photos_by_suffix_and_signature(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from io import BytesIO
 
-    from showtell.io.sources import photo_paths
+    from showtell.archive.sources import photos
 
     monkeypatch.chdir(tmp_path)
     files = write(tmp_path)
     (tmp_path / "notes").write_text("without a suffix, and no photo")
     os.mkfifo(tmp_path / "pipe without suffix")
-    found = photo_paths([str(tmp_path)], BytesIO())
+    found = list(photos([str(tmp_path)], BytesIO()))
     unsought = {".svg", ".pdf", ".psd", ".ico", ".jp2", ".jxl", ".mp4", ".mkv"}
     assert sorted(found) == sorted(path for path in files if Path(path).suffix not in unsought)
-    assert photo_paths(["", str(tmp_path / "absent")], BytesIO()) == ["", str(tmp_path / "absent")]
+    assert list(photos(["", str(tmp_path / "absent")], BytesIO())) == ["", str(tmp_path / "absent")]
     assert picture().size == (64, 48)

@@ -120,7 +120,7 @@ def test_outputs_that_cannot_be_added_to_are_named(tmp_path: Path) -> None:
 
 
 def test_existing_needs_a_place_and_excludes_overwrite(album: Path, here, tmp_path: Path) -> None:
-    assert "--output file or beside" in here("caption", album, "--existing", "skip")[2]
+    assert "--output file, or beside or in photos" in here("caption", album, "--existing", "skip")[2]
     given = ["caption", album, "--output", tmp_path / "a.jsonl", "--existing", "skip", "--overwrite"]
     assert "leave one" in here(*given)[2]
 

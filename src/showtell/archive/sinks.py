@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol, TextIO
 
 from showtell.errors import MissingExtraError, OutputError
-from showtell.files import json_text, replacing
+from showtell.files import json_text, replacing, try_place
 from showtell.io.streams import one_line, open_text
 from showtell.text import as_sentence
 from showtell.types import Record
@@ -195,6 +195,15 @@ _WHOLE: dict[str, Callable[[Path], Sink]] = {
     ".html": _gallery,
 }
 SUFFIXES = (*_STREAMED, *_WHOLE)
+
+
+def check_place(path: Path, *, overwrite: bool) -> None:
+    """Finds out before the work whether `open_sink` will be able to write. Raises OutputError."""
+    if path.suffix.lower() not in SUFFIXES:
+        raise OutputError(f"{path}: the suffix says the format and must be one of {', '.join(SUFFIXES)}")
+    if not overwrite and os.path.lexists(path):
+        raise OutputError(f"{path}: already exists; give another file or --overwrite")
+    try_place(path)
 
 
 def open_sink(path: Path, *, overwrite: bool) -> Sink:

@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import io
+import itertools
+import os
+import shlex
+import signal
 import sys
+import threading
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, BinaryIO, cast
 
 import click
 
@@ -14,11 +21,12 @@ from showtell.cli.console import Console, tell
 from showtell.cli.options import PATH
 from showtell.errors import OutputError
 
+_MINUTE = 60.0  # seconds between lines of progress that do not go to a terminal
 _FEW = 64  # photos at most that are listed before the first is captioned
 
 
 @click.command()
-@click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+@click.argument("paths", nargs=-1, metavar="PATH...")
 @options.model
 @options.search_options
 @click.option("--sentence", is_flag=True, help="Capital letter and full stop.")
@@ -26,7 +34,7 @@ _FEW = 64  # photos at most that are listed before the first is captioned
     "--format",
     "format_",
     type=click.Choice(["text", "jsonl"]),
-    help="Of standard output.  [default: text, or none with --output or --sidecar]",
+    help="Of standard output.  [default: text, or none with --output, --sidecar or --metadata]",
 )
 @click.option(
     "--output",
@@ -44,107 +52,306 @@ _FEW = 64  # photos at most that are listed before the first is captioned
 @click.option("--prefix", default="", metavar="TEXT", help="With --sidecar: text before each caption.")
 @click.option("--suffix", default="", metavar="TEXT", help="With --sidecar: text behind each caption.")
 @click.option(
+    "--metadata",
+    type=click.Choice(["embed", "xmp"]),
+    help="Also write description and alt text as XMP: into JPEG, PNG and WebP files, or into an .xmp file beside each photo.",
+)
+@click.option(
     "--existing",
     type=click.Choice(["skip", "replace", "add"]),
-    help="Photos that have a caption already, beside them or in an --output file.  [default: skip beside photos]",
+    help="Photos that have a caption already, beside them, in them or in an --output file.  "
+    "[default: skip beside and in photos]",
+)
+@click.option(
+    "--run", "run_folder", type=PATH, metavar="DIR", help="Keep finished records there, so that the run can be resumed."
+)
+@click.option("--resume", is_flag=True, help="Continue the run in --run with its inputs and settings.")
+@click.option("--retry-failed", is_flag=True, help="With --resume: caption the photos again that failed.")
+@click.option(
+    "--shard-size",
+    type=click.IntRange(1),
+    default=1000,
+    show_default=True,
+    metavar="N",
+    help="With --run: records that are finished together, after 30 seconds at the latest.",
 )
 @options.batch_size
 @click.option("--workers", type=click.IntRange(1), show_default="as --threads", help="Threads that decode photos.")
 @click.option("--lenient", is_flag=True, help="Caption what decodes of photos that are cut short or damaged.")
 @options.threads
 @options.device
+@click.pass_context
 def caption(
+    context: click.Context,
+    /,
     paths: tuple[str, ...],
-    model: str | None,
-    sentence: bool,
     format_: str | None,
-    outputs: tuple[Path, ...],
     overwrite: bool,
-    include: tuple[str, ...],
-    exclude: tuple[str, ...],
-    image_column: str | None,
-    sidecar: str | None,
-    prefix: str,
-    suffix: str,
-    existing: Any,
+    run_folder: Path | None,
+    resume: bool,
+    retry_failed: bool,
+    shard_size: int,
     batch_size: int,
     workers: int | None,
-    lenient: bool,
     threads: int,
     device: Any,
-    **search: Any,
+    **settings: Any,
 ) -> int:
     """Caption photos: files, folders (recursive), tar and zip files, tables of paths, or `-` for standard input.
 
     Standard input is a photo or a list of paths. A photo named alone prints its caption; all else prints path, tab, caption.
     A photo that cannot be read is named on standard error and the others go on.
     """
-    from showtell.archive.beside import Place, Sidecars
-    from showtell.archive.containers import is_archive
-    from showtell.archive.job import Settled, Tally, begun, without_caption
-    from showtell.archive.kept import open_kept
-    from showtell.archive.sinks import JsonlSink, Sink, TextSink, open_sink, sentences
-    from showtell.archive.sources import STANDARD_INPUT, Selection, is_one_photo, photos
+    from showtell.archive import run as runs
+    from showtell.archive.job import without_caption
+    from showtell.archive.progress import Progress
+    from showtell.archive.sinks import sentences
+    from showtell.archive.sources import Selection, photos
     from showtell.image import ImageSettings, describe_skipped
     from showtell.runtime import load
 
-    if existing and not (outputs or sidecar):
-        raise click.UsageError("--existing acts on captions in an --output file or beside photos (--sidecar)")
-    if existing and overwrite:
-        raise click.UsageError("--existing keeps an --output file and --overwrite replaces it; leave one")
-    if sidecar and (archive := next(filter(is_archive, paths), None)):
-        raise click.UsageError(f"--sidecar: photos in {archive} have no place beside them; use --output")
-    places = [Sidecars(sidecar, prefix, suffix, existing or "skip")] if sidecar else []
-    selection = Selection(include, exclude, image_column)
-    tally = Tally()
-    single = is_one_photo(paths)
-    shown = bool(format_) or not (outputs or places)
+    given: dict[str, Any] = {
+        "paths": list(paths),
+        **{name: list(v) if isinstance(v, tuple) else v for name, v in settings.items()},
+    }
+    given["outputs"] = [str(path) for path in given["outputs"]]
+    if resume:
+        given = _settings_of_run(context, run_folder, given)
+    elif not paths:
+        raise click.MissingParameter(param_hint="'PATH...'", param_type="argument", ctx=context)
+    elif retry_failed:
+        raise click.UsageError("--retry-failed acts on a run that is resumed: add --run DIR --resume")
+    elif run_folder:
+        runs.check_new(run_folder)
+    job = _Job(given, overwrite=overwrite, format_=format_, run_folder=run_folder)
     with contextlib.ExitStack() as stack:
-        sinks: list[Sink] = []
-        settled: list[Settled] = list(places)
-        for output in outputs:
-            if existing and output.exists():
-                sink, recorded = open_kept(output, existing)
-                stack.callback(sink.close)
-                sinks.append(sink)
-                settled.append(recorded)
-        sources = photos(paths, sys.stdin.buffer, selection)
-        if existing not in ("replace", "add"):
-            sources = without_caption(sources, settled, tally)
-        waits = any(path in STANDARD_INPUT or path.startswith("/dev/fd/") for path in paths)
-        found = begun(sources, 1 if waits else _FEW)
+        stdin: BinaryIO = sys.stdin.buffer
+        listed: bytes | None = None
+        if resume:
+            job.run = runs.Run.resume(job.folder, job.places, shard_size, retry_failed=retry_failed)
+            stack.callback(job.run.close)
+            for damaged in job.run.damaged:
+                tell(f"showtell: {damaged}: damaged, and kept as .damaged; its photos are captioned again")
+            if job.run.stdin().exists():
+                stdin = stack.enter_context(open(job.run.stdin(), "rb"))
+        elif run_folder and job.piped:
+            listed = job.read_list(stdin)
+            stdin = io.BytesIO(listed)
+        selection = Selection(tuple(given["include"]), tuple(given["exclude"]), given["image_column"])
+        sources = photos(job.paths, stdin, selection)
+        if job.run:
+            sources = job.run.remaining(sources)
+        settled = job.open_kept(stack)
+        if given["existing"] not in ("replace", "add"):
+            sources = without_caption(sources, settled, job.tally)
+        stopping = stack.enter_context(_stopping(run_folder is not None))
+        found = job.begin(sources, stopping)
         left_out = describe_skipped(selection.skipped)
-        if found is None and not tally.already:
-            raise click.UsageError(f"no photos in {', '.join(paths)}" + (f"; what is there: {left_out}" if left_out else ""))
-        if found is not None:
-            captioner = load(model, threads=threads, device=device, images=ImageSettings(lenient=lenient))
-            search_options = captioner.options(**search)
-            for output in outputs:
-                if not (existing and output.exists()):
-                    sinks.append(open_sink(output, overwrite=overwrite))
-                    stack.callback(sinks[-1].close)
-            if shown:
-                sinks.append(JsonlSink(sys.stdout) if format_ == "jsonl" else TextSink(sys.stdout, single=single))
-            console = stack.enter_context(Console(shown=not single and not (sys.stdout.isatty() and shown)))
-            records = captioner.records(cast(Any, found), search_options, batch_size=batch_size, workers=workers)
-            targets: list[Sink | Place] = [*sinks, *places]
-            for record in records:
-                if sentence:
+        if found is None and not job.tally.already and not job.run:
+            raise click.UsageError(
+                f"no photos in {', '.join(job.paths)}" + (f"; what is there: {left_out}" if left_out else "")
+            )
+        if found is not None or job.run:
+            captioner = load(given["model"], threads=threads, device=device, images=ImageSettings(lenient=given["lenient"]))
+            search_options = captioner.options(**{name: given[name] for name in options.SEARCH})
+            model = {"name": captioner.bundle.name, "files": dict(captioner.bundle.config["files"])}
+            if job.run:
+                runs.check_same(job.folder, job.run.manifest, {"model": model}, {"model": "the model"})
+            elif run_folder:
+                job.check_outputs()
+                manifest = {"directory": str(Path.cwd()), "model": model, "settings": given}
+                job.run = runs.Run.create(run_folder, manifest, job.places, listed, shard_size)
+                stack.callback(job.run.close)
+            targets = job.targets(stack)
+            shown = not job.single and not (sys.stdout.isatty() and job.shown)
+            console = stack.enter_context(Console(shown=shown, every=_MINUTE))
+            job.progress = Progress(console, job.tally, job.paths, selection, countable=not job.piped and not job.single)
+            before = job.run.tally.records if job.run else 0
+            for record in captioner.records(cast(Any, found or []), search_options, batch_size=batch_size, workers=workers):
+                if given["sentence"]:
                     record = sentences(record)
                 if record.error_code is not None:
                     console.message(f"showtell: {options.with_flags(str(record.error_message))} [{record.error_code}]")
                 for target in targets:
                     target.write(record)
-                tally.add(record)
-                console.progress("captioning", tally.records, tally.records)
-    if tally.already or (tally.failed and not single):
-        already = f", {tally.already} had a caption" if tally.already else ""
-        tell(f"showtell: {tally.captioned} captioned, {tally.failed} failed{already}")
-    if left_out := describe_skipped(selection.skipped):
-        tell(f"showtell: skipped in folders: {left_out}")
-    if tally.failed and not tally.captioned and not tally.already:
-        return options.NOTHING_DONE
-    return options.SOME_FAILED if tally.failed else options.DONE
+                job.tally.add(record)
+                job.progress.update(before)
+            if job.run:
+                job.run.commit()
+                if stopping.is_set():
+                    tell(f"showtell: interrupted; {job.run.tally.records} photos are finished")
+                    tell(f"showtell: resume with: showtell caption --run {shlex.quote(str(run_folder))} --resume")
+                    return options.INTERRUPTED
+                job.export()
+    return job.summary(describe_skipped(selection.skipped))
+
+
+class _Job:
+    """What one command line asks for: where captions go, and the counts."""
+
+    def __init__(self, given: dict[str, Any], *, overwrite: bool, format_: str | None, run_folder: Path | None) -> None:
+        from showtell.archive.beside import Place, Sidecars
+        from showtell.archive.containers import is_archive
+        from showtell.archive.job import Tally
+        from showtell.archive.metadata import Metadata
+        from showtell.archive.progress import Progress
+        from showtell.archive.run import Run
+        from showtell.archive.sources import STANDARD_INPUT, is_one_photo
+
+        self.paths: list[str] = given["paths"]
+        self.outputs = [Path(path) for path in given["outputs"]]
+        self.existing = given["existing"]
+        self.overwrite, self.format = overwrite, format_
+        sidecar, metadata = given["sidecar"], given["metadata"]
+        if self.existing and not (self.outputs or sidecar or metadata):
+            raise click.UsageError(
+                "--existing acts on captions in an --output file, or beside or in photos (--sidecar, --metadata)"
+            )
+        if self.existing and overwrite:
+            raise click.UsageError("--existing keeps an --output file and --overwrite replaces it; leave one")
+        if (sidecar or metadata) and (archive := next(filter(is_archive, self.paths), None)):
+            flag = "--sidecar" if sidecar else "--metadata"
+            raise click.UsageError(f"{flag}: photos in {archive} have no place beside them; use --output")
+        existing: Any = self.existing or "skip"
+        self.places: list[Place] = []
+        if sidecar:
+            self.places.append(Sidecars(sidecar, given["prefix"], given["suffix"], existing))
+        if metadata:
+            self.places.append(Metadata(metadata, existing))
+        self.single = is_one_photo(self.paths) and not run_folder
+        self.shown = bool(format_) or not (self.outputs or self.places or run_folder)
+        self.piped = any(path in STANDARD_INPUT or path.startswith("/dev/fd/") for path in self.paths)
+        self.tally = Tally()
+        self.run: Run | None = None
+        self.progress: Progress | None = None
+        self._run_folder = run_folder
+        self._kept: list[Any] = []
+
+    @property
+    def folder(self) -> Path:
+        """The run directory, where there is one."""
+        return self._run_folder or Path()
+
+    def read_list(self, stdin: BinaryIO) -> bytes:
+        """The list of paths on standard input, which a run keeps."""
+        from showtell.archive.sources import photos
+
+        names = list(photos(["-"], stdin))
+        if any(not isinstance(name, str) for name in names) or any(path.startswith("/dev/fd/") for path in self.paths):
+            raise click.UsageError("--run keeps its inputs by path: give the photo's path, or a list of paths as -")
+        return b"\0".join(os.fsencode(str(name)) for name in names) + b"\0"
+
+    def open_kept(self, stack: contextlib.ExitStack) -> list[Any]:
+        """Opens the outputs that exist and are added to; returns what knows the photos that are captioned already."""
+        from showtell.archive.kept import open_kept
+
+        settled: list[Any] = list(self.places)
+        if self.existing and not self._run_folder:
+            for output in self.outputs:
+                if output.exists():
+                    sink, recorded = open_kept(output, self.existing)
+                    stack.callback(sink.close)
+                    self._kept.append(sink)
+                    settled.append(recorded)
+        return settled
+
+    def begin(self, sources: Iterator[Any], stopping: threading.Event) -> Iterable[Any] | None:
+        """The photos until the user stops the run, or None where there are none."""
+        from showtell.archive.job import begun
+
+        found = begun(sources, 1 if self.piped else _FEW)
+        return found if found is None or not self._run_folder else itertools.takewhile(lambda _: not stopping.is_set(), found)
+
+    def check_outputs(self) -> None:
+        """Raises OutputError where the run could not write its outputs at its end."""
+        from showtell.archive.sinks import check_place
+
+        for output in self.outputs:
+            check_place(output, overwrite=self.overwrite)
+
+    def targets(self, stack: contextlib.ExitStack) -> list[Any]:
+        """Everything that takes each record as it comes."""
+        from showtell.archive.sinks import JsonlSink, Sink, TextSink, open_sink
+
+        targets: list[Any] = [self.run] if self.run else [*self._kept]
+        if not self.run:
+            for output in self.outputs:
+                if not (self.existing and output.exists()):
+                    sink: Sink = open_sink(output, overwrite=self.overwrite)
+                    stack.callback(sink.close)
+                    targets.append(sink)
+            targets.extend(self.places)
+        if self.shown:
+            targets.append(JsonlSink(sys.stdout) if self.format == "jsonl" else TextSink(sys.stdout, single=self.single))
+        return targets
+
+    def export(self) -> None:
+        """Writes the outputs of a run from its shards."""
+        from showtell.archive.sinks import open_sink
+
+        assert self.run is not None
+        for output in self.outputs:
+            with contextlib.closing(open_sink(output, overwrite=True)) as sink:
+                for record in self.run.records():
+                    sink.write(record)
+
+    def summary(self, left_out: str) -> int:
+        """Prints the counts; returns the exit status."""
+        tally, already = (self.run.tally if self.run else self.tally), self.tally.already
+        if not self.single and (already or tally.failed or not self.shown):
+            had = f", {already:,} had a caption" if already else ""
+            rate = f" in {self.progress.seconds:.1f} s ({self.progress.rate:.1f}/s)" if self.progress else ""
+            tell(f"showtell: {tally.captioned:,} captioned, {tally.failed:,} failed{had}{rate}")
+            for code, count in tally.errors.most_common():
+                tell(f"{count:>12,}  {code}")
+        if left_out:
+            tell(f"showtell: skipped in folders: {left_out}")
+        if tally.failed and not tally.captioned and not already:
+            return options.NOTHING_DONE
+        return options.SOME_FAILED if tally.failed else options.DONE
+
+
+def _settings_of_run(context: click.Context, folder: Path | None, given: dict[str, Any]) -> dict[str, Any]:
+    """The settings of the run that is resumed; those given on the command line must be the same, --output aside."""
+    from showtell.archive import run as runs
+
+    if folder is None:
+        raise click.UsageError("--resume continues a run: say which with --run DIR")
+    manifest = runs.read_manifest(folder)
+    stated = {
+        name: value
+        for name, value in given.items()
+        if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE and name != "outputs"
+    }
+    if not stated.get("paths"):
+        stated.pop("paths", None)
+    flags = {option.name: max(option.opts, key=len) for option in context.command.params if isinstance(option, click.Option)}
+    runs.check_same(folder, manifest["settings"], stated, {**flags, "paths": "the inputs"})
+    settings: dict[str, Any] = given | manifest["settings"]
+    runs.check_same(folder, manifest, {"directory": str(Path.cwd())}, {"directory": "the current folder"})
+    return settings | ({"outputs": given["outputs"]} if given["outputs"] else {})
+
+
+@contextlib.contextmanager
+def _stopping(catch: bool) -> Iterator[threading.Event]:
+    """Set by the first Ctrl-C or SIGTERM, where they are caught; the second Ctrl-C interrupts as usual."""
+    stopping = threading.Event()
+    if not catch or threading.current_thread() is not threading.main_thread():
+        yield stopping
+        return
+
+    def stop(number: int, _: Any) -> None:
+        if stopping.is_set():
+            raise KeyboardInterrupt
+        stopping.set()
+        os.write(2, b"showtell: finishing the photos in hand; once more interrupts them\n")  # print may be interrupted itself
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stopping
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @click.command()

@@ -52,6 +52,22 @@ def columns_of(image: str | None, caption: str | None, split: str | None) -> Col
     return Columns(image, caption, split)
 
 
+# The names of `search_options`.
+SEARCH = (
+    "beam_size",
+    "num_captions",
+    "max_length",
+    "length_penalty",
+    "no_repeat_ngram",
+    "no_repeat_words",
+    "style",
+    "sample",
+    "temperature",
+    "top_p",
+    "seed",
+)
+
+
 def search_options(command: Any) -> Any:
     """The options that change how captions are searched for; each is the bundle's unless given."""
     for option in reversed(

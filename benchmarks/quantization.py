@@ -25,9 +25,10 @@ import numpy as np
 import onnxruntime
 
 from showtell import metrics
+from showtell.arrays import Array
 from showtell.bundle import Bundle
 from showtell.data import read
-from showtell.decoding import Array, search
+from showtell.decoding import search
 from showtell.export import EncoderInt8, calibration_inputs, quantize_encoder, write_graphs
 from showtell.image import read_photo
 from showtell.runtime.sessions import OnnxEncoder, OnnxStepModel

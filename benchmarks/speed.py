@@ -43,9 +43,10 @@ from PIL import Image
 import showtell
 from showtell.archive.sinks import JsonlSink, to_line
 from showtell.archive.sources import photos as photo_sources
+from showtell.arrays import Array
 from showtell.data import read as read_dataset
 from showtell.data import recognise
-from showtell.decoding import Array, search
+from showtell.decoding import search
 from showtell.image import read_photo, read_rgb
 from showtell.runtime.cpu import available_cpus
 from showtell.runtime.sessions import OnnxEncoder

@@ -9,9 +9,18 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
+from fakes import RecordingReporter
+
 COLOURS = {"red": (220, 30, 30), "green": (30, 180, 50), "blue": (40, 60, 220), "yellow": (240, 220, 40)}
 ALBUM = ("red", "green", "blue", "white", "orange")
 SHAPES = ("fence", "square", "cross")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks tests as slow that need a trained model."""
+    for item in items:
+        if {"learnt", "dev_run"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)
 
 
 def _real(variable: str, what: str) -> Path:
@@ -124,14 +133,9 @@ def learnt(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from showtell.train.recipe import Recipe
     from showtell.train.train import train
 
-    class Silent:
-        def message(self, text: str) -> None: ...
-
-        def progress(self, what: str, done: int, total: int, note: str = "") -> None: ...
-
     folder = tmp_path_factory.mktemp("learnt")
     recipe = Recipe.load("debug", [f"encoder.cache={folder / 'cache'}", "training.epochs=40", "training.max_photos=0"])
-    train(recipe, shapes, folder / "run", resume=False, report=Silent())
+    train(recipe, shapes, folder / "run", resume=False, report=RecordingReporter())
     return folder / "run"
 
 

@@ -107,8 +107,8 @@ def serving(
 ) -> Iterator[Served]:
     """A server with these settings, on any free port unless told otherwise."""
     model = model or GreyModel()
-    server = Server(model, ServiceSettings(**settings), sockets or listen("127.0.0.1", 0))
-    thread = threading.Thread(target=server.run, daemon=True)
+    server = Server(model, ServiceSettings(**settings))
+    thread = threading.Thread(target=server.run, args=(sockets or listen("127.0.0.1", 0),), daemon=True)
     thread.start()
     until(lambda: server.url != "")
     model.batches.clear()  # of warming up

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from showtell.decoding import Array, Hypothesis, SearchTokens, Step, search
+from showtell.arrays import Array
+from showtell.decoding import Hypothesis, SearchTokens, Step, search
 from showtell.errors import OptionError
 from showtell.types import DecodeOptions
 

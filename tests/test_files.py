@@ -13,7 +13,7 @@ import pytest
 from commands import run
 from showtell import files
 from showtell.errors import OutputError
-from showtell.files import json_text, replacing, sync, try_place, write_json
+from showtell.files import json_text, new_folder, replacing, sync, try_place, write_json
 
 
 def fill(path: Path, text: str) -> None:
@@ -41,6 +41,23 @@ def test_a_file_appears_whole_and_keeps_its_permissions(tmp_path: Path) -> None:
     long = tmp_path / ("é" * 120 + ".json")  # 245 bytes; a name has 255 at most
     fill(long, "three")
     assert long.read_text() == "three"
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "folder"
+    with pytest.raises(KeyboardInterrupt), new_folder(path) as temporary:  # noqa: PT012
+        (temporary / "half").write_text("one")
+        raise KeyboardInterrupt
+    assert list((tmp_path / "deep").iterdir()) == []
+    with new_folder(path) as temporary:
+        (temporary / "below").mkdir()
+        (temporary / "below" / "file").write_text("one")
+        assert not path.exists()
+    assert (path / "below" / "file").read_text() == "one"
+    assert path.stat().st_mode & 0o777 == (tmp_path / "deep").stat().st_mode & 0o777
+    with pytest.raises(OutputError, match="folder: already exists; give a new folder"), new_folder(path):
+        pass
+    assert list((tmp_path / "deep").iterdir()) == [path]
 
 
 def test_a_link_stays_and_what_it_leads_to_is_replaced(tmp_path: Path) -> None:

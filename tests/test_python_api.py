@@ -148,14 +148,14 @@ def test_the_command_names_the_flag_for_damaged_photos_and_leaves_names_alone(he
     status, _, errors = here("caption", cut)
     assert status == 2
     assert errors.startswith(f"showtell: {cut}: the file is cut short")
-    assert "or take what decodes of it (--lenient) [truncated]" in errors
+    assert "or accept its decoded part (--lenient) [truncated]" in errors
 
 
 def test_help_says_whole_sentences_and_the_command_calls_itself_showtell(here) -> None:
     status, text, _ = here("--help")
     assert status == 0
     assert "..." not in text.split("Commands:")[1]
-    assert "Score captions against references: a model's, a file's, or two files' against each other." in " ".join(text.split())
+    assert "Score the captions of a model or a file against references, or compare two files." in " ".join(text.split())
     assert text.startswith("Usage: showtell ")
     assert "..." not in here("data", "-h")[1].split("Commands:")[1]
     assert here("--version")[1].startswith("showtell, version ")

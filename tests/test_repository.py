@@ -8,7 +8,6 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LARGE = 2e6  # bytes
 WEIGHTS = {
-    "checkpoints/lite2-lstm-general/model.safetensors",
     "src/showtell/models/lite2-lstm-general/encoder.onnx",
     "src/showtell/models/lite2-lstm-general/step.onnx",
 }

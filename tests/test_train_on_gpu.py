@@ -14,7 +14,7 @@ from showtell.train.run import checkpoint
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    path = Path(__file__).parents[1] / "checkpoints" / "train_on_gpu.py"
+    path = Path(__file__).parents[1] / "examples" / "train_on_gpu.py"
     spec = importlib.util.spec_from_file_location("train_on_gpu", path)
     assert spec
     assert spec.loader

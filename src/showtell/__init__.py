@@ -9,13 +9,27 @@
 import os as _os
 from typing import TYPE_CHECKING, Any
 
-from showtell.errors import ShowtellError
+from showtell.errors import BundleError, ImageError, OptionError, ShowtellError
+from showtell.image import ImageSettings
 from showtell.types import Caption, DecodeOptions, Record
 
 if TYPE_CHECKING:
     from showtell.runtime import Captioner, load
+    from showtell.runtime.explain import explain
 
-__all__ = ["Caption", "Captioner", "DecodeOptions", "Record", "ShowtellError", "load"]
+__all__ = [
+    "BundleError",
+    "Caption",
+    "Captioner",
+    "DecodeOptions",
+    "ImageError",
+    "ImageSettings",
+    "OptionError",
+    "Record",
+    "ShowtellError",
+    "explain",
+    "load",
+]
 __version__: str
 
 # From 1.29 on, onnxruntime's Linux builds write an identifier of the machine into ~/.cache and report what they run to their
@@ -33,4 +47,12 @@ def __getattr__(name: str) -> Any:
         from showtell import runtime
 
         return getattr(runtime, name)
+    if name == "explain":
+        from showtell.runtime.explain import explain
+
+        return explain
     raise AttributeError(f"module 'showtell' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -15,12 +15,12 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 from showtell.errors import BundleError, OptionError, ShowtellError
 from showtell.files import sha256, write_json
 from showtell.image import Preprocessing
-from showtell.types import DecodeOptions
+from showtell.types import DecodeOptions, SearchOptions
 from showtell.vocabulary import SPECIAL, Vocabulary
 
 FORMAT = 1
@@ -81,7 +81,7 @@ class Bundle:
             raise BundleError(f"{folder}: the decoder has {words} words and vocab.json {len(bundle.vocabulary)}")
         return bundle
 
-    def options(self, **changes: Any) -> DecodeOptions:
+    def options(self, **changes: Unpack[SearchOptions]) -> DecodeOptions:
         """The search options with every change that is not None. Raises OptionError for a value that is not allowed."""
         options = self.search.updated(**changes)
         self.check(options)

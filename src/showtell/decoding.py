@@ -9,11 +9,9 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
+from showtell.arrays import Array
 from showtell.types import DecodeOptions
-
-Array = NDArray[Any]
 
 _BLOCK = 32  # tokens; about the square root of a vocabulary, so that there are as many blocks as tokens in one
 

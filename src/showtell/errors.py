@@ -1,7 +1,26 @@
-"""Every error that showtell raises on purpose.
+"""The errors that showtell raises.
 
-One tree: catch `ShowtellError` for all of them. Each is also the builtin a caller would expect, and each message names the
-file or value at fault, what was allowed and what to do about it.
+    ShowtellError
+    ├── OptionError          ValueError          an option's value, or a combination of options, is not allowed
+    ├── ImageError           OSError             a photo cannot be read
+    ├── DataError            ValueError          a data set or caption file is broken
+    ├── FetchError           OSError             a download failed
+    ├── WeightsError         ValueError          weights do not fit their network
+    │   └── MissingWeightsError  FileNotFoundError   pretrained weights do not exist
+    ├── CacheError           ValueError          a feature cache is damaged or of another encoder
+    ├── CheckpointError      ValueError          a checkpoint is missing, damaged or of another architecture
+    ├── TrainingError        ArithmeticError     training diverged
+    ├── RecipeError          ValueError          a recipe has an unknown key or a wrong value
+    ├── BundleError          ValueError          a model bundle is missing, damaged or of another format
+    ├── OutputError          OSError             an output cannot be written
+    ├── ListenError          OSError             the service cannot listen at its address
+    ├── MissingExtraError    ImportError         an optional package is not installed
+    ├── MissingToolError     OSError             a program outside Python is not installed
+    └── serve.errors.RequestError                an HTTP request is refused, with its own status
+
+Each class is also the built-in exception that a caller would expect. Each message names the file or value, the allowed values
+and the remedy. A command prints the message and ends with exit status 2. An ImageError ends one photo alone, with exit status 1
+if other photos succeeded. The service answers errors of a request with the HTTP status given below.
 """
 
 import json
@@ -10,15 +29,15 @@ from typing import Literal, Self
 
 
 class ShowtellError(Exception):
-    """Base of all errors that showtell raises on purpose."""
+    """The base class of all errors that showtell raises."""
 
 
 class ShowtellWarning(UserWarning):
-    """Something goes on, but hardly as it was meant; the message says what is done and what would be better."""
+    """Work continues, but probably not as intended; the message says how, and what to do instead. Exit status 0."""
 
 
 class OptionError(ShowtellError, ValueError):
-    """An option has a value that is not allowed, or two options contradict each other."""
+    """Raised for an option with a value that is not allowed, and for contradicting options. Exit status 2, HTTP status 422."""
 
 
 ImageCode = Literal[
@@ -34,9 +53,10 @@ ImageCode = Literal[
 
 
 class ImageError(ShowtellError, OSError):
-    """A photo could not be read; `code` is one of a few stable names, which docs/images.md explains.
+    """Raised for a photo that cannot be read. `code` is one of a few stable names, which docs/images.md explains.
 
-    `remedy` is what helps whoever runs showtell, and not those who only send it photos; `message` is the error without it.
+    `remedy` helps the person who runs showtell, but not the clients of a service; `message` is the error without it.
+    Exit status 1 if other photos succeeded, else 2. HTTP status by code: 400, 413, 415 or 422 (`serve.errors.IMAGE_STATUS`).
     """
 
     def __init__(self, code: ImageCode, message: str, remedy: str = "") -> None:
@@ -46,69 +66,69 @@ class ImageError(ShowtellError, OSError):
         self.remedy = remedy
 
     def __reduce__(self) -> tuple[type[Self], tuple[ImageCode, str, str]]:
-        return type(self), (self.code, self.message, self.remedy)  # so that it can be sent between processes
+        return type(self), (self.code, self.message, self.remedy)  # for sending it between processes
 
 
 class DataError(ShowtellError, ValueError):
-    """A data set is missing something or has a broken line."""
+    """Raised for a data set or a caption file that is incomplete or has a broken line. Exit status 2."""
 
 
 class FetchError(ShowtellError, OSError):
-    """A download failed, or what came is not what was asked for."""
+    """Raised where a download fails, or the downloaded file is not the expected one. Exit status 2."""
 
 
 class WeightsError(ShowtellError, ValueError):
-    """Weights do not fit the network that they were meant for."""
+    """Raised for weights that do not fit their network. Exit status 2."""
 
 
 class MissingWeightsError(WeightsError, FileNotFoundError):
-    """Pretrained weights were asked for and are not there."""
+    """Raised where the file of pretrained weights does not exist. Exit status 2."""
 
 
 class CacheError(ShowtellError, ValueError):
-    """A feature cache belongs to another encoder, or is damaged."""
+    """Raised for a feature cache that is damaged or belongs to another encoder. Exit status 2."""
 
 
 class CheckpointError(ShowtellError, ValueError):
-    """A training checkpoint is missing, incomplete or of another shape."""
+    """Raised for a checkpoint that is missing, damaged or of another architecture. Exit status 2."""
 
 
 class TrainingError(ShowtellError, ArithmeticError):
-    """Training cannot go on: its loss is no longer a finite number, or runs away."""
+    """Raised where training diverges: its loss is not finite, or rises too far. Exit status 2."""
 
 
 class RecipeError(ShowtellError, ValueError):
-    """A training recipe has an unknown key or a value that is not allowed."""
+    """Raised for a training recipe with an unknown key or a value that is not allowed. Exit status 2."""
 
 
 class BundleError(ShowtellError, ValueError):
-    """A model bundle is missing a file, was altered, or is of a format this version does not read."""
+    """Raised for a model bundle that is missing, lacks a file, was altered, or has another format. Exit status 2."""
 
 
 class OutputError(ShowtellError, OSError):
-    """An output file or folder cannot be written, or would overwrite what is there."""
+    """Raised for an output file or folder that cannot be written, or already exists. Exit status 2."""
 
     @classmethod
     def of(cls, path: object, error: OSError) -> Self:
-        """That `path` cannot be written, and the system's reason."""
-        made = cls(f"{path}: cannot be written ({error.strerror or error})")
-        made.strerror = error.strerror
-        return made
+        """The error for `path` with the system's reason."""
+        output_error = cls(f"{path}: cannot be written ({error.strerror or error})")
+        output_error.strerror = error.strerror
+        return output_error
 
 
 class ListenError(ShowtellError, OSError):
-    """The service cannot listen at the address or the socket that it was given."""
+    """Raised where the service cannot listen at its address or socket. Exit status 2."""
 
 
 class MissingExtraError(ShowtellError, ImportError):
-    """A feature needs packages that the base install leaves out."""
+    """Raised for a feature that needs packages of an extra that is not installed. Exit status 2."""
 
     def __init__(self, extra: str, feature: str) -> None:
         super().__init__(f"{feature} needs packages that are not installed: {install_command(extra)}")
 
 
 def install_command(extra: str) -> str:
-    """The command that adds an extra to this very install: from an index, from a clone, or from where a clone is."""
+    """The command that installs an extra as showtell was installed: from an index, from a folder, or from a repository."""
     from importlib.metadata import PackageNotFoundError, distribution
     from urllib.parse import urlsplit
     from urllib.request import url2pathname
@@ -127,4 +147,4 @@ def install_command(extra: str) -> str:
 
 
 class MissingToolError(ShowtellError, OSError):
-    """A feature needs a program or a file from outside Python that is not on this machine."""
+    """Raised for a feature that needs a program or a file outside Python that is not installed. Exit status 2."""

@@ -1,4 +1,4 @@
-"""Writing files so that a reader never meets half of one: written beside the target, flushed to disk, renamed over it."""
+"""Atomic writes: files and folders are written beside the target, flushed to disk and renamed over it."""
 
 import errno
 import hashlib
@@ -14,15 +14,15 @@ from typing import Any
 
 from showtell.errors import OutputError, ShowtellError
 
-_MOST_LINKS = 40  # one after the other, as in Linux
+_MAX_LINKS = 40  # links that lead to links, as in Linux
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`, renamed over it when the block ends well and removed when it does not.
+    """A temporary path beside `path`: renamed over `path` when the block succeeds, deleted when it fails.
 
-    A link stays, and what it leads to is replaced. What is no regular file, such as a pipe, a
-    device or /dev/stdout, is written to when the block ends. Raises OutputError.
+    A link stays, and the file that it leads to is replaced. A pipe, a device or /dev/stdout is written to when the block
+    ends. Raises OutputError.
     """
     with writing(path):
         target = _target(path)
@@ -47,10 +47,31 @@ def replacing(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
-def try_place(path: Path, *, parents: bool = False) -> None:
-    """Finds out before the work whether `replacing(path)` will be able to write, by writing a little beside it.
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder beside `path`: flushed and renamed to `path` when the block succeeds, deleted when it fails.
 
-    With `parents` folders on the way are made. Raises OutputError.
+    Raises OutputError where `path` already exists or cannot be written.
+    """
+    with writing(path):
+        if path.exists():
+            raise OutputError(f"{path}: already exists; give a new folder")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{path.name[:40]}.", suffix=".partial", dir=path.parent) as temporary:
+            folder = Path(temporary) / path.name
+            folder.mkdir()
+            yield folder
+            for written in folder.rglob("*"):
+                sync(written)
+            sync(folder)
+            folder.replace(path)
+            sync(path.parent)
+
+
+def try_place(path: Path, *, parents: bool = False) -> None:
+    """Checks before the work that `replacing(path)` can write, by writing some bytes beside `path`.
+
+    With `parents`, missing folders are made. Raises OutputError.
     """
     with writing(path):
         target = _target(path)
@@ -66,7 +87,7 @@ def try_place(path: Path, *, parents: bool = False) -> None:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Errors of the system within the block become OutputErrors that name `path`."""
+    """Turns OSErrors of the block into OutputErrors that name `path`."""
     try:
         yield
     except ShowtellError:
@@ -76,7 +97,7 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def _target(path: Path) -> Path | None:
-    """The file that is to be replaced, links followed; None where `path` is no regular file and is to be written to."""
+    """The file to replace, with links followed; None where `path` is a pipe, a device or an open file to write to."""
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, "it is a folder")
     if _descriptor(path) is not None or (path.exists() and not path.is_file()):
@@ -85,12 +106,12 @@ def _target(path: Path) -> Path | None:
 
 
 def _descriptor(path: Path) -> int | None:
-    """The number of the open file that `path` leads to, as /dev/stdout does; None for any other path.
+    """The descriptor of the open file that `path` leads to, as /dev/stdout does; None for any other path.
 
-    Where standard output was sent to a file, to open that once more would be to write over what is printed.
+    Where standard output is redirected to a file, opening that file again would overwrite the printed lines.
     """
     link, own = path, Path("/proc/self/fd").resolve()
-    for _ in range(_MOST_LINKS):
+    for _ in range(_MAX_LINKS):
         if not link.is_symlink():
             return None
         if link.parent.resolve() == own:
@@ -100,7 +121,7 @@ def _descriptor(path: Path) -> int | None:
 
 
 def _mode(target: Path) -> int:
-    """The permissions of the file that is there, or of a new one; those of temporary files are private."""
+    """The permissions of the existing file, or of a new one: those of temporary files are too strict."""
     with suppress(FileNotFoundError):
         return stat.S_IMODE(target.stat().st_mode)
     mask = os.umask(0)
@@ -109,16 +130,16 @@ def _mode(target: Path) -> int:
 
 
 def sync(path: Path) -> None:
-    """Flushes a file, or a folder's list of names where the system can, to disk."""
+    """Flushes a file, or the list of names of a folder, to disk."""
     if path.is_dir():
-        with suppress(OSError):  # Windows opens no folders, and some network file systems do not flush them
+        with suppress(OSError):  # Windows cannot open folders, and some network file systems cannot flush them
             _flush(path, os.O_RDONLY)
     else:
-        _flush(path, os.O_RDWR)  # Windows flushes nothing that may only be read
+        _flush(path, os.O_RDWR)  # Windows flushes only files that are open for writing
 
 
-def _flush(path: Path, how: int) -> None:
-    handle = os.open(path, how)
+def _flush(path: Path, flags: int) -> None:
+    handle = os.open(path, flags)
     try:
         os.fsync(handle)
     finally:
@@ -132,7 +153,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def json_text(value: Any, indent: int | None = None, encoding: str = "utf-8") -> str:
-    """JSON, on one line unless indented; all in ASCII where `encoding` lacks a character.
+    """JSON text, on one line unless indented; in ASCII where `encoding` lacks a character.
 
     A path that is not UTF-8 keeps its bytes as escaped surrogates.
     """

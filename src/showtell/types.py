@@ -1,11 +1,11 @@
 """The few values that travel between layers: captions, records, decoding options and data set samples."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 from numbers import Integral, Real
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypedDict, TypeVar
 
-from showtell.errors import ImageCode, OptionError
+from showtell.errors import ImageCode, ImageError, OptionError
 
 Split = Literal["train", "dev", "test"]
 AttentionMap = tuple[tuple[float, ...], ...]  # 7 rows of 7, top to bottom
@@ -17,7 +17,7 @@ class Caption:
 
     `score` is the mean natural-log probability per token, end token included: 0 is certainty, lower is less sure.
     `alternatives` holds the further captions of an n-best request, best first. `pieces` is the text with one piece for each
-    token; `cut` says that it reached the length limit before its end.
+    token; `cut` tells that it reached the length limit before its end. A notebook shows the caption with its photo.
     """
 
     text: str
@@ -26,9 +26,15 @@ class Caption:
     alternatives: tuple["Caption", ...] = ()
     pieces: tuple[str, ...] = ()
     cut: bool = False
+    photo: Any = field(default=None, repr=False, compare=False)  # its source, for notebooks
 
     def __str__(self) -> str:
         return self.text
+
+    def _repr_html_(self) -> str:
+        from showtell.notebook import caption_html
+
+        return caption_html(self)
 
     def to_json(self) -> dict[str, Any]:
         """The caption as it is in a record's list."""
@@ -37,9 +43,10 @@ class Caption:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What became of one photo: the same object in files, on standard output and in Python.
+    """The captions of one photo, or its error: the same object in files, on standard output and in Python.
 
-    `attention`, where it was asked for, has one map for each token of the best caption.
+    `attention`, if it was asked for, has one map for each token of the best caption. A notebook shows the record with its
+    photo, if `path` is a file.
     """
 
     path: str
@@ -52,10 +59,21 @@ class Record:
     error_message: str | None = None
     attention: tuple[AttentionMap, ...] | None = None
 
+    @classmethod
+    def failed(cls, path: str, error: ImageError, model: str, *, remedy: bool = True) -> Self:
+        """The record of a photo that could not be read; without `remedy`, the message is for people who only sent it."""
+        message = str(error) if remedy else error.message
+        return cls(path, "error", model=model, error_code=error.code, error_message=message)
+
     @property
     def caption(self) -> str | None:
         """Text of the best caption, or None where the photo could not be read."""
         return self.captions[0].text if self.captions else None
+
+    def _repr_html_(self) -> str:
+        from showtell.notebook import record_html
+
+        return record_html(self)
 
     def to_json(self) -> dict[str, Any]:
         """The record as the JSON object written to JSONL files."""
@@ -87,17 +105,23 @@ class Sample:
     style: str = ""
 
 
+_T = TypeVar("_T")
+
+
+def from_json(kind: type[_T], values: Mapping[str, Any], what: str) -> _T:
+    """A dataclass from a JSON object, whose lists become tuples. Raises OptionError for an unknown key, named `what`."""
+    known = [field.name for field in fields(kind)]  # type: ignore[arg-type]  # a dataclass
+    if unknown := sorted(set(values) - set(known)):
+        raise OptionError(f"unknown {what} {unknown[0]!r}; known are {', '.join(known)}")
+    return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+
+
 TOP_P = 0.6  # samples from all words, 1.0, are hardly ever sentences
-_LIMITS: dict[str, tuple[Any, float, float]] = {
-    "beam_size": (Integral, 1, 1000),
-    "num_captions": (Integral, 1, 10_000),
-    "max_length": (Integral, 1, 1000),
-    "length_penalty": (Real, 0, 10),
-    "no_repeat_ngram": (Integral, 0, 1000),  # 0 is off
-    "temperature": (Real, 0.01, 100),
-    "top_p": (Real, 0.001, 1),
-    "seed": (Integral, 0, 2**64 - 1),
-}
+
+
+def _option(default: Any, about: str, kind: type = str, low: float = 0, high: float = 0, served: float = 0) -> Any:
+    """A search option: what it is, its type, its limits, and the largest value that a request to the service may have."""
+    return field(default=default, metadata={"about": about, "kind": kind, "low": low, "high": high, "served": served})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,26 +132,30 @@ class DecodeOptions:
     `no_repeat_ngram` n forbids any n-gram of words to occur twice in a caption; 0 allows all. `no_repeat_words` forbids a word
     twice in a row and on both sides of "and", and twice in a caption unless people repeat it too: function words and those of
     two things in one photo (`text.words`). `style` is one of the model's caption styles, its default where it is empty.
+    The fields' metadata has each option's description and limits, for the command line and the service.
     """
 
-    beam_size: int = 3
-    num_captions: int = 1
-    max_length: int = 20
-    length_penalty: float = 1.0
-    no_repeat_ngram: int = 0
-    no_repeat_words: bool = False
-    style: str = ""
-    sample: bool = False
-    temperature: float = 1.0
-    top_p: float = TOP_P
-    seed: int | None = None
+    beam_size: int = _option(3, "Hypotheses of the beam search; 1 is greedy search.", int, 1, 1000, 10)
+    num_captions: int = _option(1, "Captions of each photo, best first.", int, 1, 10_000, 10)
+    max_length: int = _option(20, "Longest caption in words.", int, 1, 1000, 40)
+    length_penalty: float = _option(1.0, "0 ranks by total log-probability, 1 by its mean.", float, 0, 10, 10)
+    no_repeat_ngram: int = _option(0, "Never repeat N words in a row; 0 allows it.", int, 0, 1000, 10)
+    no_repeat_words: bool = _option(False, "Never repeat a word, except those that people repeat.", bool)
+    style: str = _option("", "One of the model's caption styles, such as coco.")
+    sample: bool = _option(False, "Sample captions at random instead of searching.", bool)
+    temperature: float = _option(1.0, "Of samples: below 1 safer, above 1 more varied.", float, 0.01, 100)
+    top_p: float = _option(TOP_P, "Of samples: from the likeliest words of total probability P.", float, 0.001, 1)
+    seed: int | None = _option(None, "Of samples: the same seed gives the same captions.", int, 0, 2**64 - 1)
 
     def __post_init__(self) -> None:
-        for name, (kind, low, high) in _LIMITS.items():
-            value = getattr(self, name)
-            good = isinstance(value, kind) and not isinstance(value, bool) and low <= value <= high
-            if not good and not (name == "seed" and value is None):
-                what = "a whole number" if kind is Integral else "a number"
+        for option in fields(self):
+            name, value, kind = option.name, getattr(self, option.name), option.metadata["kind"]
+            if kind not in (int, float) or (name == "seed" and value is None):
+                continue
+            low, high = option.metadata["low"], option.metadata["high"]
+            number = isinstance(value, Integral if kind is int else Real) and not isinstance(value, bool)
+            if not number or not low <= value <= high:
+                what = "a whole number" if kind is int else "a number"
                 raise OptionError(f"{name} is {value!r}; it must be {what} from {low:,} to {high:,}")
         if not isinstance(self.sample, bool):
             raise OptionError(f"sample is {self.sample!r}; it must be True or False")
@@ -158,3 +186,19 @@ class DecodeOptions:
         if not given.get("sample", self.sample) and "beam_size" not in given:
             given["beam_size"] = max(self.beam_size, given.get("num_captions", self.num_captions))
         return replace(self, **given)
+
+
+class SearchOptions(TypedDict, total=False):
+    """The fields of DecodeOptions as keyword arguments; None leaves an option as it is."""
+
+    beam_size: int | None
+    num_captions: int | None
+    max_length: int | None
+    length_penalty: float | None
+    no_repeat_ngram: int | None
+    no_repeat_words: bool | None
+    style: str | None
+    sample: bool | None
+    temperature: float | None
+    top_p: float | None
+    seed: int | None

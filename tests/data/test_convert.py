@@ -10,8 +10,8 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_layouts import CAPTIONS, DOG, PHOTOS, SAMPLES, SPLITS, jpeg, put
 
+from layout_samples import CAPTIONS, DOG, PHOTOS, SAMPLES, SPLITS, jpeg, put
 from showtell.cli.main import cli
 from showtell.data import convert, read
 from showtell.errors import OptionError, OutputError
@@ -85,7 +85,7 @@ def test_what_is_there_is_kept(tmp_path):
     put(tmp_path / "source", SAMPLES["flickr8k"][1]())
     dataset = read(tmp_path / "source")
     put(tmp_path, {"d.jsonl": "mine", "tars/mine.txt": "mine"})
-    with pytest.raises(OutputError, match=r"d\.jsonl: is there already.*--overwrite"):
+    with pytest.raises(OutputError, match=r"d\.jsonl: already exists.*--overwrite"):
         convert.convert(dataset, tmp_path / "d.jsonl")
     with pytest.raises(OutputError, match="new folder"):
         convert.convert(dataset, tmp_path / "tars", overwrite=True)
@@ -100,7 +100,7 @@ def test_an_interrupted_conversion_leaves_nothing(tmp_path):
     put(tmp_path / "source", SAMPLES["flickr8k"][1]())
     dataset = read(tmp_path / "source")
 
-    def interrupt(done, total):
+    def interrupt(what, done, total):
         if done == 2:
             raise KeyboardInterrupt
 

@@ -118,9 +118,9 @@ def silent(handler, body):
 
 def test_a_file_comes_whole_and_is_counted(server, tmp_path):
     seen = []
-    download(f"{server.url}/file", tmp_path / "file", FAST, lambda done, total: seen.append((done, total)))
+    download(f"{server.url}/file", tmp_path / "file", FAST, lambda *step: seen.append(step))
     assert (tmp_path / "file").read_bytes() == BODY
-    assert seen[-1] == (len(BODY), len(BODY))
+    assert seen[-1] == ("file, MB", 1, 1)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
@@ -207,6 +207,7 @@ def test_bytes_from_another_place_are_not_appended(server, tmp_path):
         ([lambda handler, body: handler.wfile.write(b"garbage\r\n\r\n")] * 3, "broke off"),
         ([lambda handler, body: handler.serve(body, length=5 << 30)], r"has 5,368,709,120 bytes; at most"),
         ([says(302, Location="file:///etc/passwd")], "answers 302"),
+        ([says(302, Location="ftp://127.0.0.1/file")] * 3, "cannot be reached .it redirects to FTP."),
     ],
 )
 def test_failures_say_why_and_leave_no_file(server, tmp_path, manners, words):
@@ -371,7 +372,7 @@ def test_what_is_not_flickr8k_is_refused_and_fetched_anew(mirror, tmp_path):
     folder = tmp_path / "data"
     good = dict(mirror.files)
     mirror.files["/Flickr8k_Dataset.zip"] = b"<html>Please log in</html>"
-    with fails(folder, "what came is not Flickr8k: .*not a whole zip file.*deleted; run this again"):
+    with fails(folder, "the zip files are not Flickr8k: .*not a whole zip file.*deleted; run this again"):
         fetch_flickr8k(folder, url=mirror.url, settings=FAST)
     mirror.files["/Flickr8k_Dataset.zip"] = good["/Flickr8k_Dataset.zip"][:-5000]
     with fails(folder, "not a whole zip"):

@@ -96,7 +96,7 @@ def test_coco_ids_join_through_the_list_of_images(write, name, candidates, conte
     [
         ({"dog.jpg": "a"}, r"1 of 2 images with references have no candidate \(men\.jpg\).*--partial"),
         ({"dog.jpg": "a", "men.jpg": "b", "x.jpg": "c"}, r"1 of 3 candidates are for images without references \(x\.jpg\)"),
-        ({"cat.png": "a"}, r"cat\.png.*call their images dog\.jpg"),
+        ({"cat.png": "a"}, r"cat\.png.*have images such as dog\.jpg"),
         ({"7": "a", "9": "b"}, "numbers need references with ids, such as COCO's"),
         (
             {"a/dog.jpg": "a", "b/dog.jpg": "b"},
@@ -121,7 +121,6 @@ def test_partial_scores_what_both_sides_have():
     ("name", "content", "words"),
     [
         ("c.json", '[{"image_id": 1,\n "caption" "a"}]', r"c\.json, line 2, column 12: broken JSON"),
-        ("c.jsonl", '{"path": "a", "caption": "b"}\n{"path": \n', r"c\.jsonl, line 2, column 10: broken JSON"),
         ("c.json", "[" * 100_000, "nested too deeply"),
         ("c.json", {"annotations": []}, "no captions are recognised; COCO's"),
         ("c.json", [], "the columns are none"),
@@ -135,13 +134,9 @@ def test_partial_scores_what_both_sides_have():
         ("c.json", [{"image_id": 1.5, "caption": "a"}], "entry 1: the image id 1.5"),
         ("c.json", [{"image_id": True, "caption": "a"}], "entry 1: the image id True"),
         ("c.json", [{"image_id": 1}], "no column of captions is recognised; the columns are image_id"),
-        ("c.json", [{"image_id": 1, "caption": "a"}, {"image_id": 2}], "entry 2, column caption: the caption is missing"),
         ("c.json", [["a"]], "no JSON object"),
-        ("c.json", '[{"image_id": 1, "caption": "a", "caption": "b"}]', r"the key 'caption' stands twice"),
-        ("c.jsonl", '{"path": "a.jpg"}\n', "no column of captions is recognised"),
+        ("c.json", '[{"image_id": 1, "caption": "a", "caption": "b"}]', r"an object has the key 'caption' twice"),
         ("c.csv", "who,what\na.jpg,b\n", "line 1: no column of paths is recognised; the columns are who, what"),
-        ("c.csv", "path,caption\na.jpg\n", "line 2, column caption: the row is cut short"),
-        ("c.csv", "path,caption\na.jpg,two dogs, one brown\n", "line 2, column 3: 3 cells under 2 headings.*quotation marks"),
         ("c.csv", "path,caption\na.jpg,b\na.jpg,c\n", "line 3: a.jpg has more than one caption"),
         ("c.csv", "path,caption,caption\na.jpg,b,c\n", "line 2: a.jpg has more than one caption"),
         ("c.csv", "path,path,caption\na.jpg,b.jpg,c\n", "several columns are called 'path'"),
@@ -157,8 +152,6 @@ def test_broken_candidates_name_the_place(write, name, content, words):
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("r.json", '{"images": [}', r"line 1, column 13"),
-        ("r.json", [], "the columns are none"),
         ("r.json", COCO | {"annotations": [{"image_id": 5, "caption": "a"}]}, "annotation 1: the image id 5 is not in"),
         (
             "r.json",
@@ -167,15 +160,13 @@ def test_broken_candidates_name_the_place(write, name, content, words):
         ),
         ("r.json", COCO | {"annotations": [{"image_id": 7, "caption": 3}]}, "annotation 1: the caption 3 is of type int"),
         ("r.json", COCO | {"annotations": None}, "`annotations` is no list"),
-        ("r.json", COCO | {"images": COCO["images"][:1] * 2}, "image 2: the id 7 is taken"),
+        ("r.json", COCO | {"images": COCO["images"][:1] * 2}, "image 2: an earlier image has the id 7"),
         (
             "r.json",
             COCO | {"images": [{"id": 7, "file_name": "a.jpg"}, {"id": 9, "file_name": "a.jpg"}]},
-            "image 2: a second image is called a.jpg",
+            "image 2: a second image has the name a.jpg",
         ),
         ("r.jsonl", lines({"image": "a.jpg", "captions": [1]}), "line 1, column captions: the caption 1 is of type int"),
-        ("r.txt", "a.jpg#0\tcaption\na.jpg caption\n", "line 2: 'a.jpg caption' is not of the form"),
-        ("r.txt", "", "no captions are recognised in this file"),
         ("r.csv", "image,captions\na.jpg,['two dogs' 'one dog']\n", "looks like a list of captions and is none"),
     ],
 )
@@ -283,7 +274,7 @@ def test_names_may_lack_the_suffix_or_be_coded_otherwise(write):
 def test_partial_leaves_out_reference_images_without_a_caption(write):
     rows = lines({"image": "dog.jpg", "captions": ["A dog."]}, {"image": "men.jpg", "captions": []})
     references = read_references(write("r.jsonl", rows))
-    with pytest.raises(DataError, match=r"1 of 2 images of the references have no caption there \(men\.jpg\).*--partial"):
+    with pytest.raises(DataError, match=r"1 of 2 images of the references have no caption \(men\.jpg\).*--partial"):
         join({"dog.jpg": "a", "men.jpg": "b"}, references)
     pairs = join({"dog.jpg": "a", "men.jpg": "b"}, references, partial=True)
     assert pairs.candidates == {"dog.jpg": "a"}

@@ -109,7 +109,7 @@ def test_comparison_wants_the_same_images():
     first = evaluate(candidates, references, samples=10)
     with pytest.raises(DataError, match=r"1 images are in one only, 0\.jpg"):
         compare(first, evaluate(fewer, {image: references[image] for image in fewer}, samples=10))
-    with pytest.raises(DataError, match=r"different references, 3\.jpg's"):
+    with pytest.raises(DataError, match=r"different references, of 3\.jpg"):
         compare(first, evaluate(candidates, references | {"3.jpg": ["a dog"]}, samples=10))
 
 

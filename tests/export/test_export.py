@@ -16,13 +16,12 @@ from showtell.nn.resnet import ResNet, ResNetConfig
 from showtell.runtime.sessions import OnnxEncoder
 from showtell.train.run import checkpoint
 
-CHECKPOINT = Path(__file__).parents[2] / "checkpoints" / "lite2-lstm-general"
 
-
-def test_a_checkpoint_or_a_run_where_a_bundle_is_wanted_says_how_to_export_it(tmp_path: Path) -> None:
+def test_a_checkpoint_or_a_run_where_a_bundle_is_wanted_says_how_to_export_it(learnt: Path, tmp_path: Path) -> None:
+    saved = checkpoint.best(learnt).path
     run = tmp_path / "my run"
     (run / "checkpoints").mkdir(parents=True)
-    for model, what in ((CHECKPOINT, "checkpoint"), (str(CHECKPOINT), "checkpoint"), (run, "training run")):
+    for model, what in ((saved, "checkpoint"), (str(saved), "checkpoint"), (run, "training run")):
         with pytest.raises(BundleError, match=f"a {what}, not a bundle; export it first: showtell export .* --output "):
             showtell.load(model)
     with pytest.raises(BundleError, match=f"showtell export '{run}' --output"):  # as a shell takes it
@@ -31,16 +30,13 @@ def test_a_checkpoint_or_a_run_where_a_bundle_is_wanted_says_how_to_export_it(tm
         Bundle.find(tmp_path)
 
 
-def test_a_bundle_where_a_checkpoint_is_wanted_says_so(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="is a bundle, which cannot be trained or exported; give the checkpoint"):
-        checkpoint.find(MODELS / EMBEDDED)
-    found = json.loads((CHECKPOINT / "config.json").read_text(encoding="utf-8"))
+def test_a_checkpoint_that_lacks_a_key_says_which(learnt: Path, tmp_path: Path) -> None:
+    config = json.loads((checkpoint.best(learnt).path / "config.json").read_text(encoding="utf-8"))
     for key in ("encoder", "preprocessing"):
-        broken = {name: value for name, value in found.items() if name != key}
+        broken = {name: value for name, value in config.items() if name != key}
         (tmp_path / "config.json").write_text(json.dumps(broken), encoding="utf-8")
         with pytest.raises(CheckpointError, match=rf"config\.json: the key '{key}' is missing"):
             checkpoint.find(tmp_path)
-    assert checkpoint.find(CHECKPOINT).path == CHECKPOINT
 
 
 @pytest.mark.parametrize(
@@ -80,10 +76,10 @@ def test_broken_photos_are_left_out_of_calibration_and_named(tmp_path: Path) -> 
         Image.new("RGB", (9, 9), "red").save(tmp_path / name)
     (tmp_path / "b.png").write_bytes((tmp_path / "a.png").read_bytes()[:40])
     reasons: list[str] = []
-    assert len(calibration_inputs(checkpoint.find(CHECKPOINT), tmp_path, 3, left_out=reasons.append)) == 2
+    assert len(calibration_inputs(checkpoint.find(MODELS / EMBEDDED), tmp_path, 3, left_out=reasons.append)) == 2
     [reason] = reasons
     assert "b.png" in reason
     for name in ("a.png", "c.png"):
         (tmp_path / name).unlink()
     with pytest.raises(DataError, match="none of the 1 photos to calibrate on can be read"):
-        calibration_inputs(checkpoint.find(CHECKPOINT), tmp_path, 3)
+        calibration_inputs(checkpoint.find(MODELS / EMBEDDED), tmp_path, 3)

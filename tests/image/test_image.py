@@ -2,6 +2,7 @@
 
 import io
 import pickle
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,6 @@ from PIL import Image
 
 from showtell.errors import ImageError, OptionError
 from showtell.image import ImageSettings, Preprocessing, name_of, read_photo, read_rgb, to_pixels
-from showtell.image import formats as image_formats
 from showtell.image.jpeg import passes
 
 RED_LEFT = np.zeros((40, 60, 3), np.uint8)
@@ -40,62 +40,32 @@ def test_formats_from_path_bytes_and_object(format_: str, tmp_path: Path) -> Non
         assert near(read_rgb(image), RED_LEFT)
 
 
-def test_exif_orientation_is_applied() -> None:
-    exif = Image.Exif()
-    exif[0x0112] = 6  # the camera was turned: rotate by 270 degrees to see it upright
-    data = encoded(Image.fromarray(RED_LEFT), "JPEG", exif=exif)
-    image = read_rgb(data)
-    assert image.size == (40, 60)
-    assert near(image, np.rot90(RED_LEFT, 3))
-
-
-def test_malformed_exif_is_ignored() -> None:
-    data = encoded(Image.fromarray(RED_LEFT), "JPEG", exif=b"Exif\x00\x00MM\x00*\xff\xff\xff\xff garbage")
-    assert near(read_rgb(data), RED_LEFT)
-
-
 def test_transparency_is_composited_on_white() -> None:
     rgba = np.dstack([RED_LEFT, np.full((40, 60), 255, np.uint8)])
     rgba[:20, :, 3] = 0
     expected = RED_LEFT.copy()
     expected[:20] = 255
-    image = Image.fromarray(rgba)
-    assert near(read_rgb(encoded(image, "PNG")), expected)
     assert near(read_rgb(rgba), expected)
-    palette = image.convert("P")
+    palette = Image.fromarray(rgba).convert("P")
     palette.info["transparency"] = palette.getpixel((0, 0))
     assert np.asarray(read_rgb(palette))[0, 0].tolist() == [255, 255, 255]
-
-
-def test_other_modes_keep_their_colours() -> None:
-    image = Image.fromarray(RED_LEFT)
-    assert near(read_rgb(encoded(image.convert("CMYK"), "JPEG")), np.asarray(image.convert("CMYK").convert("RGB")))
-    assert near(read_rgb(encoded(image.convert("P"), "PNG")), RED_LEFT)
-    grey = np.asarray(image.convert("L"))
-    assert near(read_rgb(encoded(image.convert("L"), "PNG")), np.dstack([grey] * 3))
-    deep = (grey.astype(np.uint16) * 257)[..., None].squeeze()
-    assert near(read_rgb(encoded(Image.fromarray(deep), "PNG")), np.dstack([grey] * 3), tolerance=1)
 
 
 def test_arrays() -> None:
     assert near(read_rgb(RED_LEFT), RED_LEFT, tolerance=0)
     assert near(read_rgb(RED_LEFT / np.float32(255)), RED_LEFT, tolerance=0)
-    for bad in (np.zeros((3, 40, 60), np.uint8), np.zeros((4, 4), np.int64), np.full((4, 4), 2.0), np.zeros((0, 4), np.uint8)):
-        with pytest.raises(ImageError, match="array"):
+    assert read_rgb(RED_LEFT[..., :1]).size == (60, 40)
+    deep = np.array([[0, 128, 32768, 65535]], np.uint16)
+    assert np.asarray(read_rgb(deep))[0, :, 0].tolist() == [0, 0, 128, 255]
+    assert np.asarray(read_rgb(np.array([[False, True]])))[0, :, 0].tolist() == [0, 255]
+    for bad, code, message in (
+        (np.zeros((3, 40, 60), np.uint8), "not-an-image", "array .*transpose"),
+        (np.zeros((4, 4), np.int64), "not-an-image", "array of int64"),
+        (np.full((4, 4), 2.0), "not-an-image", "float array outside 0..1"),
+        (np.zeros((0, 4), np.uint8), "empty", "array of shape .* has no pixels"),
+    ):
+        with pytest.raises(ImageError, match=message) as caught:
             read_rgb(bad)
-
-
-def test_errors_name_the_file_and_have_a_code(tmp_path: Path) -> None:
-    jpeg = encoded(Image.fromarray(np.random.default_rng(0).integers(0, 255, (200, 200, 3), dtype=np.uint8)), "JPEG")
-    cases = {"text.jpg": (b"no picture", "not-an-image"), "empty.jpg": (b"", "empty"), "cut.jpg": (jpeg[:4000], "truncated")}
-    for name, (data, code) in cases.items():
-        (tmp_path / name).write_bytes(data)
-        with pytest.raises(ImageError, match=name) as caught:
-            read_rgb(tmp_path / name)
-        assert caught.value.code == code
-    for path, code in ((tmp_path / "absent.jpg", "not-found"), (tmp_path, "not-an-image")):
-        with pytest.raises(ImageError) as caught:
-            read_rgb(path)
         assert caught.value.code == code
 
 
@@ -117,10 +87,10 @@ def test_sources_beside_paths(tmp_path: Path) -> None:
             read_rgb(nonsense)  # type: ignore[arg-type]
     image = Image.fromarray(RED_LEFT)
     assert read_rgb(image) is not image  # whoever changes the one must not change the other
-    for absent in ("", tmp_path / "null\0", path / "below"):
+    for odd in ("", tmp_path / "null\0", path / "below", tmp_path / "absent.jpg", tmp_path):
         with pytest.raises(ImageError) as caught:
-            read_rgb(absent)
-        assert caught.value.code == "not-found"
+            read_rgb(odd)
+        assert caught.value.code == ("not-an-image" if odd == tmp_path else "not-found")
 
 
 def test_pillow_images_of_every_mode() -> None:
@@ -135,18 +105,6 @@ def test_pillow_images_of_every_mode() -> None:
     assert near(read_rgb(image.quantize(4).convert("PA")), RED_LEFT, tolerance=3)
     wide = np.array([[-50.0, 0.0, np.nan, 150.0]], np.float32)  # no range that images use: stretched
     assert np.asarray(read_rgb(Image.fromarray(wide)))[0, :, 0].tolist() == [0, 64, 0, 255]
-
-
-def test_array_ranges() -> None:
-    deep = np.array([[0, 128, 32768, 65535]], np.uint16)
-    assert np.asarray(read_rgb(deep))[0, :, 0].tolist() == [0, 0, 128, 255]
-    assert np.asarray(read_rgb(np.array([[False, True]])))[0, :, 0].tolist() == [0, 255]
-    assert read_rgb(RED_LEFT[..., :1]).size == (60, 40)
-    with pytest.raises(ImageError, match="transpose"):
-        read_rgb(np.zeros((3, 40, 60), np.uint8))
-    with pytest.raises(ImageError) as caught:
-        read_rgb(np.zeros((0, 4), np.uint8))
-    assert caught.value.code == "empty"
 
 
 def test_limits_are_settings_and_come_in_order(tmp_path: Path) -> None:
@@ -168,13 +126,6 @@ def test_limits_are_settings_and_come_in_order(tmp_path: Path) -> None:
         ImageSettings(max_pixels=0)
     error = pickle.loads(pickle.dumps(ImageError("empty", "a.png: the file is empty")))
     assert (error.code, str(error)) == ("empty", "a.png: the file is empty")
-
-
-def test_decompression_bombs_are_refused_before_they_are_decoded() -> None:
-    for bomb in (encoded(Image.new("1", (30_000, 20_000)), "PNG"), encoded(Image.new("P", (9_000, 9_000)), "GIF")):
-        with pytest.raises(ImageError) as caught:
-            read_rgb(bomb, "bomb")
-        assert caught.value.code == "too-many-pixels"
 
 
 def test_scans_of_a_jpeg_count() -> None:
@@ -211,12 +162,10 @@ def test_large_jpegs_decode_scaled_and_hardly_differ(orientation: int) -> None:
 
 def test_heic_without_its_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     data = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(40)
-    monkeypatch.setitem(image_formats._DECODERS, "HEIF", ("no_such_package", "HeifImageFile"))
-    image_formats._decoder.cache_clear()
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
     with pytest.raises(ImageError, match=r"-m pip install .*\[heif\]'") as caught:
-        read_rgb(data, "phone.heic")
+        read_rgb(data, "phone.heic", ImageSettings(max_pixels=999_999))  # no decoder is cached for this limit
     assert caught.value.code == "unsupported-format"
-    image_formats._decoder.cache_clear()
 
 
 def test_preprocessing_squashes_orders_and_scales() -> None:

@@ -171,7 +171,7 @@ def test_lists_of_paths_in_any_unicode_encoding(encoding: str, end: str) -> None
 def test_lists_with_null_characters_and_odd_bytes() -> None:
     assert list_of(b"BM a.jpg\0two\nlines.jpg\0caf\xe9.jpg\0") == ["BM a.jpg", "two\nlines.jpg", os.fsdecode(b"caf\xe9.jpg")]
     assert list_of(b"") == list_of(b"\n \n") == list_of(codecs.BOM_UTF8) == []
-    with pytest.raises(OptionError, match="begins as UTF-16-LE text and is none"):
+    with pytest.raises(OptionError, match="begins like UTF-16-LE text but is not"):
         list_of(codecs.BOM_UTF16_LE + b"a\0b")
     with pytest.raises(OptionError, match="standard input: is neither a photo nor a list of paths"):
         list_of(b"\x7fELF\1\1\1\0\0\0\0\0")

@@ -22,7 +22,7 @@ REFERENCES = [
 @pytest.fixture(scope="module")
 def elsewhere(tmp_path_factory):
     folder = tmp_path_factory.mktemp("with space") / "pyco co"
-    shutil.copytree(Path(coco._package("METEOR"), "meteor"), folder / "meteor")
+    shutil.copytree(Path(coco.package_folder("METEOR"), "meteor"), folder / "meteor")
     return folder
 
 
@@ -31,7 +31,7 @@ CORPUS, IMAGES = 0.3746480710712611, [0.421916911698492, 0.0, 1.0, 0.16368925304
 
 
 def test_equals_pycocoevalcap_in_any_locale_and_folder(monkeypatch, elsewhere):
-    monkeypatch.setattr(coco, "_package", lambda metric: elsewhere)
+    monkeypatch.setattr(coco, "package_folder", lambda metric: elsewhere)
     monkeypatch.setenv("LC_ALL", "de_DE.UTF-8")
     monkeypatch.setenv("JAVA_TOOL_OPTIONS", "-Duser.language=de -Duser.country=DE")
     result = coco.meteor(CANDIDATES, REFERENCES)["METEOR"]
@@ -53,7 +53,7 @@ def test_spice_reads_what_its_program_writes(monkeypatch, tmp_path):
         """echo '[{"image_id": 1, "scores": {"All": {"f": 0.5}}}, {"image_id": 0, "scores": {"All": {"f": 0.25}}}]' > "$2"\n"""
     )
     program.chmod(0o755)
-    monkeypatch.setattr(coco, "_package", lambda metric: tmp_path)
-    monkeypatch.setattr(coco, "_java", lambda metric: str(program))
+    monkeypatch.setattr(coco, "package_folder", lambda metric: tmp_path)
+    monkeypatch.setattr(coco, "java_path", lambda metric: str(program))
     result = coco.spice(CANDIDATES[:2], REFERENCES[:2])["SPICE"]
     np.testing.assert_array_equal(result.images, [0.25, 0.5])

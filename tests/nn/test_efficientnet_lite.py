@@ -10,6 +10,7 @@ import torch
 from torch.nn import functional as F
 
 import showtell
+from fakes import RecordingReporter
 from showtell.errors import CheckpointError, OptionError, WeightsError
 from showtell.export import calibration_inputs, export
 from showtell.nn import encoders
@@ -20,12 +21,6 @@ from showtell.train.run import checkpoint
 from showtell.train.train import train
 
 LITE0 = EfficientNetLiteConfig(width=1.0, depth=1.0)
-
-
-class Silent:
-    def message(self, text: str) -> None: ...
-
-    def progress(self, what: str, done: int, total: int, note: str = "") -> None: ...
 
 
 def random_weights(network: EfficientNetLite) -> EfficientNetLite:
@@ -154,7 +149,7 @@ def test_a_captioner_with_it_is_trained_exported_and_quantised(shapes: Path, tmp
     torch.save(published(random_weights(EfficientNetLite(LITE0))), tmp_path / "lite0.pth")
     sets = [f"encoder.weights={tmp_path / 'lite0.pth'}", "encoder.trained=layer4", "training.epochs=2"]
     recipe = Recipe.load("debug", [*sets, f"encoder.cache={tmp_path / 'cache'}"])
-    best = train(recipe, shapes, tmp_path / "run", resume=False, report=Silent())
+    best = train(recipe, shapes, tmp_path / "run", resume=False, report=RecordingReporter())
     [cache] = [path for path in (tmp_path / "cache").iterdir() if path.is_dir()]
     assert cache.name.endswith("third-stage")  # what is frozen is computed once
     before, after = load_pretrained(tmp_path / "lite0.pth").network.state_dict(), best.load_model().encoder.state_dict()

@@ -7,7 +7,8 @@ import pytest
 
 import showtell
 from conftest import draw
-from showtell.decoding import Array, Step
+from showtell.arrays import Array
+from showtell.decoding import Step
 from showtell.errors import OptionError
 from showtell.image import to_pixels
 from showtell.runtime.attention import attention_maps

@@ -203,7 +203,7 @@ def test_altered_and_foreign_bundles_are_refused(float_bundle: Path, tmp_path: P
 
 
 def test_export_refuses_what_it_cannot_do(learnt: Path, float_bundle: Path, tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match="is there already"):
+    with pytest.raises(OutputError, match="already exists"):
         export(checkpoint.find(learnt), float_bundle)
     with pytest.raises(OutputError, match="calibrate"):
         export(checkpoint.find(learnt), tmp_path / "new", quantize="int8")

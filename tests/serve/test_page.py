@@ -25,6 +25,7 @@ from playwright.sync_api import Browser, Page, Response, Route, expect, sync_pla
 from showtell.runtime.explain import heat
 from showtell.text import as_sentence
 
+pytestmark = pytest.mark.browser
 PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
 PATIENCE = 60_000  # milliseconds; a slow machine loads the model in a few seconds
 BROKEN = b"\xff\xd8\xff but no more"

@@ -74,7 +74,7 @@ module.Service.start = killed""",
 import showtell.serve.server as module
 run = module.run
 def killed(*given):
-    module.Server.run = lambda self: None
+    module.Server.run = lambda self, sockets: None
     run(*given)
     {KILL}
     import time; time.sleep(1000)
@@ -102,7 +102,7 @@ def test_a_port_in_use_is_said_before_the_model_is_loaded() -> None:
     with taken:
         port = taken.getsockname()[1]
         said = failure("--port", str(port), "--model", "/no/such/model")
-        assert said.startswith(f"showtell: 127.0.0.1:{port}: another program listens there already; give another --port")
+        assert said.startswith(f"showtell: 127.0.0.1:{port}: another program already listens there; give another --port")
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_a_unix_socket_is_served_and_removed_at_the_end(tmp_path: Path) -> None:
                 assert client.get("http://evil.example/").status_code == 421
             assert path.stat().st_mode & 0o777 == 0o666
             said = failure("--unix-socket", str(path))
-            assert said == f"showtell: {path}: another program listens there already; give another path, or stop that program\n"
+            assert said == f"showtell: {path}: another program already listens there; give another path, or stop that program\n"
             process.send_signal(end)
             process.wait(SOON)
         assert path.is_socket() == (end == signal.SIGKILL)
@@ -146,7 +146,7 @@ def test_a_unix_socket_is_served_and_removed_at_the_end(tmp_path: Path) -> None:
 def test_unix_sockets_that_cannot_be_made_are_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("precious")
     for path, message in (
-        (tmp_path / "file", "is there and is no socket"),
+        (tmp_path / "file", "already exists and is no socket"),
         (tmp_path / "missing" / "a.sock", "No such file"),
         (tmp_path / ("x" * 200), "too long"),
     ):

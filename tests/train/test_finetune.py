@@ -7,25 +7,15 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
+from fakes import RecordingReporter
 from showtell.data import read as read_dataset
 from showtell.errors import DataError, RecipeError
 from showtell.nn.attention_lstm import AttentionLSTM, DecoderConfig
 from showtell.train.finetune import grown, with_replay
 from showtell.train.recipe import Recipe
 from showtell.train.run import checkpoint
-from showtell.train.run.display import Silent
 from showtell.train.train import train
 from showtell.vocabulary import SPECIAL, Vocabulary
-
-
-class Log(Silent):
-    """Collects what a run reports."""
-
-    def __init__(self) -> None:
-        self.messages: list[str] = []
-
-    def message(self, text: str) -> None:
-        self.messages.append(text)
 
 
 def rings(folder: Path) -> Path:
@@ -89,7 +79,7 @@ def run(learnt: Path, shapes: Path, tmp_path_factory: pytest.TempPathFactory) ->
         "training.max_photos=0",
         "training.log_every=100",
     ]
-    train(Recipe.load("debug", sets), rings(folder / "rings"), folder / "run", resume=False, report=Silent())
+    train(Recipe.load("debug", sets), rings(folder / "rings"), folder / "run", resume=False, report=RecordingReporter())
     return folder / "run"
 
 
@@ -131,7 +121,7 @@ def test_new_words_and_those_that_stay_unknown_are_named(learnt: Path, tmp_path:
             ],
         ),
     ):
-        log = Log()
+        log = RecordingReporter()
         sets = [*sets, f"init={learnt}", f"encoder.cache={tmp_path / 'cache'}", "training.epochs=1"]
         train(Recipe.load("debug", sets), data, tmp_path / name, resume=False, report=log)
         assert [message for message in log.messages if "words of the train captions" in message] == told
@@ -143,7 +133,13 @@ def test_new_words_and_those_that_stay_unknown_are_named(learnt: Path, tmp_path:
 
 def test_the_recipe_for_few_photos_does_not_learn_them_by_heart(learnt: Path, tmp_path: Path) -> None:
     sets = [f"init={learnt}", f"encoder.cache={tmp_path / 'cache'}", "training.patience=0", "finetune.new_words=false"]
-    train(Recipe.load("finetune-small", sets), rings(tmp_path / "rings"), tmp_path / "run", resume=False, report=Silent())
+    train(
+        Recipe.load("finetune-small", sets),
+        rings(tmp_path / "rings"),
+        tmp_path / "run",
+        resume=False,
+        report=RecordingReporter(),
+    )
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     small = [line["dev_loss"] for line in lines if "scores" in line]
     assert small[-1] < small[0]  # it learns
@@ -155,7 +151,7 @@ def test_a_resumed_run_keeps_what_was_measured_before(run: Path, shapes: Path) -
     (run / "finetune.json").write_text(json.dumps({**found, "before": "as it was"}))
     recipe = Recipe.model_validate(json.loads((run / "recipe.json").read_text()))
     with pytest.raises(TypeError):  # the report of changes cannot read the mark that this test left
-        train(recipe, run.parent / "rings", run, resume=True, report=Silent())
+        train(recipe, run.parent / "rings", run, resume=True, report=RecordingReporter())
     assert json.loads((run / "finetune.json").read_text())["before"] == "as it was"
     (run / "finetune.json").write_text(json.dumps(found))
 
@@ -179,10 +175,14 @@ def test_replay_draws_old_train_photos_alone(shapes: Path, tmp_path: Path) -> No
 def test_what_is_missing_is_said(shapes: Path, tmp_path: Path) -> None:
     cache = f"encoder.cache={tmp_path / 'cache'}"
     with pytest.raises(RecipeError, match="init=CHECKPOINT"):
-        train(Recipe.load("finetune", [cache]), shapes, tmp_path / "run", resume=False, report=Silent())
+        train(Recipe.load("finetune", [cache]), shapes, tmp_path / "run", resume=False, report=RecordingReporter())
     with pytest.raises(RecipeError, match="old_data"):
         Recipe.load("finetune", ["finetune.replay=1"])
     with pytest.raises(RecipeError, match="init=CHECKPOINT"):
         train(
-            Recipe.load("debug", ["training.objective=scst", cache]), shapes, tmp_path / "scst", resume=False, report=Silent()
+            Recipe.load("debug", ["training.objective=scst", cache]),
+            shapes,
+            tmp_path / "scst",
+            resume=False,
+            report=RecordingReporter(),
         )

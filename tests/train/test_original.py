@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import showtell
+from fakes import RecordingReporter
 from showtell.data import read as read_dataset
 from showtell.decoding import search
 from showtell.errors import CheckpointError, OptionError, RecipeError
@@ -27,19 +28,13 @@ from showtell.train.train import train
 from showtell.vocabulary import UNKNOWN, Vocabulary
 
 
-class Silent:
-    def message(self, text: str) -> None: ...
-
-    def progress(self, what: str, done: int, total: int, note: str = "") -> None: ...
-
-
 @pytest.fixture(scope="module")
 def run(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of the recipe, long enough to know the shapes by heart, over a narrow encoder."""
     folder = tmp_path_factory.mktemp("original")
     sets = ["encoder.weights=random", "encoder.width=8", f"encoder.cache={folder / 'cache'}"]
     sets += ["training.epochs=20", "training.learning_rate=1e-2"]
-    train(Recipe.load("original", sets), shapes, folder / "run", resume=False, report=Silent())
+    train(Recipe.load("original", sets), shapes, folder / "run", resume=False, report=RecordingReporter())
     return folder / "run"
 
 

@@ -9,6 +9,7 @@ import torch
 
 import showtell
 from conftest import write_flickr8k
+from fakes import RecordingReporter
 from showtell.cli.main import cli
 from showtell.data import joined
 from showtell.data import read as read_dataset
@@ -21,18 +22,6 @@ from showtell.train.recipe import Recipe
 from showtell.train.run import checkpoint
 from showtell.train.train import train
 from showtell.vocabulary import BEGIN, END, PAD, SPECIAL, UNKNOWN, Vocabulary, style_token
-
-
-class Log:
-    """Keeps what a run reports."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def message(self, text: str) -> None:
-        self.lines.append(text)
-
-    def progress(self, what: str, done: int, total: int, note: str = "") -> None: ...
 
 
 @pytest.fixture(scope="module")
@@ -54,9 +43,9 @@ def odes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def bilingual(shapes: Path, odes: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Log]:
+def bilingual(shapes: Path, odes: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, RecordingReporter]:
     """A run that knows both sets by heart, and what it reported."""
-    folder, log = tmp_path_factory.mktemp("bilingual"), Log()
+    folder, log = tmp_path_factory.mktemp("bilingual"), RecordingReporter()
     sets = [f"encoder.cache={folder / 'cache'}", "training.epochs=30", "training.max_photos=0"]
     recipe = Recipe.load("debug", [*sets, 'vocabulary.styles=["plain", "ode"]'])
     train(recipe, [shapes, odes], folder / "run", resume=False, report=log)
@@ -114,12 +103,12 @@ def test_a_fine_tuned_model_begins_a_new_style_as_it_began_before(learnt: Path) 
 
 
 def test_fine_tuning_describes_a_set_in_the_style_of_its_name(
-    bilingual: tuple[Path, Log], shapes: Path, odes: Path, tmp_path: Path
+    bilingual: tuple[Path, RecordingReporter], shapes: Path, odes: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(odes, tmp_path / "ode")
     sets = [f"init={bilingual[0]}", f"encoder.cache={bilingual[0].parent / 'cache'}", "training.epochs=1"]
     recipe = Recipe.load("finetune", [*sets, f"finetune.old_data={tmp_path / 'ode'}", "finetune.replay=0.5"])
-    train(recipe, shapes, tmp_path / "run", resume=False, report=Log())
+    train(recipe, shapes, tmp_path / "run", resume=False, report=RecordingReporter())
     found = json.loads((tmp_path / "run" / "finetune.json").read_text())
     assert (
         found["before"]["old"]["BLEU-4"] > 50
@@ -130,16 +119,18 @@ def test_fine_tuning_describes_a_set_in_the_style_of_its_name(
 def test_a_style_for_each_data_set_is_asked_for(shapes: Path, tmp_path: Path) -> None:
     recipe = Recipe.load("debug", ['vocabulary.styles=["plain", "ode"]'])
     with pytest.raises(RecipeError, match="one style for each data set, and there are 1"):
-        train(recipe, shapes, tmp_path / "run", resume=False, report=Log())
+        train(recipe, shapes, tmp_path / "run", resume=False, report=RecordingReporter())
 
 
-def test_each_set_is_captioned_in_its_style(bilingual: tuple[Path, Log], shapes: Path, odes: Path, tmp_path: Path) -> None:
+def test_each_set_is_captioned_in_its_style(
+    bilingual: tuple[Path, RecordingReporter], shapes: Path, odes: Path, tmp_path: Path
+) -> None:
     run, log = bilingual
     best = checkpoint.best(run)
     by_style = best.config["scores_by_style"]
     assert set(by_style) == {"plain", "ode"}
     assert best.scores["CIDEr"] == pytest.approx((by_style["plain"]["CIDEr"] + by_style["ode"]["CIDEr"]) / 2, abs=0.01)
-    assert any("ode CIDEr" in line and "plain CIDEr" in line for line in log.lines)
+    assert any("ode CIDEr" in line and "plain CIDEr" in line for line in log.messages)
     export(best, tmp_path / "bundle")
     shutil.copytree(odes, tmp_path / "ode")
     shutil.copytree(shapes, tmp_path / "plain")

@@ -18,6 +18,7 @@ import torch
 from click.testing import CliRunner
 from torch import Tensor
 
+from fakes import RecordingReporter
 from showtell.bundle import Bundle
 from showtell.cli.console import Console
 from showtell.cli.main import cli
@@ -35,7 +36,7 @@ from showtell.train.objectives.cross_entropy import CrossEntropy, Loss
 from showtell.train.objectives.distillation import Distillation
 from showtell.train.recipe import Recipe, describe_keys, describe_recipes, keys
 from showtell.train.run import checkpoint
-from showtell.train.run.display import Pace, Silent, duration
+from showtell.train.run.display import Pace, duration
 from showtell.train.run.folder import claimed
 from showtell.train.run.log import RunLog, read
 from showtell.train.train import train
@@ -45,20 +46,6 @@ from showtell.vocabulary import BEGIN, END
 
 RUNS = ("one", "parts", "two")
 VARIABLE = ("seconds", "photos_per_second")  # what differs between two runs that are the same
-
-
-class Log:
-    """Collects what a run reports."""
-
-    def __init__(self) -> None:
-        self.messages: list[str] = []
-        self.notes: list[str] = []
-
-    def message(self, text: str) -> None:
-        self.messages.append(text)
-
-    def progress(self, what: str, done: int, total: int, note: str = "") -> None:
-        self.notes.append(f"{what} {done}/{total} {note}")
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +104,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(shapes: Path, cache: Pa
     # Everything that has a state: dropout, an average of the weights, accumulation, sums over several steps.
     recipe = ["decoder.dropout=0.3", "training.ema_decay=0.9", "training.accumulate=2", "training.log_every=2"]
     overrides = sets(cache, *recipe, "training.photos_per_batch=4", "training.checkpoint_minutes=1e-9")
-    train(Recipe.load("debug", overrides), shapes, tmp_path / "whole", resume=False, report=Silent())
+    train(Recipe.load("debug", overrides), shapes, tmp_path / "whole", resume=False, report=RecordingReporter())
 
     run = tmp_path / "cut"
     killed(shapes, run, overrides, "epoch 1 step 5", resume=False)
@@ -126,7 +113,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(shapes: Path, cache: Pa
         file.write('{"step": 5, "epoch": 1, "loss": 9.0}\n{"step": 6, "ep')
     killed(shapes, run, overrides, "epoch 1:", resume=True)
     assert checkpoint.newest(run, print).path.name == "epoch-001"
-    log = Log()
+    log = RecordingReporter()
     train(Recipe.load("debug", overrides), shapes, run, resume=True, report=log)
     assert any("epoch-001: epoch 2, step 0" in message for message in log.messages)
 
@@ -136,7 +123,9 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(shapes: Path, cache: Pa
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
     before = (run / "metrics.jsonl").read_bytes()
-    again = train(Recipe.load("debug", overrides), shapes, run, resume=True, report=Silent())  # nothing is left to do
+    again = train(
+        Recipe.load("debug", overrides), shapes, run, resume=True, report=RecordingReporter()
+    )  # nothing is left to do
     assert again.path == checkpoint.best(run).path
     assert (run / "metrics.jsonl").read_bytes() == before
 
@@ -145,7 +134,7 @@ def test_the_same_seed_gives_the_same_run_and_another_does_not(shapes: Path, cac
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         # The encoder's random weights follow from the seed too, hence the caches.
         recipe = Recipe.load("debug", sets(cache / f"seed-{seed}", f"seed={seed}", "decoder.dropout=0.3"))
-        train(recipe, shapes, tmp_path / name, resume=False, report=Silent())
+        train(recipe, shapes, tmp_path / name, resume=False, report=RecordingReporter())
     assert figures(tmp_path / "a") == figures(tmp_path / "b")
     assert losses(tmp_path / "a") != losses(tmp_path / "c")
 
@@ -181,7 +170,7 @@ def test_order_views_and_dropout_follow_from_those_draws(
     monkeypatch.setattr(torch, "manual_seed", seeded)
     for name, start in (("new", []), ("on", [f"init={learnt}"]), ("again", [f"init={learnt}"])):
         recipe = Recipe.load("debug", sets(cache, "training.epochs=1", *start))
-        train(recipe, shapes, tmp_path / name, resume=False, report=Silent())
+        train(recipe, shapes, tmp_path / name, resume=False, report=RecordingReporter())
     new, on, again = (dropout[n * len(dropout) // 3 : (n + 1) * len(dropout) // 3] for n in range(3))
     assert on == again
     assert new[0] == on[0] == 1  # before the first step, for the weights of what is new
@@ -191,7 +180,7 @@ def test_order_views_and_dropout_follow_from_those_draws(
 
 
 def test_damaged_checkpoints_are_set_aside(shapes: Path, cache: Path, tmp_path: Path) -> None:
-    class Keeping(Log):
+    class Keeping(RecordingReporter):
         def message(self, text: str) -> None:
             if text.startswith("epoch 2:"):  # the third epoch removes the first one's, unless it is the best
                 shutil.copytree(tmp_path / "whole" / "checkpoints" / "epoch-001", tmp_path / "epoch-001")
@@ -206,7 +195,7 @@ def test_damaged_checkpoints_are_set_aside(shapes: Path, cache: Path, tmp_path: 
     cut.write_bytes(cut.read_bytes()[:-1])
     config = places / "epoch-002" / "config.json"
     config.write_bytes(config.read_bytes()[:100])
-    log = Log()
+    log = RecordingReporter()
     train(recipe, shapes, run, resume=True, report=log)
     told = [message for message in log.messages if message.startswith("not used")]
     assert len(told) == 2
@@ -223,7 +212,7 @@ def test_damaged_checkpoints_are_set_aside(shapes: Path, cache: Path, tmp_path: 
 def test_a_full_disk_leaves_the_checkpoints_before_it(shapes: Path, cache: Path, tmp_path: Path) -> None:
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
 
-    class Filling(Log):
+    class Filling(RecordingReporter):
         def progress(self, what: str, done: int, total: int, note: str = "") -> None:
             if what == "epoch 2":  # no file can grow beyond this, whatever disk the test has
                 resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, limits[1]))
@@ -235,7 +224,7 @@ def test_a_full_disk_leaves_the_checkpoints_before_it(shapes: Path, cache: Path,
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["epoch-001"]
-    train(recipe, shapes, tmp_path / "run", resume=True, report=Silent())
+    train(recipe, shapes, tmp_path / "run", resume=True, report=RecordingReporter())
     assert [line["step"] for line in figures(tmp_path / "run")] == [1, 2, 3, 3, 4, 5, 6, 6]
 
 
@@ -245,12 +234,12 @@ def test_an_unusable_folder_is_refused_before_the_work(
     recipe = Recipe.load("debug", sets(cache))
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OutputError, match="cannot be written"):
-        train(recipe, shapes, tmp_path / "file" / "run", resume=False, report=Silent())
+        train(recipe, shapes, tmp_path / "file" / "run", resume=False, report=RecordingReporter())
     with claimed(tmp_path / "busy", recipe, resume=False), pytest.raises(OutputError, match="another process"):
-        train(recipe, shapes, tmp_path / "busy", resume=True, report=Silent())
+        train(recipe, shapes, tmp_path / "busy", resume=True, report=RecordingReporter())
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1_000_000))
-    log = Log()
+    log = RecordingReporter()
     with pytest.raises(OutputError, match="1 MB are free"):
         train(recipe, shapes, tmp_path / "small", resume=False, report=log)
     assert not any(note.startswith(("features", "epoch")) for note in log.notes)
@@ -262,14 +251,16 @@ def test_a_feature_cache_that_will_not_fit_is_refused(shapes: Path, tmp_path: Pa
     found = iter(places)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: next(found))
     with pytest.raises(CacheError, match="0 MB are free and the features will take 1 MB"):
-        train(Recipe.load("debug", sets(tmp_path / "cache")), shapes, tmp_path / "run", resume=False, report=Silent())
+        train(
+            Recipe.load("debug", sets(tmp_path / "cache")), shapes, tmp_path / "run", resume=False, report=RecordingReporter()
+        )
 
 
 def test_a_run_goes_on_by_the_same_recipe_only(shapes: Path, cache: Path, tmp_path: Path) -> None:
     with claimed(tmp_path, Recipe.load("debug"), resume=False):
         (tmp_path / "metrics.jsonl").touch()
     with pytest.raises(RecipeError, match=r"training\.learning_rate was 0\.005 and is now 0\.1"):
-        train(Recipe.load("debug", ["training.learning_rate=0.1"]), shapes, tmp_path, resume=True, report=Silent())
+        train(Recipe.load("debug", ["training.learning_rate=0.1"]), shapes, tmp_path, resume=True, report=RecordingReporter())
     with claimed(tmp_path, Recipe.load("debug", ["encoder.cache=elsewhere", "training.patience=3"]), resume=True):
         assert json.loads((tmp_path / "recipe.json").read_text())["encoder"]["cache"] == "elsewhere"
 
@@ -277,7 +268,7 @@ def test_a_run_goes_on_by_the_same_recipe_only(shapes: Path, cache: Path, tmp_pa
 def test_captions_that_changed_are_not_gone_on_with(shapes: Path, cache: Path, tmp_path: Path) -> None:
     data, run = Path(shutil.copytree(shapes, tmp_path / "data")), tmp_path / "run"
     recipe = Recipe.load("debug", sets(cache))
-    train(recipe, data, run, resume=False, report=Silent())
+    train(recipe, data, run, resume=False, report=RecordingReporter())
     file = data / "Flickr8k.token.txt"
     whole, before = file.read_text(), {path: path.read_bytes() for path in run.rglob("model.safetensors")}
     for old, new, told in (
@@ -287,15 +278,15 @@ def test_captions_that_changed_are_not_gone_on_with(shapes: Path, cache: Path, t
     ):
         file.write_text(whole.replace(old, new))
         with pytest.raises(DataError, match=f"began with{told}.*init={run}"):
-            train(recipe, data, run, resume=True, report=Silent())
+            train(recipe, data, run, resume=True, report=RecordingReporter())
         assert before == {path: path.read_bytes() for path in run.rglob("model.safetensors")}
     file.write_text(whole)
     names = (data / "Flickr_8k.devImages.txt").read_text()
     (data / "Flickr_8k.devImages.txt").write_text(names.splitlines()[0])  # a photo is gone from dev
     with pytest.raises(DataError, match="not those that the run began with"):
-        train(recipe, data, run, resume=True, report=Silent())
+        train(recipe, data, run, resume=True, report=RecordingReporter())
     (data / "Flickr_8k.devImages.txt").write_text(names)
-    log = Log()
+    log = RecordingReporter()
     train(recipe, data, run, resume=True, report=log)
     assert not any("photos have changed" in message for message in log.messages)
     shutil.copy(data / "images" / "blue-cross-0.jpg", data / "images" / "red-fence-0.jpg")
@@ -306,8 +297,8 @@ def test_captions_that_changed_are_not_gone_on_with(shapes: Path, cache: Path, t
 
 def test_a_finished_run_is_made_longer(shapes: Path, cache: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    train(Recipe.load("debug", sets(cache)), shapes, run, resume=False, report=Silent())
-    before, log = figures(run), Log()
+    train(Recipe.load("debug", sets(cache)), shapes, run, resume=False, report=RecordingReporter())
+    before, log = figures(run), RecordingReporter()
     best = train(Recipe.load("debug", sets(cache, "training.epochs=4")), shapes, run, resume=True, report=log)
     assert figures(run)[: len(before)] == before
     assert [line["epoch"] for line in figures(run) if "scores" in line] == [1, 2, 3, 4]
@@ -315,10 +306,10 @@ def test_a_finished_run_is_made_longer(shapes: Path, cache: Path, tmp_path: Path
     assert "4 epochs instead of 2" in "".join(log.messages)
     assert best.path == checkpoint.best(run).path
     with pytest.raises(RecipeError, match=r"training\.epochs was 4 and is now 3"):
-        train(Recipe.load("debug", sets(cache, "training.epochs=3")), shapes, run, resume=True, report=Silent())
+        train(Recipe.load("debug", sets(cache, "training.epochs=3")), shapes, run, resume=True, report=RecordingReporter())
     other = Recipe.load("debug", sets(cache, "training.epochs=5", "training.warmup=0.3"))
     with pytest.raises(RecipeError, match=r"training\.warmup was 0\.15"):
-        train(other, shapes, run, resume=True, report=Silent())
+        train(other, shapes, run, resume=True, report=RecordingReporter())
 
 
 def test_a_run_knows_its_recipe_and_its_data(
@@ -354,7 +345,7 @@ def test_a_run_knows_its_recipe_and_its_data(
 
 
 def test_the_start_model_is_the_best_where_no_epoch_is_better(learnt: Path, shapes: Path, cache: Path, tmp_path: Path) -> None:
-    log, run = Log(), tmp_path / "run"
+    log, run = RecordingReporter(), tmp_path / "run"
     worse = [f"init={learnt}", "training.learning_rate=0.3", "training.warmup=0", "training.divergence=0", "training.epochs=5"]
     recipe = Recipe.load("debug", sets(cache, *worse, "training.patience=2"))
     best = train(recipe, shapes, run, resume=False, report=log)
@@ -375,10 +366,10 @@ def test_a_run_killed_in_its_first_epoch_goes_on_from_the_start_model(
     learnt: Path, shapes: Path, cache: Path, tmp_path: Path
 ) -> None:
     overrides = sets(cache, f"init={learnt}", "training.ema_decay=0.9", "training.learning_rate=1e-4")
-    train(Recipe.load("debug", overrides), shapes, tmp_path / "whole", resume=False, report=Silent())
+    train(Recipe.load("debug", overrides), shapes, tmp_path / "whole", resume=False, report=RecordingReporter())
     killed(shapes, tmp_path / "cut", overrides, "epoch 1 step 2", resume=False)
     assert [path.name for path in (tmp_path / "cut" / "checkpoints").iterdir()] == ["epoch-000"]
-    log = Log()
+    log = RecordingReporter()
     train(Recipe.load("debug", overrides), shapes, tmp_path / "cut", resume=True, report=log)
     assert any("epoch-000: epoch 1, step 0" in message for message in log.messages)
     assert figures(tmp_path / "cut") == figures(tmp_path / "whole")
@@ -404,7 +395,7 @@ def test_a_loss_that_is_no_number_stops_the_run(
     run = tmp_path / "run"
     recipe = Recipe.load("debug", sets(cache, "training.checkpoint_minutes=1e-9"))
     with pytest.raises(TrainingError, match=r"epoch 2, step 4: the loss is nan.*learning_rate"):
-        train(recipe, shapes, run, resume=False, report=Silent())
+        train(recipe, shapes, run, resume=False, report=RecordingReporter())
     assert checkpoint.newest(run, print).epoch == 1
     assert all(value.isfinite().all() for value in weights(run).values())
     assert all(loss == loss for loss in losses(run))
@@ -413,7 +404,7 @@ def test_a_loss_that_is_no_number_stops_the_run(
 def test_a_loss_that_runs_away_stops_the_run(shapes: Path, cache: Path, tmp_path: Path) -> None:
     recipe = Recipe.load("debug", sets(cache, "training.learning_rate=100", "training.warmup=0"))
     with pytest.raises(TrainingError, match=r"the loss has risen from \d+\.\d+ to \d+\.\d+"):
-        train(recipe, shapes, tmp_path / "run", resume=False, report=Silent())
+        train(recipe, shapes, tmp_path / "run", resume=False, report=RecordingReporter())
 
 
 # --- ways to compute the same
@@ -422,9 +413,9 @@ def test_a_loss_that_runs_away_stops_the_run(shapes: Path, cache: Path, tmp_path
 def test_two_processes_and_accumulation_give_the_same_losses(shapes: Path, cache: Path, tmp_path: Path) -> None:
     # 25 photos: the last batch has one, and a process without photos waits for the other.
     overrides = sets(cache, photos=25)
-    train(Recipe.load("debug", overrides), shapes, tmp_path / "one", resume=False, report=Silent())
+    train(Recipe.load("debug", overrides), shapes, tmp_path / "one", resume=False, report=RecordingReporter())
     parts = Recipe.load("debug", [*overrides, "training.accumulate=3"])
-    train(parts, shapes, tmp_path / "parts", resume=False, report=Silent())
+    train(parts, shapes, tmp_path / "parts", resume=False, report=RecordingReporter())
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "showtell"]
     arguments = ["train", "debug", "--data", shapes, "--output", tmp_path / "two"]
     command = [*torchrun, *map(str, arguments), *(word for each in overrides for word in ("--set", each))]
@@ -450,7 +441,7 @@ def test_two_processes_and_accumulation_give_the_same_losses(shapes: Path, cache
 def test_half_precision_is_close_and_keeps_the_weights_whole(shapes: Path, cache: Path, tmp_path: Path) -> None:
     for precision in ("float32", "bfloat16"):
         recipe = Recipe.load("debug", sets(cache, f"training.precision={precision}", "training.device=cpu"))
-        train(recipe, shapes, tmp_path / precision, resume=False, report=Silent())
+        train(recipe, shapes, tmp_path / precision, resume=False, report=RecordingReporter())
     exact, rounded = losses(tmp_path / "float32"), losses(tmp_path / "bfloat16")
     assert exact != rounded
     assert rounded == pytest.approx(exact, rel=0.05)
@@ -471,7 +462,7 @@ def test_losses_add_up_in_full_precision() -> None:
 @pytest.mark.skipif(torch.cuda.is_available(), reason="has a GPU")
 def test_a_gpu_that_is_not_there_is_named(shapes: Path, tmp_path: Path) -> None:
     with pytest.raises(OptionError, match=r"training\.device is cuda"):
-        train(Recipe.load("debug", ["training.device=cuda"]), shapes, tmp_path, resume=False, report=Silent())
+        train(Recipe.load("debug", ["training.device=cuda"]), shapes, tmp_path, resume=False, report=RecordingReporter())
 
 
 # --- averages and early stopping
@@ -480,8 +471,8 @@ def test_a_gpu_that_is_not_there_is_named(shapes: Path, tmp_path: Path) -> None:
 def test_the_average_is_what_is_measured_and_saved(shapes: Path, cache: Path, tmp_path: Path) -> None:
     overrides = sets(cache, "training.epochs=3", "training.learning_rate=2e-2")
     recipe = Recipe.load("debug", [*overrides, "training.ema_decay=0.9"])
-    train(recipe, shapes, tmp_path / "average", resume=False, report=Silent())
-    train(Recipe.load("debug", overrides), shapes, tmp_path / "raw", resume=False, report=Silent())
+    train(recipe, shapes, tmp_path / "average", resume=False, report=RecordingReporter())
+    train(Recipe.load("debug", overrides), shapes, tmp_path / "raw", resume=False, report=RecordingReporter())
     assert losses(tmp_path / "average") == losses(tmp_path / "raw")  # training itself is not touched
     last = checkpoint.newest(tmp_path / "average", print)
     name = "decoder.embedding.weight"
@@ -496,9 +487,9 @@ def test_the_average_is_what_is_measured_and_saved(shapes: Path, cache: Path, tm
         model,
         dataset,
         [sample.image for sample in dev],
-        Silent(),
+        RecordingReporter(),
     )
-    found = validate(model, dev_set(recipe, dev, inputs), Silent())
+    found = validate(model, dev_set(recipe, dev, inputs), RecordingReporter())
     assert found.scores == last.scores
     assert found.loss == read(tmp_path / "average" / "metrics.jsonl")[-1]["dev_loss"]
     assert found.loss == pytest.approx(by_steps(model, inputs, dev), abs=1e-3)
@@ -537,7 +528,13 @@ def test_moving_average_by_hand() -> None:
 
 
 def test_the_mean_of_checkpoints(shapes: Path, cache: Path, learnt: Path, tmp_path: Path) -> None:
-    train(Recipe.load("debug", sets(cache, "training.epochs=3")), shapes, tmp_path / "run", resume=False, report=Silent())
+    train(
+        Recipe.load("debug", sets(cache, "training.epochs=3")),
+        shapes,
+        tmp_path / "run",
+        resume=False,
+        report=RecordingReporter(),
+    )
     first, last = sorted((tmp_path / "run" / "checkpoints").iterdir())[-2:]
     asked = ["average", first, last, last, "--output", tmp_path / "mean"]
     done = CliRunner().invoke(cli, [str(part) for part in asked])
@@ -557,10 +554,10 @@ def test_the_mean_of_checkpoints(shapes: Path, cache: Path, learnt: Path, tmp_pa
         shapes,
         tmp_path / "on",
         resume=False,
-        report=Silent(),
+        report=RecordingReporter(),
     )
 
-    with pytest.raises(OutputError, match="is there already"):
+    with pytest.raises(OutputError, match="already exists"):
         average([made, made], made.path)
     with pytest.raises(CheckpointError, match="has other words"):
         average([made, checkpoint.find(learnt)], tmp_path / "mixed")
@@ -569,14 +566,14 @@ def test_the_mean_of_checkpoints(shapes: Path, cache: Path, learnt: Path, tmp_pa
     with pytest.raises(CheckpointError, match="has other networks"):
         average([made, checkpoint.find(other.parent)], tmp_path / "mixed")
     wide = Recipe.load("debug", sets(cache, "training.epochs=1", "decoder.hidden=24"))
-    train(wide, shapes, tmp_path / "wide", resume=False, report=Silent())
+    train(wide, shapes, tmp_path / "wide", resume=False, report=RecordingReporter())
     with pytest.raises(CheckpointError, match="has other networks"):
         average([made, checkpoint.find(tmp_path / "wide")], tmp_path / "mixed")
 
 
 def test_a_run_without_gain_stops_early(shapes: Path, cache: Path, tmp_path: Path) -> None:
     stuck = ["training.epochs=6", "training.patience=2", "training.learning_rate=1e-12"]
-    log = Log()
+    log = RecordingReporter()
     best = train(Recipe.load("debug", sets(cache, *stuck)), shapes, tmp_path / "run", resume=False, report=log)
     assert [line["epoch"] for line in figures(tmp_path / "run") if "scores" in line] == [1, 2, 3]
     assert best.epoch == 1
@@ -600,7 +597,7 @@ def small(shapes: Path, folder: Path, dev: int, caption: str | None = None) -> P
 def test_where_cider_is_always_0_the_dev_loss_tells_the_best_epoch(
     dev: int, caption: str | None, shapes: Path, cache: Path, tmp_path: Path
 ) -> None:
-    data, log = small(shapes, tmp_path / "data", dev, caption), Log()
+    data, log = small(shapes, tmp_path / "data", dev, caption), RecordingReporter()
     more = ["training.epochs=5", "training.patience=1", "training.learning_rate=2e-3", "encoder.cache=" + str(cache / "small")]
     best = train(Recipe.load("debug", sets(cache, *more)), data, tmp_path / "run", resume=False, report=log)
     epochs = [line for line in read(tmp_path / "run" / "metrics.jsonl") if "scores" in line]
@@ -609,12 +606,12 @@ def test_where_cider_is_always_0_the_dev_loss_tells_the_best_epoch(
     assert found == sorted(found, reverse=True)  # so patience never ran out
     assert len(found) == best.epoch == 5
     assert checkpoint.newest(tmp_path / "run", print).config["progress"]["best_loss"] == min(found)
-    which = "there is one image" if dev == 1 else "the references of all 4 images are alike"
+    which = "there is one image" if dev == 1 else "the references of all 4 images are equal"
     assert [message for message in log.messages if which in message and "lowest dev loss" in message]
 
 
 def test_a_dev_split_too_small_for_cider_is_named(shapes: Path, cache: Path, tmp_path: Path) -> None:
-    log = Log()
+    log = RecordingReporter()
     train(Recipe.load("debug", sets(cache, "training.epochs=1")), shapes, tmp_path / "run", resume=False, report=log)
     assert [message for message in log.messages if message.startswith("dev: CIDEr of 12 images says little")]
 
@@ -624,7 +621,7 @@ def test_captions_that_are_cut_are_counted(shapes: Path, cache: Path, tmp_path: 
         ("5", ["48 of 96 train captions are longer than 5 words and cut; training.max_words takes more"]),
         ("7", []),
     ):
-        log = Log()
+        log = RecordingReporter()
         recipe = Recipe.load(
             "debug",
             [f"encoder.cache={cache / 'all'}", "training.epochs=1", f"training.max_words={limit}", "training.max_photos=0"],
@@ -639,7 +636,7 @@ def test_captions_that_are_cut_are_counted(shapes: Path, cache: Path, tmp_path: 
 def test_a_run_can_be_followed_and_read(shapes: Path, cache: Path, tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    run, log = tmp_path / "run", Log()
+    run, log = tmp_path / "run", RecordingReporter()
     best = train(Recipe.load("debug", sets(cache)), shapes, run, resume=False, report=log)
     notes = [note for note in log.notes if note.startswith("epoch 2 3/3")]
     assert len(notes) == 1
@@ -658,7 +655,7 @@ def test_a_run_can_be_followed_and_read(shapes: Path, cache: Path, tmp_path: Pat
 
 
 def test_a_step_can_be_read_as_soon_as_it_is_logged(tmp_path: Path) -> None:
-    with RunLog(tmp_path, 0, Silent()) as log:
+    with RunLog(tmp_path, 0, RecordingReporter()) as log:
         log.steps(1, 1, {"loss": 4.5})
         assert read(tmp_path / "metrics.jsonl") == [{"step": 1, "epoch": 1, "loss": 4.5}]
 

@@ -10,14 +10,13 @@ import shutil
 import tempfile
 from importlib import resources
 from pathlib import Path
-from typing import cast
 from urllib.parse import quote
 
 from showtell.archive.sinks import plain
 from showtell.archive.sources import reopen
 from showtell.errors import ImageError
 from showtell.files import replacing, sync, writing
-from showtell.image import PhotoSource, read_rgb
+from showtell.io import pages
 from showtell.types import Record
 
 _SIZE = 240  # pixels of a thumbnail's longer side
@@ -69,15 +68,13 @@ class GallerySink:
             temporary.write_text(page, encoding="utf-8")
 
     def _thumbnail(self, name: str) -> str | None:
-        try:
-            image = read_rgb(cast(PhotoSource, reopen(name)), name)
-        except ImageError:  # moved since it was captioned
+        data = pages.thumbnail(_read, name, _SIZE)
+        if data is None:  # moved since it was captioned
             return None
-        image.thumbnail((_SIZE, _SIZE))
         file = f"{self._count // 1000:04}/{self._count % 1000:03}.jpg"
         with writing(self._path):
             (self._aside / file).parent.mkdir(exist_ok=True)
-            image.save(self._aside / file, quality=80)
+            (self._aside / file).write_bytes(data)
         return file
 
     def _flush(self) -> None:
@@ -86,3 +83,12 @@ class GallerySink:
             (self._aside / f"records-{self._parts:05}.js").write_text(f"records.push(...{text});\n", encoding="utf-8")
         self._entries.clear()
         self._parts += 1
+
+
+def _read(name: str) -> bytes:
+    """The photo's encoded bytes. Raises ImageError."""
+    source = reopen(name)
+    try:
+        return Path(source).read_bytes() if isinstance(source, str) else source.read()
+    except OSError as error:
+        raise ImageError("unreadable", f"{name}: {error.strerror}") from None

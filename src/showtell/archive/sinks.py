@@ -35,9 +35,9 @@ class Sink(Protocol):
 
 
 class TextSink:
-    """The caption alone where there is one photo, `path<TAB>caption` where there are several; a line for each caption.
+    """Writes a line for each caption: the caption alone for a single photo, `path<TAB>caption` for several.
 
-    A tab or an end of line within a path is written as an escape, such as \\n.
+    A tab or a line end within a path is written as an escape, such as \\n.
     """
 
     def __init__(self, stream: TextIO, *, single: bool) -> None:
@@ -45,7 +45,7 @@ class TextSink:
         self._single = single
 
     def write(self, record: Record) -> None:
-        """Writes the record's captions; a record of an error writes nothing, its reason goes to standard error."""
+        """Writes the record's captions; nothing for an error, which is reported on standard error."""
         for caption in record.captions:
             self._stream.write(f"{caption.text}\n" if self._single else f"{one_line(record.path)}\t{caption.text}\n")
         self._stream.flush()
@@ -56,7 +56,7 @@ class TextSink:
 
 
 class JsonlSink:
-    """One JSON object a line, errors included."""
+    """Writes each record as a line of JSON, errors included."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -72,7 +72,7 @@ class JsonlSink:
 
 
 class CsvSink:
-    """One row a record, with a header; the column `captions` holds all captions as a JSON list."""
+    """Writes a header and one row a record; the column `captions` holds all captions as a JSON list."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -93,7 +93,7 @@ class CsvSink:
 
 
 class ParquetSink:
-    """A table with one row a record, in row groups of 1,000; `captions` is a list of strings."""
+    """Writes a table with one row a record, in row groups of 1,000; `captions` is a list of strings."""
 
     def __init__(self, path: Path) -> None:
         try:
@@ -225,7 +225,7 @@ def open_sink(path: Path, *, overwrite: bool) -> Sink:
 
 
 def to_line(record: Record, encoding: str | None = None) -> str:
-    """The record as one line of JSON, with escapes for what `encoding` (UTF-8 where it is None) lacks."""
+    """The record as one line of JSON, with escapes for characters that `encoding` lacks (UTF-8 by default)."""
     return json_text(record.to_json(), encoding=encoding or "utf-8")
 
 
@@ -254,5 +254,5 @@ def plain(value: Any) -> Any:
 
 
 def sentences(record: Record) -> Record:
-    """The record with its captions as sentences, capital letter and full stop."""
+    """The record with its captions as sentences, with capital letter and full stop."""
     return replace(record, captions=tuple(replace(c, text=as_sentence(c.text, cut=c.cut)) for c in record.captions))

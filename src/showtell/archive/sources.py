@@ -16,10 +16,10 @@ from showtell.archive.members import Member
 from showtell.errors import ImageError, OptionError
 from showtell.image import HEAD, count_skipped, identify, kind_of_file, walk
 
-_BITMAP = re.compile(rb"P[1-6f]\s+(#[^\n]*\s+)*\d+\s+\d+\s")  # how a PPM begins, which may be all text
+_BITMAP = re.compile(rb"P[1-6f]\s+(#[^\n]*\s+)*\d+\s+\d+\s")  # the header of a PPM file, which may be text throughout
 STANDARD_INPUT = ("-", "/dev/stdin")
 _CHUNK = 2**16
-_MARKS = (  # which stand before a text, the longer ones first
+_MARKS = (  # byte order marks, the longer ones first
     (codecs.BOM_UTF8, "utf-8"),
     (codecs.BOM_UTF32_LE, "utf-32-le"),
     (codecs.BOM_UTF32_BE, "utf-32-be"),
@@ -101,7 +101,7 @@ def reopen(name: str) -> Source:
 
 
 def _is_substituted(argument: str) -> bool:
-    """Whether it is a pipe that the shell has opened for us; to open any other may be to wait for ever."""
+    """Whether an argument is a pipe that the shell opened; opening another pipe might wait forever."""
     return argument.startswith(("/dev/fd/", "/proc/self/fd/")) and Path(argument).is_fifo()
 
 
@@ -115,7 +115,7 @@ def _piped(stream: BinaryIO, name: str) -> Iterator[Source]:
         photo = io.BytesIO(head + stream.read())
     except OSError as error:
         raise OptionError(f"{called}: cannot be read ({error.strerror})") from None
-    photo.name = name  # what records and messages call it
+    photo.name = name  # for records and messages
     yield photo
 
 
@@ -131,13 +131,13 @@ def _some(stream: BinaryIO, least: int) -> bytes:
 
 
 def _is_photo_data(head: bytes) -> bool:
-    """Whether data that begins with `head` is a photo, or would be one in another format, and no list of paths."""
+    """Whether data that begins with `head` is a photo, even of an unsupported format, rather than a list of paths."""
     head = head[:HEAD]
     try:
         kind = identify(head, "")
     except ImageError as error:
         return error.code == "unsupported-format" and (head.startswith((b"<", b"%")) or not _is_text(head))
-    if kind == "BMP":  # so may paths begin
+    if kind == "BMP":  # a path may begin with BM
         return head[6:10] == bytes(4)
     return not _is_text(head) or (kind == "PPM" and bool(_BITMAP.match(head)))
 
@@ -147,12 +147,12 @@ def _is_text(head: bytes) -> bool:
 
 
 def _listed(head: bytes, stream: BinaryIO, name: str) -> Iterator[str]:
-    """One path a line, or, with null characters between them, as `find -print0` writes paths that may hold newlines.
+    """The paths in a list: one per line, or separated by null characters, as by `find -print0`.
 
     The head tells the encoding. Paths are yielded as they come, so that a list that another program still writes is worked on.
     """
     mark, encoding = next(((mark, encoding) for mark, encoding in _MARKS if head.startswith(mark)), (b"", "utf-8"))
-    if not mark:  # characters of two bytes, as `cmd /u` writes them, of which one is mostly zero
+    if not mark:  # UTF-16 without a mark, as `cmd /u` writes it: one byte of most characters is zero
         first, second = (head[start:HEAD:2].count(0) > min(len(head), HEAD) / 4 for start in (0, 1))
         encoding = {(False, True): "utf-16-le", (True, False): "utf-16-be"}.get((first, second), encoding)
     if encoding == "utf-8" and b"\0\0" in head:
@@ -164,7 +164,7 @@ def _listed(head: bytes, stream: BinaryIO, name: str) -> Iterator[str]:
         try:
             rest += decoder.decode(part, final=not part)
         except UnicodeDecodeError:
-            raise OptionError(f"{name}: begins as {encoding.upper()} text and is none; give paths in UTF-8") from None
+            raise OptionError(f"{name}: begins like {encoding.upper()} text but is not; give paths in UTF-8") from None
         if end is None and re.search(r"[\0\r\n]", rest):
             end = re.compile("\0") if "\0" in rest else re.compile(r"\r\n|[\r\n]")
         if end:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,7 @@ import click
 from showtell.cli import options
 from showtell.cli.console import Console, Group, tell
 from showtell.cli.options import PATH
-from showtell.files import try_place
+from showtell.files import json_text, try_place, write_json
 
 if TYPE_CHECKING:
     pass
@@ -28,7 +27,7 @@ def data() -> None:
 @click.option("--json", "json_file", type=PATH, metavar="FILE", help="Write all findings there; - is standard output.")
 @click.option("--html", "html_file", type=PATH, metavar="FILE", help="Write a page with thumbnails there.")
 @click.option("--ignore", multiple=True, metavar="KIND", help="A kind of finding to ignore; repeatable.")
-@click.option("--workers", type=click.IntRange(1), default=os.cpu_count() or 1, show_default="all cores", help="Threads.")
+@click.option("--workers", type=click.IntRange(0), default=0, show_default="all cores", help="Threads.")
 def check(
     source: Path,
     layout: str | None,
@@ -47,7 +46,7 @@ def check(
     from showtell.data import list_entries
     from showtell.data.check.check import KINDS
     from showtell.data.check.check import check as run
-    from showtell.data.check.report import print_check, to_json, write_json, write_page
+    from showtell.data.check.report import print_check, write_page
 
     if unknown := set(ignore) - set(KINDS):
         raise click.UsageError(f"--ignore {sorted(unknown)[0]}: kinds are {', '.join(KINDS)}")
@@ -56,20 +55,16 @@ def check(
             try_place(file, parents=True)
     columns = options.columns_of(image_column, caption_column, split_column)
     with Console() as console:
-        found = run(
-            list_entries(source, layout, columns=columns),
-            workers=workers,
-            progress=lambda done, total: console.progress("checking photos", done, total),
-        )
+        found = run(list_entries(source, layout, columns=columns), workers=workers, progress=console.progress)
     try:
         if json_file is not None and json_file != Path("-"):
-            write_json(found, json_file)
+            write_json(json_file, found.to_json())
         if html_file is not None:
             write_page(found, html_file)
             tell(f"page: {html_file}")
     finally:  # findings are printed even if a file cannot be written
         if json_file == Path("-"):
-            click.echo(to_json(found))
+            click.echo(json_text(found.to_json(), indent=2, encoding="ascii"))
         else:
             print_check(found)
     return 1 if found.wrong(ignore) else 0
@@ -111,13 +106,7 @@ def convert(
     with Console() as console:
         if note := dataset.describe_left_out():
             console.message(note)
-        failed = run(
-            dataset,
-            destination,
-            format_,
-            overwrite=overwrite,
-            progress=lambda done, total: console.progress("converting", done, total),
-        )
+        failed = run(dataset, destination, format_, overwrite=overwrite, progress=console.progress)
         for reason in failed:
             console.message(f"showtell: {reason}")
     captions = sum(len(sample.captions) for sample in dataset.samples)

@@ -39,9 +39,7 @@ if TYPE_CHECKING:
 @click.option("--compare", type=PATH, nargs=2, metavar="A B", help="Test whether candidate file B is better than A.")
 @click.option("--references", type=PATH, metavar="FILE", help="For files: any table of captions, COCO or Karpathy JSON.")
 @click.option("--partial", is_flag=True, help="Score the images that both files have, instead of an error.")
-@click.option(
-    "--metrics", default="bleu,rouge,cider", show_default=True, metavar="LIST", help="Also meteor, spice, cider-plain."
-)
+@click.option("--metrics", default="bleu,rouge,cider", show_default=True, metavar="LIST", help="Also meteor, spice.")
 @click.option(
     "--tokenizer",
     type=click.Choice(["ptb", "characters"]),

@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from showtell.errors import MissingExtraError
+from showtell.types import DecodeOptions
 
 if TYPE_CHECKING:
     from showtell.data import Columns
@@ -69,27 +71,16 @@ SEARCH = (
 
 
 def search_options(command: Any) -> Any:
-    """The options that change how captions are searched for; each is the bundle's unless given."""
-    for option in reversed(
-        (
-            click.option("--beam-size", type=int, metavar="N", help="Hypotheses followed at once; 1 is greedy."),
-            click.option("--num-captions", type=int, metavar="N", help="Captions of each photo, best first."),
-            click.option("--max-length", type=int, metavar="N", help="Words of a caption at most."),
-            click.option("--length-penalty", type=float, metavar="X", help="0 ranks by total, 1 by mean log-probability."),
-            click.option("--no-repeat-ngram", type=int, metavar="N", help="Never repeat N words in a row; 0 allows it."),
-            click.option(
-                "--no-repeat-words/--repeat-words",
-                default=None,
-                help="Never say a word twice, but for those that people repeat.",
-            ),
-            click.option("--style", metavar="NAME", help="One of the model's caption styles, such as coco."),
-            click.option("--sample", is_flag=True, default=None, help="Draw captions at random instead of searching."),
-            click.option("--temperature", type=float, metavar="T", help="With --sample: below 1 safer, above 1 wilder."),
-            click.option("--top-p", type=float, metavar="P", help="With --sample: only the likeliest words of mass P; 0.6."),
-            click.option("--seed", type=int, metavar="N", help="With --sample: the same seed, the same captions."),
-        )
-    ):
-        command = option(command)
+    """An option for each field of DecodeOptions; those not given are the bundle's."""
+    for option in reversed(fields(DecodeOptions)):
+        name, kind, about = option.name, option.metadata["kind"], option.metadata["about"]
+        flag = f"--{name.replace('_', '-')}"
+        if name == "no_repeat_words":
+            command = click.option(f"{flag}/--repeat-words", default=None, help=about)(command)
+        elif kind is bool:
+            command = click.option(flag, is_flag=True, default=None, help=about)(command)
+        else:
+            command = click.option(flag, type=kind, metavar={int: "N", float: "X", str: "NAME"}[kind], help=about)(command)
     return command
 
 

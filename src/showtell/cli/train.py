@@ -102,7 +102,7 @@ def average(checkpoints: tuple[Path, ...], output: Path) -> int:
 @click.command()
 @click.argument("checkpoint", type=PATH, metavar="CHECKPOINT")
 @click.option("--output", required=True, type=PATH, metavar="BUNDLE_DIR", help="A new folder.")
-@click.option("--quantize", type=click.Choice(["none", "int8"]), default="none", show_default=True)
+@click.option("--quantize", type=click.Choice(["none", "int8"]), show_default="none, or as --encoder")
 @click.option(
     "--calibration",
     type=PATH,
@@ -143,6 +143,8 @@ def export(
         from showtell.export import export as run
         from showtell.train.run.checkpoint import find
 
+    if encoder and quantize:
+        raise click.UsageError("--encoder decides how the bundle is quantised; leave --quantize out")
     if not output.exists():  # an existing folder is refused below
         try_place(output, parents=True)
     found = find(checkpoint)
@@ -156,7 +158,7 @@ def export(
     run(
         found,
         output,
-        quantize=quantize,
+        quantize=quantize or "none",
         calibration=photos,
         encoder=taken,
         options=search_options,

@@ -1,4 +1,4 @@
-"""Data sets: photos with reference captions and splits, in whichever of the usual layouts they come.
+"""Data sets: photos with reference captions and splits, read from any of the usual layouts.
 
 dataset = read("flickr8k")  # a folder or a caption file
 dataset.split("train")[0].captions

@@ -1,41 +1,38 @@
-"""Data sets written anew: our JSON lines, COCO captions JSON, or WebDataset tars.
+"""Converts data sets to JSON lines, COCO captions JSON or WebDataset tars; `data.read` reads all three.
 
     {"image": "../photos/dog.jpg", "captions": ["A dog runs."], "split": "train"}      JSON lines
 
-JSON lines and COCO name the photos, by paths from their own folder; tars hold copies. `data.read` reads all three.
+JSON lines and COCO name the photos by paths from their own folder; tars hold copies of them.
 """
 
 import contextlib
 import io
 import os
 import tarfile
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from showtell.data.dataset import Dataset
 from showtell.errors import ImageError, OptionError, OutputError
-from showtell.files import json_text, replacing, sync, writing
+from showtell.files import json_text, new_folder, replacing, writing
 from showtell.image import SUFFIXES
+from showtell.progress import Progress, silent
 from showtell.types import Sample
 
 Format = Literal["jsonl", "coco", "webdataset"]
-SHARD = 1000  # samples of a tar at most
+SHARD = 1000  # most samples of a tar
 _SUFFIXES: dict[str, Format] = {".jsonl": "jsonl", ".json": "coco", ".tar": "webdataset", "": "webdataset"}
-
-Progress = Callable[[int, int], None]
 
 
 def format_of(destination: Path) -> Format:
     """The format that a destination's suffix means. Raises OptionError for another suffix."""
-    found = _SUFFIXES.get(destination.suffix.lower())
-    if found is None:
+    if (suffix := destination.suffix.lower()) not in _SUFFIXES:
         raise OptionError(
             f"{destination}: the suffix {destination.suffix!r} is of no format; end it with .jsonl, .json (COCO), .tar or "
             f"nothing (a folder of tars), or name the format: {', '.join(get_args(Format))}"
         )
-    return found
+    return _SUFFIXES[suffix]
 
 
 def convert(
@@ -44,22 +41,23 @@ def convert(
     format: Format | None = None,
     *,
     overwrite: bool = False,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> list[str]:
-    """Writes the samples to `destination`, whose suffix says the format unless one is given.
+    """Writes the samples to `destination`, whose suffix decides the format unless `format` does.
 
-    The destination appears when it is whole. Returns why photos could not be copied into tars, one line each. Raises
-    OutputError where the destination is there already (a file may be overwritten) or cannot be written.
+    The destination appears when it is complete. Returns a line for each photo that could not be copied into a tar. Raises
+    OutputError where the destination already exists (`overwrite` replaces a file) or cannot be written.
     """
     format = format or format_of(destination)
-    folder = format == "webdataset" and destination.suffix.lower() != ".tar"
-    if destination.exists() and (folder or destination.is_dir() or not overwrite):
-        remedy = "give a new folder" if folder or destination.is_dir() else "give another file or --overwrite"
-        raise OutputError(f"{destination}: is there already; {remedy}")
+    if format == "webdataset" and destination.suffix.lower() != ".tar":
+        with new_folder(destination) as shards:
+            return _write_shards(dataset, shards, progress)
+    if destination.is_dir():
+        raise OutputError(f"{destination}: already exists and is a folder; give another file")
+    if destination.exists() and not overwrite:
+        raise OutputError(f"{destination}: already exists; give another file or --overwrite")
     with writing(destination):
         destination.parent.mkdir(parents=True, exist_ok=True)
-        if folder:
-            return _write_folder(dataset, destination, progress)
         with replacing(destination) as temporary:
             if format == "webdataset":
                 return list(_write_tar(dataset, temporary, list(enumerate(dataset.samples)), progress))
@@ -86,38 +84,31 @@ def _coco(dataset: Dataset, destination: Path) -> dict[str, Any]:
 
 
 def _path(dataset: Dataset, sample: Sample, destination: Path) -> str:
-    """The photo's path from the destination's folder. A link keeps its own name; links above it are followed."""
+    """The photo's path from the destination's folder. A link keeps its name; links above it are followed."""
     place = dataset.photos.place(sample.image)
     assert place is not None  # samples have their photos
     path: str | Path = place.file.parent.resolve() / place.file.name
-    with contextlib.suppress(ValueError):  # no path leads from one drive of Windows to another
+    with contextlib.suppress(ValueError):  # there is no relative path between drives of Windows
         path = os.path.relpath(path, destination.parent.resolve())
     return (Path(path) / (place.member or "")).as_posix()
 
 
-def _write_folder(dataset: Dataset, destination: Path, progress: Progress | None) -> list[str]:
-    """Tars of at most SHARD samples, each of one split and named after it."""
+def _write_shards(dataset: Dataset, folder: Path, progress: Progress) -> list[str]:
+    """Writes tars of at most SHARD samples, each of one split and named after it; returns the photos that failed."""
     failed: list[str] = []
-    with tempfile.TemporaryDirectory(prefix=f".{destination.name}.", dir=destination.parent) as temporary:
-        folder = Path(temporary) / destination.name
-        folder.mkdir()
-        numbered = list(enumerate(dataset.samples))
-        for split in ("train", "dev", "test", None):
-            samples = [(number, sample) for number, sample in numbered if sample.split == split]
-            for start in range(0, len(samples), SHARD):
-                name = f"{split}-{start // SHARD:05}.tar" if split else f"{start // SHARD:05}.tar"
-                failed += _write_tar(dataset, folder / name, samples[start : start + SHARD], progress)
-                sync(folder / name)
-        folder.replace(destination)
-        sync(destination.parent)
+    numbered = list(enumerate(dataset.samples))
+    for split in ("train", "dev", "test", None):
+        samples = [(number, sample) for number, sample in numbered if sample.split == split]
+        for start in range(0, len(samples), SHARD):
+            name = f"{split}-{start // SHARD:05}.tar" if split else f"{start // SHARD:05}.tar"
+            failed += _write_tar(dataset, folder / name, samples[start : start + SHARD], progress)
     return failed
 
 
-def _write_tar(dataset: Dataset, path: Path, samples: Sequence[tuple[int, Sample]], progress: Progress | None) -> Iterator[str]:
+def _write_tar(dataset: Dataset, path: Path, samples: Sequence[tuple[int, Sample]], progress: Progress) -> Iterator[str]:
     with tarfile.open(path, "w") as tar:
         for number, sample in samples:
-            if progress:
-                progress(number + 1, len(dataset.samples))
+            progress("converting", number + 1, len(dataset.samples))
             try:
                 photo = dataset.photos.read(sample.image)
             except ImageError as error:
@@ -139,6 +130,6 @@ def _write_tar(dataset: Dataset, path: Path, samples: Sequence[tuple[int, Sample
 
 
 def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
-    member = tarfile.TarInfo(name)  # no times or owners: equal data sets make equal tars
+    member = tarfile.TarInfo(name)  # no times or owners: equal data sets give equal tars
     member.size = len(data)
     tar.addfile(member, io.BytesIO(data))

@@ -1,4 +1,4 @@
-"""A data set in memory: samples that name their photos, a store that reads them, and what was left out on the way."""
+"""A data set in memory: its samples, the store of their photos, and the entries that were left out."""
 
 import hashlib
 import math
@@ -21,9 +21,9 @@ SMALL, MIN_DEV = 200, 5  # photos
 
 @dataclass(frozen=True)
 class Listing:
-    """What a layout's files say, before it is held against the photos.
+    """The entries of a layout's files, not yet matched with the photos.
 
-    `skipped` counts what the files mark as of no use, by reason; names tell which.
+    `skipped` has the names of entries that the layout leaves out, by reason.
     """
 
     name: str
@@ -35,10 +35,10 @@ class Listing:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Samples whose photos are present, and what was left out.
+    """The samples whose photos exist, and the entries that were left out.
 
-    `missing` names the photos that are listed and not there; `left_out` what else was dropped, names by reason; `random_split`
-    is the seed where the splits were drawn by `with_random_split`.
+    `missing` names the listed photos that do not exist; `left_out` has the names of other dropped entries, by reason;
+    `random_split` is the seed where `with_random_split` drew the splits.
     """
 
     name: str
@@ -53,21 +53,19 @@ class Dataset:
         samples = tuple(sample for sample in self.samples if sample.split == name)
         if not samples:
             have = sorted({sample.split for sample in self.samples if sample.split})
-            raise DataError(
-                f"{self.name}: no photos of the split {name!r} are here; there are some of {', '.join(have) or 'none'}"
-            )
+            raise DataError(f"{self.name}: there are no photos of the split {name!r}, but of {', '.join(have) or 'none'}")
         return samples
 
     def describe_left_out(self) -> str | None:
-        """One line each on what was listed and dropped, or None where nothing was."""
+        """A line for each reason why entries were left out, or None where there is no reason."""
         parts = []
         if self.missing:
             listed = len(self.missing) + len(self.samples)
             names = [f"{name}{self.photos.near(name)}" if place < 3 else name for place, name in enumerate(self.missing)]
             parts.append(f"{len(self.missing)} of {listed} listed photos are missing: {some(names)}")
-        strange = {kind: n for kind, n in self.photos.skipped.items() if kind.startswith(("camera raw", "video", "unknown"))}
-        if strange:
-            parts.append(f"files that are no photos: {describe_skipped(Counter(strange))}")
+        others = {kind: n for kind, n in self.photos.skipped.items() if kind.startswith(("camera raw", "video", "unknown"))}
+        if others:
+            parts.append(f"files that are no photos: {describe_skipped(Counter(others))}")
         parts += [f"{len(names)} {reason}: {some(names)}" for reason, names in self.left_out.items() if names]
         if self.random_split is not None:
             counts = Counter(sample.split for sample in self.samples)
@@ -79,15 +77,15 @@ class Dataset:
 
 
 def some(names: Sequence[str], count: int = 3) -> str:
-    """The first few of many names."""
+    """The first of many names."""
     return ", ".join(names[:count]) + (", ..." if len(names) > count else "")
 
 
 def assemble(listing: Listing) -> Dataset:
-    """The data set of a listing: one sample a photo, with all its captions.
+    """Makes the data set of a listing: one sample for each photo, with all its captions.
 
-    What is dropped is counted: photos that are absent, those without a caption, and captions without a word. Raises DataError
-    where a photo is in two splits, where more photos are missing than there, and where none has a caption.
+    Dropped entries are counted: photos that do not exist, photos without a caption, and empty captions. Raises DataError where
+    a photo is in two splits, where more than half of the photos are missing, and where none has a caption.
     """
     order: dict[str, Entry] = {}
     captions: dict[str, list[str]] = {}
@@ -104,7 +102,7 @@ def assemble(listing: Listing) -> Dataset:
             first = order[path] = first._replace(split=entry.split)
         if entry.split is not None and entry.split != first.split:
             raise DataError(
-                f"{entry.place}: {entry.name} is listed in {first.split} already, at {first.place}; a photo has one split"
+                f"{entry.place}: {entry.name} is already listed in {first.split}, at {first.place}; a photo has one split"
             )
         texts = [text.strip() for text in entry.captions]
         empty += [entry.name for text in texts if not text]
@@ -116,22 +114,22 @@ def assemble(listing: Listing) -> Dataset:
         raise DataError(
             f"{listing.root}: {len(missing)} of {len(order) + len(missing)} listed photos are missing: {some(names)} "
             f"(the first is named in {next(iter(missing.values()))}). Put them into this folder or below it, as files or in "
-            "uncompressed .tar files, or name the caption file of the photos that are here"
-            + (f". What is here and no photo: {skipped}" if skipped else "")
+            "uncompressed .tar files, or name the caption file of the photos that exist"
+            + (f". Files that are no photos: {skipped}" if skipped else "")
         )
     if not samples:
         raise DataError(f"{listing.root}: no photo has a caption ({listing.name})")
     left_out = dict(listing.skipped)
-    left_out["photos are called otherwise in the caption files"] = [f"{name} is {path}" for name, path in renamed.items()]
+    left_out["photos have another name in the caption files"] = [f"{name} is {path}" for name, path in renamed.items()]
     left_out["captions are empty, of"] = empty
     left_out["listed photos have no caption"] = [entry.name for path, entry in order.items() if not captions[path]]
     return Dataset(listing.name, samples, listing.photos, tuple(missing), left_out)
 
 
 def joined(datasets: Sequence[Dataset], styles: Sequence[str] = ()) -> Dataset:
-    """Several data sets as one. With `styles`, one for each, every sample has the style of its set.
+    """Joins data sets into one. With `styles`, one for each, every sample gets the style of its set.
 
-    Raises DataError where two have a photo of the same path.
+    Raises DataError where two data sets have a photo of the same path.
     """
     photos, samples = PhotoStore(), {}
     for number, dataset in enumerate(datasets):
@@ -147,11 +145,11 @@ def joined(datasets: Sequence[Dataset], styles: Sequence[str] = ()) -> Dataset:
 
 
 def with_random_split(dataset: Dataset, seed: int) -> Dataset:
-    """The data set split 80 / 10 / 10 by a hash of seed and photo name.
+    """Splits the data set 80 / 10 / 10 by a hash of seed and photo name.
 
-    So a photo stays in its split when others come and go. Photos of equal bytes share a split whatever their names. Below SMALL
-    photos chance may leave dev too few: it has a tenth at least, and MIN_DEV where that is no more than a quarter; what it
-    lacks comes from train.
+    So a photo stays in its split when others are added or removed. Photos of equal bytes are in one split whatever their names.
+    In a data set below SMALL photos, dev gets at least a tenth, and MIN_DEV where that is at most a quarter: photos move there
+    from train.
     """
     names = _identities(dataset.photos, [sample.image for sample in dataset.samples])
     count = Counter(names)
@@ -176,7 +174,7 @@ def _place(name: str, seed: int) -> float:
 
 
 def _identities(photos: PhotoStore, names: Iterable[str]) -> list[str]:
-    """A name for each photo, the same for those of equal bytes; only photos of equal size are read to find them."""
+    """A name for each photo, the same for photos of equal bytes; only photos of equal size are read."""
     names = list(names)
     sizes = [photos.size(name) for name in names]
     count = Counter(sizes)

@@ -1,4 +1,4 @@
-"""The caption formats of research corpora, each as a stream of entries: Flickr tokens, COCO's and Karpathy's JSON."""
+"""Entries: the photos that a caption file lists, with their captions and splits; and Flickr's token files."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -25,7 +25,7 @@ TOKEN_LINE = re.compile(r"(?P<name>[^\t]+)#(?P<index>\d+)\t(?P<caption>.*)")
 
 
 class Entry(NamedTuple):
-    """One photo as a file lists it: where that stands, the photo's name or path, and its split and id where told."""
+    """One photo as a file lists it: the place in the file, the photo's name or path, its captions, split and id."""
 
     place: str
     name: str
@@ -35,7 +35,7 @@ class Entry(NamedTuple):
 
 
 def as_split(value: Any, place: str) -> Split | None:
-    """A split by our name for it; nothing stays nothing. Raises DataError for a name that is no split's."""
+    """The split that a value names; None for None or blank. Raises DataError for any other value."""
     if value is None or (isinstance(value, str) and not value.strip()):
         return None
     split = _SPLITS.get(value.strip().lower()) if isinstance(value, str) else None
@@ -45,13 +45,13 @@ def as_split(value: Any, place: str) -> Split | None:
 
 
 def split_of_folder(path: str) -> Split | None:
-    """The split that a folder of a relative path is named after, as in `val2017/0.jpg`; the nearest one counts."""
+    """The split that a folder of a relative path names, as in `val2017/0.jpg`; of several, the innermost."""
     folders = re.split(r"[/\\]", path)[:-1]
     return next((split for folder in reversed(folders) if (split := _SPLITS.get(_without_year(folder)))), None)
 
 
 def split_of_file(path: str) -> Split | None:
-    """The split that a file is named after, as in `captions_train2017.json` or `val-00001.tar`, or else a folder of its."""
+    """The split that a file's name contains, as in `captions_train2017.json` or `val-00001.tar`, or else its folder's."""
     words = re.split(r"[^a-z0-9]+", re.split(r"[/\\]", path)[-1].split(".")[0].lower())
     return next((split for word in words if (split := _SPLITS.get(_without_year(word)))), split_of_folder(path))
 
@@ -61,7 +61,7 @@ def _without_year(word: str) -> str:
 
 
 def token_lines(path: Path) -> Iterator[Entry]:
-    """`name.jpg#0<TAB>caption`, the format of Flickr8k and Flickr30k: one entry a photo, in the file's order."""
+    """Reads `name.jpg#0<TAB>caption`, the format of Flickr8k and Flickr30k: one entry for each photo, in the file's order."""
     entries: dict[str, Entry] = {}
     captions: dict[str, list[str]] = {}
     for number, line in parsing.lines(path):
@@ -75,56 +75,3 @@ def token_lines(path: Path) -> Iterator[Entry]:
             entries[name] = Entry(place, name, captions[name])
         captions[name].append(match["caption"].strip())
     yield from entries.values()
-
-
-def is_coco(value: Any) -> bool:
-    """Whether a JSON value looks like COCO's captions, and not like its boxes or key points."""
-    if not isinstance(value, dict) or not isinstance(value.get("images"), list):
-        return False
-    annotations = value.get("annotations", [{}])
-    return not isinstance(annotations, list) or all(isinstance(a, dict) and "caption" in a for a in annotations[:1])
-
-
-def is_karpathy(value: Any) -> bool:
-    """Whether a JSON value looks like one of Karpathy's `dataset_*.json`."""
-    images = value.get("images") if isinstance(value, dict) else None
-    return isinstance(images, list) and all(isinstance(image, dict) and "sentences" in image for image in images[:1])
-
-
-def coco(path: Path, value: Any) -> Iterator[Entry]:
-    """COCO captions: `images` with `id` and `file_name`, `annotations` with `image_id` and `caption`.
-
-    A `split` of an image, which COCO does not have and `convert` writes, is read too.
-    """
-    annotations = parsing.get(value, "annotations", str(path))
-    if not isinstance(annotations, list):
-        raise DataError(f"{path}: `annotations` is no list; COCO's holds an object for each caption")
-    entries: dict[str, Entry] = {}
-    captions: dict[str, list[str]] = {}
-    for number, image in enumerate(parsing.items(value, "images", str(path)), start=1):
-        place = f"{path}, image {number}"
-        key = parsing.identifier(parsing.get(image, "id", place), place)
-        if key in entries:
-            raise DataError(f"{place}: the id {key} is taken by an image before it; ids must differ")
-        captions[key] = []
-        name = parsing.text(parsing.get(image, "file_name", place), place, "file_name")
-        entries[key] = Entry(place, name, captions[key], as_split(image.get("split"), place), key)
-    for number, annotation in enumerate(annotations, start=1):
-        place = f"{path}, annotation {number}"
-        key = parsing.identifier(parsing.get(annotation, "image_id", place), place)
-        if key not in captions:
-            raise DataError(f"{place}: the image id {key} is not in the list `images`; add it there")
-        captions[key].append(parsing.text(parsing.get(annotation, "caption", place), place))
-    yield from entries.values()
-
-
-def karpathy(path: Path, value: Any) -> Iterator[Entry]:
-    """Karpathy and Fei-Fei's splits (2015): `images` with `filename`, `split` and `sentences`, each with its `raw` text."""
-    for number, image in enumerate(parsing.items(value, "images", str(path)), start=1):
-        place = f"{path}, image {number}"
-        name = parsing.text(parsing.get(image, "filename", place), place, "filename")
-        texts = [
-            parsing.text(parsing.get(sentence, "raw", place), place) for sentence in parsing.items(image, "sentences", place)
-        ]
-        key = next((parsing.identifier(image[known], place) for known in ("cocoid", "imgid") if known in image), None)
-        yield Entry(place, name, texts, as_split(image.get("split"), place), key)

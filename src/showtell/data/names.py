@@ -1,9 +1,10 @@
-"""What names mean: a photo by its path or by the end of one, and what a name that means none may have been meant to be."""
+"""Matches names with paths: by the end of a path, exactly or loosely, and similar paths for names without a match."""
 
 import unicodedata
 from collections import defaultdict
 from collections.abc import Collection, Iterable
 from difflib import get_close_matches
+from itertools import takewhile
 from urllib.parse import unquote
 
 from showtell.image import SUFFIXES
@@ -12,10 +13,10 @@ LOOSEST = 3
 
 
 def loose(name: str, level: int) -> str:
-    """A name without what systems change in it.
+    """A name without the differences that systems make.
 
-    At level 0 it is as it is, at 1 composed (NFC) and without %20, at 2 in small letters, at 3 without a photo's suffix and
-    what follows it in an address.
+    Level 0 changes nothing. Level 1 composes characters (NFC) and decodes %20, level 2 ignores case, level 3 removes a photo's
+    suffix and the query of a URL.
     """
     if level >= 1:
         name = unicodedata.normalize("NFC", unquote(name))
@@ -29,12 +30,12 @@ def loose(name: str, level: int) -> str:
 
 
 def base(path: str) -> str:
-    """A path's last part."""
+    """The last component of a path."""
     return path.rsplit("/", 1)[-1]
 
 
 class Names:
-    """Paths that are found by their ends."""
+    """An index of paths by their ends."""
 
     def __init__(self, paths: Iterable[str] = ()) -> None:
         self._by_base: list[dict[str, list[str]]] = [{}]
@@ -42,47 +43,47 @@ class Names:
             self.add(path)
 
     def add(self, path: str) -> None:
-        """Takes up one more path."""
+        """Adds a path."""
         self._by_base[0].setdefault(base(path), []).append(path)
         del self._by_base[1:]
 
     def ending(self, name: str, level: int = 0) -> list[str]:
-        """The paths that end in `name`, folders included, as loosely as `level` says."""
+        """The paths that end in `name`, folders included, compared at that `level` of `loose`."""
         parts = loose(name, level).count("/") + 1
-        return [path for path in self._alike(name, level) if _shared(path, name, level) >= parts]
+        return [path for path in self._same_base(name, level) if _shared(path, name, level) >= parts]
 
-    def claims(self, names: Iterable[str], taken: Collection[str] = (), *, folders: bool = True) -> dict[str, str]:
-        """The path that each name means, strictly first and loosely then; never one path for two names, nor one of `taken`.
+    def match(self, names: Iterable[str], taken: Collection[str] = (), *, folders: bool = True) -> dict[str, str]:
+        """The path of each name, matched at level 0 first; no path matches two names, or is in `taken`.
 
-        Where several would do, none is taken. Without `folders`, names may have other folders than the path: the path that
-        shares most of its end with the name is meant.
+        An ambiguous name has no match. Without `folders`, a name may have other folders than the path: the path with the
+        longest common end matches.
         """
-        found: dict[str, str] = {}
+        matches: dict[str, str] = {}
         left, taken = dict.fromkeys(names), set(taken)
         for level in range(LOOSEST + 1):
-            asked: dict[str, list[tuple[int, str]]] = defaultdict(list)
+            candidates: dict[str, list[tuple[int, str]]] = defaultdict(list)  # names of each path, with their common parts
             for name in left:
-                paths = (self.ending if folders else self._alike)(name, level)
+                paths = (self.ending if folders else self._same_base)(name, level)
                 shared = [_shared(path, name, level) for path in paths]
                 if shared and shared.count(most := max(shared)) == 1 and (path := paths[shared.index(most)]) not in taken:
-                    asked[path].append((most, name))
-            for path, askers in asked.items():
-                most, name = max(askers)
-                if [shared for shared, _ in askers].count(most) == 1:
-                    found[name] = path
+                    candidates[path].append((most, name))
+            for path, pairs in candidates.items():
+                most, name = max(pairs)
+                if [shared for shared, _ in pairs].count(most) == 1:
+                    matches[name] = path
                     taken.add(path)
                     del left[name]
-        return found
+        return matches
 
     def near(self, name: str) -> list[str]:
-        """At most two paths that a name which means none may have been meant to be."""
-        alike = self._alike(name, LOOSEST)
-        if not alike:
-            close = get_close_matches(loose(base(name), LOOSEST), self._index(LOOSEST), 2, 0.8)
-            alike = [self._index(LOOSEST)[found][0] for found in close]
-        return alike[:2]
+        """At most two paths similar to a name that has no match."""
+        paths = self._same_base(name, LOOSEST)
+        if not paths:
+            index = self._index(LOOSEST)
+            paths = [index[close][0] for close in get_close_matches(loose(base(name), LOOSEST), index, 2, 0.8)]
+        return paths[:2]
 
-    def _alike(self, name: str, level: int) -> list[str]:
+    def _same_base(self, name: str, level: int) -> list[str]:
         return self._index(level).get(base(loose(name, level)), [])
 
     def _index(self, level: int) -> dict[str, list[str]]:
@@ -96,10 +97,6 @@ class Names:
 
 
 def _shared(path: str, name: str, level: int) -> int:
-    """How many of their last parts two paths share."""
-    count = 0
-    for ours, theirs in zip(reversed(loose(path, level).split("/")), reversed(loose(name, level).split("/")), strict=False):
-        if ours != theirs:
-            break
-        count += 1
-    return count
+    """The number of components that two paths share at their ends."""
+    pairs = zip(reversed(loose(path, level).split("/")), reversed(loose(name, level).split("/")), strict=False)
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))

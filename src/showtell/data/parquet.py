@@ -1,4 +1,4 @@
-"""Parquet files: rows of a table, and the photos that data sets of the Hugging Face Hub keep in a column of them."""
+"""Reads Parquet files: the rows of a table, and the photos in a column, as in data sets of the Hugging Face Hub."""
 
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
@@ -15,7 +15,7 @@ def installed() -> bool:
 
 
 def columns(path: Path) -> list[str]:
-    """The names of a file's columns. Raises DataError where it is none, MissingExtraError without the extra."""
+    """The names of a file's columns. Raises DataError where it is no Parquet file, MissingExtraError without the extra."""
     return [str(name) for name in _open(path).schema_arrow.names]
 
 
@@ -25,22 +25,22 @@ def rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
     number = 0
     try:
-        for batch in _open(path).iter_batches(batch_size=64):  # photos may lie within
+        for batch in _open(path).iter_batches(batch_size=64):  # rows may hold photos
             for row in batch.to_pylist():
                 yield number, row
                 number += 1
     except (ArrowException, OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}, behind row {number}: broken Parquet ({error})") from None
+        raise DataError(f"{path}, after row {number}: broken Parquet ({error})") from None
 
 
 def photo(value: Any) -> bytes | None:
-    """The photo that a cell holds, as bytes or as the Hub's `{"bytes", "path"}`, or None where it holds none."""
+    """The photo in a cell's value, bytes or the Hub's `{"bytes", "path"}`; None for other values."""
     data = value.get("bytes") if isinstance(value, Mapping) else value
     return data if isinstance(data, bytes) else None
 
 
 def photo_name(value: Any, number: int) -> str:
-    """What a photo in row `number` is called: the row, and its file's name where the cell tells it."""
+    """The name of a photo in row `number`: the row, and the file name where the cell has one."""
     path = value.get("path") if isinstance(value, Mapping) else None
     return f"{number:06}/{path.rsplit('/', 1)[-1]}" if path else f"{number:06}"
 
@@ -54,7 +54,7 @@ def photos(path: Path) -> Iterator[tuple[str, str, int, int]]:
 
 
 def cell(path: Path, column: str, number: int) -> bytes:
-    """The photo in a cell. Raises OSError where the file is not what it was."""
+    """The photo in a cell. Raises OSError where the file has changed."""
     try:
         file = _open(path)
         for group in range(file.num_row_groups):

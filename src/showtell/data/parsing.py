@@ -1,4 +1,4 @@
-"""Lines, tables and JSON values out of text files, with errors that name the file and the place in it."""
+"""Reads lines, tables and JSON from text files, with errors that name the file and the place in it."""
 
 import csv
 import io
@@ -9,11 +9,11 @@ from typing import Any
 
 from showtell.errors import DataError
 
-csv.field_size_limit(1 << 24)  # a caption of 128 KiB, the module's limit, is odd and yet no reason to stop
+csv.field_size_limit(1 << 24)  # a caption longer than the module's 128 KiB is odd but no error
 
 
 def content(path: Path) -> str:
-    """The whole text of a UTF-8 file, with or without a byte order mark, or of a UTF-16 file with one."""
+    """The text of a UTF-8 file, with or without a byte order mark, or of a UTF-16 file with one. Raises DataError."""
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -21,7 +21,7 @@ def content(path: Path) -> str:
     try:
         return data.decode(encoding(data))
     except UnicodeDecodeError as error:
-        # The codec counts from behind the byte order mark.
+        # The codec counts from the end of the byte order mark.
         start = error.start + 3 * data.startswith(b"\xef\xbb\xbf")
         number = data.count(b"\n", 0, start) + 1
         column = len(data[data.rfind(b"\n", 0, start) + 1 : start].decode("utf-8", "replace")) + 1
@@ -29,27 +29,27 @@ def content(path: Path) -> str:
 
 
 def encoding(head: bytes) -> str:
-    """How a text file that begins with `head` is encoded; what Excel calls Unicode text is UTF-16."""
+    """The encoding of a text file that begins with `head`. Excel's "Unicode text" is UTF-16."""
     return "utf-16" if head.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
 
 
 def line(path: Path, number: int) -> str:
-    """How a place in a file is named."""
+    """The name of a line in error messages."""
     return f"{path}, line {number}"
 
 
 def lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Each line that is not blank, by its number. Lines end with a line feed, or with carriage returns where there is none."""
+    """Each line that is not blank, with its number. Lines end with LF or CRLF, or all with CR. Raises DataError."""
     text = content(path)
-    for number, found in enumerate(text.split("\n" if "\n" in text else "\r"), start=1):
-        if found.strip():
-            yield number, found.removesuffix("\r")
+    for number, text_line in enumerate(text.split("\n" if "\n" in text else "\r"), start=1):
+        if text_line.strip():
+            yield number, text_line.removesuffix("\r")
 
 
 def table_rows(path: Path, delimiter: str = ",") -> Iterator[tuple[int, list[str]]]:
-    """The rows of a table, its header first, each by the number of its last line; blank ones are left out.
+    """The rows of a table, its header first, each with the number of its last line; blank rows are left out.
 
-    With tabs between cells nothing is quoted, so quotation marks are themselves and a line is a row.
+    In a table with tabs no cell is quoted: quotation marks are text, and each line is a row. Raises DataError.
     """
     if delimiter == "\t":
         yield from ((number, text.split("\t")) for number, text in lines(path))
@@ -64,26 +64,26 @@ def table_rows(path: Path, delimiter: str = ",") -> Iterator[tuple[int, list[str
 
 
 def json_lines(path: Path) -> Iterator[tuple[str, Any]]:
-    """The value of each line, with its place."""
+    """The JSON value of each line, with its place. Raises DataError."""
     for number, text in lines(path):
         yield line(path, number), parse_json(path, text, number)
 
 
 def read_json(path: Path) -> Any:
-    """The value that a JSON file holds."""
+    """The value of a JSON file. Raises DataError."""
     return parse_json(path, content(path), 1)
 
 
 def parse_json(path: Path, text: str, first_line: int) -> Any:
-    """The value of JSON text that begins in `first_line` of `path`."""
+    """The value of JSON text that begins in `first_line` of `path`. Raises DataError, also for repeated keys."""
     place = line(path, first_line)
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) < len(pairs):
+        entries = dict(pairs)
+        if len(entries) < len(pairs):
             twice = next(key for number, (key, _) in enumerate(pairs) if key in dict(pairs[:number]))
-            raise DataError(f"{place}: the key {twice[:60]!r} stands twice in one object; leave one")
-        return found
+            raise DataError(f"{place}: an object has the key {twice[:60]!r} twice; remove one")
+        return entries
 
     try:
         return json.loads(text, object_pairs_hook=unique)
@@ -95,7 +95,7 @@ def parse_json(path: Path, text: str, first_line: int) -> Any:
 
 
 def get(entry: Any, key: str, place: str) -> Any:
-    """A key of a JSON object that must have it."""
+    """The value of a key of a JSON object. Raises DataError where it is missing."""
     if not isinstance(entry, dict):
         raise DataError(f"{place}: {str(entry)[:60]!r} is no JSON object")
     if key not in entry:
@@ -104,18 +104,18 @@ def get(entry: Any, key: str, place: str) -> Any:
 
 
 def text(value: Any, place: str, what: str = "caption") -> str:
-    """A value that must be a string."""
+    """Returns `value`, which must be a string. Raises DataError."""
     if not isinstance(value, str):
         raise DataError(f"{place}: the {what} {value!r} is of type {type(value).__name__}; it must be a string")
     try:
-        value.encode("utf-8", "surrogateescape")  # a path's bytes that are not UTF-8 come as such escapes
+        value.encode("utf-8", "surrogateescape")  # paths that are not UTF-8 have such escapes
     except UnicodeEncodeError:
-        raise DataError(f"{place}: the {what} {value!r} holds half of a surrogate pair, which is no character") from None
+        raise DataError(f"{place}: the {what} {value!r} has half of a surrogate pair, which is no character") from None
     return value
 
 
 def items(entry: Any, key: str, place: str) -> list[Any]:
-    """A key of a JSON object whose value must be a list."""
+    """The list in a key of a JSON object. Raises DataError where it is missing or no list."""
     value = get(entry, key, place)
     if not isinstance(value, list):
         raise DataError(f"{place}: `{key}` is {value!r}; it must be a list")
@@ -123,7 +123,7 @@ def items(entry: Any, key: str, place: str) -> list[Any]:
 
 
 def identifier(value: Any, place: str) -> str:
-    """An image's id, a whole number or a string; 7 and "7" are one."""
+    """An image's id as a string; it must be a whole number or a string. Raises DataError."""
     if isinstance(value, bool) or not isinstance(value, int | str):
         raise DataError(f"{place}: the image id {value!r} is of type {type(value).__name__}; ids are whole numbers or strings")
     return str(value)

@@ -1,4 +1,4 @@
-"""The photos of a data set, in folders, uncompressed tar files and Parquet, found by path or by file name."""
+"""Stores of photos: folders, uncompressed tar files and Parquet files, searched by path or by file name."""
 
 import hashlib
 import posixpath
@@ -14,14 +14,14 @@ from showtell.errors import DataError, ImageError
 from showtell.image import HEAD, count_skipped, is_hidden, kind_of, kind_of_file, walk
 
 COMPRESSED = (".gz", ".tgz", ".bz2", ".xz", ".zst", ".zip", ".7z", ".rar")  # cannot be read in place
-_ARCHIVES = (".tar", ".parquet")  # count as folders of photos
+_ARCHIVES = (".tar", ".parquet")  # treated as folders of photos
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a photo's bytes lie: all of `file`, or `size` bytes of what it holds as `member`.
+    """The place of a photo's bytes: the whole `file`, or `size` bytes of its `member`.
 
-    They begin at `offset` of a tar file, or are those of row `offset` in the `column` of a Parquet file.
+    A member begins at byte `offset` of a tar file, or is in row `offset` of the `column` of a Parquet file.
     """
 
     file: Path
@@ -30,38 +30,33 @@ class Place:
     size: int = 0
     column: str | None = None
 
-    @property
-    def path(self) -> Path:
-        """The photo's path, a tar or Parquet file counted as a folder."""
-        return self.file / self.member if self.member else self.file
-
     def read(self) -> bytes:
-        """All bytes, fewer where the file is cut short. Raises OSError."""
+        """All bytes; fewer where the file is cut short. Raises OSError."""
         if self.column is not None:
             return parquet.cell(self.file, self.column, self.offset)
         return self.head(self.size if self.member else -1)
 
     def head(self, size: int) -> bytes:
-        """The first bytes of what lies in a file or a tar file. Raises OSError."""
+        """The first `size` bytes of a file or of a tar member. Raises OSError."""
         with open(self.file, "rb") as file:
             file.seek(self.offset)
             return file.read(size)
 
 
 def members(path: Path) -> Iterator[tuple[str, Place]]:
-    """The files in an uncompressed tar file, by their paths in it; hidden ones are left out, links are what they lead to.
+    """The files in an uncompressed tar file with their paths. Hidden files are left out, and links are followed.
 
-    Raises DataError where it is compressed or damaged.
+    Raises DataError where the tar file is compressed or damaged.
     """
     places: dict[str, Place] = {}
     links: dict[str, str] = {}
     try:
-        with tarfile.open(path, "r:") as tar:  # "r:" is uncompressed only: a compressed one cannot be read in place
+        with tarfile.open(path, "r:") as tar:  # "r:" refuses compressed files, which cannot be read in place
             for member in tar:
                 name = posixpath.normpath(member.name)
                 if member.isfile():
                     places[name] = Place(path, member.name, member.offset_data, member.size)
-                elif member.islnk() or member.issym():  # a hard link names its target from the top
+                elif member.islnk() or member.issym():  # a hard link's target is a path from the top
                     folder = posixpath.dirname(name) if member.issym() else ""
                     links[name] = posixpath.normpath(posixpath.join(folder, member.linkname))
     except (tarfile.TarError, OSError, ValueError) as error:
@@ -76,7 +71,7 @@ def is_photo(name: str, place: Place) -> bool:
 
 
 def photos_within(path: Path) -> Iterator[tuple[str, Place]]:
-    """The photos in a tar or Parquet file. Raises DataError where it is damaged."""
+    """The photos in a tar or Parquet file, with their paths. Raises DataError where the file is damaged."""
     if path.suffix.lower() == ".parquet":
         for column, name, number, size in parquet.photos(path):
             yield name, Place(path, name, number, size, column)
@@ -85,10 +80,10 @@ def photos_within(path: Path) -> Iterator[tuple[str, Place]]:
 
 
 class PhotoStore:
-    """Photos by path below a folder; a tar file counts as a folder, so `images.tar/images/dog.jpg` is a path too.
+    """The photos of some folders by path. A tar file is treated as a folder: `images.tar/images/dog.jpg` is a path.
 
-    Tar members are indexed once and then read in place, so nothing is unpacked and any number of processes may read.
-    `skipped` counts the folders' files that are no photos, by kind.
+    Tar members are indexed once and read in place: nothing is unpacked, and several processes may read. `skipped` counts the
+    files that are no photos, by kind.
     """
 
     def __init__(self, folders: Iterable[Path] = ()) -> None:
@@ -113,29 +108,26 @@ class PhotoStore:
                 self.add_within(path, folder / path)
 
     def add(self, path: str, place: Place) -> None:
-        """Takes up a photo; the first of a path stays."""
+        """Adds a photo, unless its path exists."""
         path = posixpath.normpath(path)
         if path not in self._places:
             self._places[path] = place
             self._names.add(path)
 
     def add_within(self, name: str, path: Path) -> None:
-        """Takes up the photos in a tar or Parquet file that is called `name` here."""
+        """Adds the photos of a tar or Parquet file, below the path `name`."""
         for member, place in photos_within(path):
             self.add(f"{name}/{member}", place)
-
-    def __contains__(self, name: str) -> bool:
-        return self.find(name) is not None
 
     def __len__(self) -> int:
         return len(self._places)
 
     def names(self) -> list[str]:
-        """Paths of all photos, sorted."""
+        """The paths of all photos, sorted."""
         return sorted(self._places)
 
     def below(self, name: str) -> str | None:
-        """The path of the photo at exactly `name`, from the folder or absolute, or None where that is not below the folder."""
+        """The path of the photo at exactly `name`, a relative or absolute path; None where it is not in the store."""
         path = posixpath.normpath(name)
         if path.startswith("/"):
             root = next((root for root in self._roots if Path(path).is_relative_to(root.absolute())), None)
@@ -143,55 +135,54 @@ class PhotoStore:
         return path if path in self._places else None
 
     def find(self, name: str) -> str | None:
-        """The path of the photo that `name` means, or None.
+        """The path of the photo with this name, or None.
 
-        A name is a path below the folder, or the end of one as long as no other photo's path ends so, or a path on disk, from
-        the folder or absolute. Where a photo lies both as a file and in a tar, the file is meant. Raises DataError where
-        several photos are meant.
+        A name is a path below the folder, or the end of one path alone, or a path on disk, relative to the folder or absolute.
+        A file precedes a tar member of the same name. Raises DataError where the name is ambiguous.
         """
         if name in self._renamed:
             return self._renamed[name]
         name = name.replace("\\", "/") if "\\" in name and name not in self._places else name
         if (path := self.below(name)) is not None:
             return path
-        found = self._names.ending(name)
-        if len(found) > 1:
-            found = [path for path in found if self._places[path].member is None] or found
-        if len(found) > 1:
+        paths = self._names.ending(name)
+        if len(paths) > 1:
+            paths = [path for path in paths if self._places[path].member is None] or paths
+        if len(paths) > 1:
             raise DataError(
-                f"{name}: is the name of {len(found)} photos, {found[0]} and {found[1]} among them; leave one, or name the "
+                f"{name}: is the name of {len(paths)} photos, {paths[0]} and {paths[1]} among them; keep one, or name the "
                 "photo with its folder"
             )
-        return found[0] if found else self._find_outside(name)
+        return paths[0] if paths else self._find_outside(name)
 
     def rename(self, names: Iterable[str]) -> dict[str, str]:
-        """Lets names that no photo has mean photos that are called nearly so and that no other of the names means.
+        """Matches names that no photo has with photos of similar names, which no other of the names matches.
 
-        Names may differ in capital letters, in how accents and spaces are coded, and in a photo's suffix. Returns the paths of
-        those that were found so; `find` knows them from then on.
+        Names may differ in case, in the encoding of accents and spaces, and in a photo's suffix. Returns the paths of the
+        names that were matched; `find` finds these names from now on.
         """
         lost: list[str] = []
         taken: set[str] = set()
         for name in dict.fromkeys(names):
             try:
                 path = self.find(name)
-            except DataError:  # it means several
+            except DataError:  # ambiguous
                 continue
             if path is None:
                 lost.append(name)
             else:
                 taken.add(path)
-        found = self._names.claims(lost, taken)
-        self._renamed |= found
-        return found
+        matches = self._names.match(lost, taken)
+        self._renamed |= matches
+        return matches
 
     def near(self, name: str) -> str:
-        """What photos a name that none has may mean, in words for the end of a message; empty where none is near."""
+        """The end of a message about a missing photo: photos with similar names, or empty."""
         near = self._names.near(name)
         return f" (near is {' or '.join(near)})" if near else ""
 
     def _find_outside(self, name: str) -> str | None:
-        """A photo on disk that lies not below the folder, or in a tar file that does not; its path is as named."""
+        """Finds a photo on disk outside the folders, or in a tar file outside; its path is its name."""
         if name not in self._outside:
             self._outside[name] = None
             for root in self._roots:
@@ -207,18 +198,18 @@ class PhotoStore:
         return name if self._outside[name] else None
 
     def place(self, name: str) -> Place | None:
-        """Where the photo that `name` means lies, or None."""
+        """The place of the photo with this name, or None. Raises DataError where the name is ambiguous."""
         path = self.find(name)
         return None if path is None else self._places.get(path) or self._outside.get(path)
 
     def size(self, name: str) -> int:
-        """Length of the photo's file in bytes."""
-        place = self._found(name)
+        """The photo's number of encoded bytes."""
+        place = self._existing(name)
         return place.size if place.member else place.file.stat().st_size
 
     def read(self, name: str) -> bytes:
-        """The photo's encoded bytes. Raises ImageError where it is absent or cut short."""
-        place = self._found(name)
+        """The photo's encoded bytes. Raises ImageError where it does not exist or is cut short."""
+        place = self._existing(name)
         try:
             data = place.read()
         except OSError as error:
@@ -228,12 +219,12 @@ class PhotoStore:
         return data
 
     def digest(self, name: str) -> bytes:
-        """The SHA-256 of the photo's encoded bytes as they were when first asked for. Raises what `read` does."""
+        """The SHA-256 of the photo's encoded bytes, computed once. Raises what `read` raises."""
         if name not in self._digests:
             self._digests[name] = hashlib.sha256(self.read(name)).digest()
         return self._digests[name]
 
-    def _found(self, name: str) -> Place:
+    def _existing(self, name: str) -> Place:
         try:
             place = self.place(name)
         except DataError as error:
@@ -246,5 +237,5 @@ class PhotoStore:
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
-    except OSError:  # a caption in the column of paths is too long for a file name
+    except OSError:  # the name is too long: it may be a caption in the column of paths
         return False

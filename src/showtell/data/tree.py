@@ -1,4 +1,4 @@
-"""The files of a data set as the layouts see them: a folder walked once, or one caption file that was named."""
+"""The files of a data set: all files of a folder, or one caption file."""
 
 from collections.abc import Callable
 from functools import cached_property
@@ -14,9 +14,9 @@ T = TypeVar("T")
 
 
 class Tree:
-    """All files below a folder that are not hidden. Where a file is named, it alone, with the photos around it.
+    """The files below a folder that are not hidden, or one caption file. What is read of a file is kept.
 
-    Without `photos` nobody looks for photos, and the captions alone are read.
+    Without `photos`, photos are not searched for, and captions alone are read.
     """
 
     def __init__(self, path: str | Path, *, photos: bool = True) -> None:
@@ -24,7 +24,7 @@ class Tree:
         if not path.exists():
             raise DataError(f"{path}: no such file or folder; give the folder of a data set or its caption file")
         self.path = path
-        self.name = path.resolve().name  # of the folder or file, where it was named as `.` too
+        self.name = path.resolve().name  # of the folder or file, even where the path is `.`
         self.single = not path.is_dir()
         # COCO keeps its captions in a folder beside those of the photos.
         self.root = path if not self.single else path.parent.parent if path.parent.name == "annotations" else path.parent
@@ -33,15 +33,15 @@ class Tree:
         self._values: dict[tuple[str, Callable[..., Any]], Any] = {}
 
     def where(self, test: Callable[[PurePosixPath], bool]) -> list[str]:
-        """The files that pass a test of their path."""
+        """The files whose path passes a test."""
         return [file for file in self.files if test(PurePosixPath(file))]
 
     def with_suffix(self, *suffixes: str) -> list[str]:
-        """The files with one of the suffixes, in lower or upper case."""
+        """The files with one of the suffixes, in any case."""
         return self.where(lambda file: file.suffix.lower() in suffixes)
 
     def first_line(self, file: str) -> str:
-        """A text file's first line that is not blank, as far as it can be told; nothing of a file that is no text."""
+        """A text file's first line that is not blank; empty where the file cannot be read."""
         try:
             with open(self.root / file, "rb") as raw:
                 encoding = parsing.encoding(raw.read(2))
@@ -51,7 +51,7 @@ class Tree:
             return ""
 
     def once(self, file: str, read: Callable[[Path], T]) -> T:
-        """What `read` makes of a file, made once."""
+        """The result of `read` on a file, computed once."""
         key = file, read
         if key not in self._values:
             self._values[key] = read(self.root / file)
@@ -68,5 +68,5 @@ class Tree:
         return [file for file in self.files if kind_of_file(self.root / file) is None]
 
     def photos(self) -> PhotoStore:
-        """All photos at and below the root, those in tar files too."""
+        """All photos below the root, also those in tar files."""
         return PhotoStore([self.root] if self._photos else [])

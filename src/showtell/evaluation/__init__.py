@@ -1,10 +1,10 @@
-"""Captions against references: reading both, scores with intervals, paired tests, tables and a report page.
+"""Evaluates captions against references: scores with confidence intervals, paired tests, tables and a report page.
 
     evaluation = evaluate_files(Path("candidates.json"), Path("references.json"))
     print_evaluation(evaluation)
     write_report(evaluation, Path("report"))
 
-`evaluate` and `compare` do the same from captions in memory.
+`evaluate` and `compare` take captions in memory.
 """
 
 from showtell.evaluation.captions import Pairs, References, join, read_candidates, read_references

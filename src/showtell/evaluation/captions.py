@@ -1,9 +1,9 @@
-"""Candidate and reference captions out of the files that people keep them in, joined by image.
+"""Reads candidate and reference captions from files, and joins them by image.
 
-Both are read as data sets are, in any of their layouts, by `showtell.data`. Candidates have one caption for each image.
+Both are read by `showtell.data`, in any layout of a data set. Candidates have one caption for each image.
 
-Images go by file name with its extension, and by their folders where file names repeat. Candidates that give COCO's ids
-instead find their images through the references' ids.
+An image's name is its file name with the extension, and its path where file names repeat. Candidates may have COCO's ids
+instead, which the references map to images.
 """
 
 from collections import Counter
@@ -12,15 +12,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from showtell.data import list_entries
+from showtell.data.dataset import some as _some
 from showtell.data.names import Names, base
 from showtell.errors import DataError
 
 
 @dataclass(frozen=True)
 class References:
-    """Reference captions by image, none where the file has none for it.
+    """Reference captions by image; an image may have none.
 
-    `paths` tells the images by their whole paths in the file, and `names` by their ids.
+    `paths` maps paths in the file to images, and `names` maps ids to images.
     """
 
     captions: Mapping[str, tuple[str, ...]]
@@ -30,7 +31,7 @@ class References:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Candidates and references of the same images, and how many images of either side were left out."""
+    """Candidates and references of the same images, and the numbers of images that were left out."""
 
     candidates: Mapping[str, str]
     references: Mapping[str, tuple[str, ...]]
@@ -39,10 +40,10 @@ class Pairs:
 
 
 def read_candidates(path: Path) -> dict[str, str]:
-    """One caption for each image of a file, by its name or COCO id.
+    """Reads one caption for each image of a file, by its name or COCO id.
 
-    A record of a photo that could not be captioned has no candidate. Raises DataError, which names the place, for what
-    cannot be read, and for an image that has several captions or none.
+    Records of photos that could not be captioned are left out. Raises DataError, with the place, for a broken file and for an
+    image with several captions or none.
     """
     captions: dict[str, str] = {}
     for entry in list_entries(path, photos=False).entries:
@@ -53,15 +54,14 @@ def read_candidates(path: Path) -> dict[str, str]:
             raise DataError(f"{entry.place}: {name} has no caption; give one candidate for each image")
         captions[name] = entry.captions[0].strip()
     if not captions:
-        raise DataError(f"{path}: holds no candidate captions")
+        raise DataError(f"{path}: has no candidate captions")
     return captions
 
 
 def read_references(path: Path, split: str | None = None) -> References:
-    """The reference captions of a file, or those of one split.
+    """Reads the reference captions of a file, or of one split.
 
-    Raises DataError, which names the place, for what cannot be read, for two images of one name, and where no image is of
-    the split.
+    Raises DataError, with the place, for a broken file, for two images of one name, and where the split has no image.
     """
     captions: dict[str, list[str]] = {}
     keys: dict[str, str | None] = {}
@@ -70,34 +70,33 @@ def read_references(path: Path, split: str | None = None) -> References:
             continue
         name = _name(entry.name)
         if keys.setdefault(name, entry.key) != entry.key:
-            raise DataError(f"{entry.place}: a second image is called {name}; names must tell images apart")
+            raise DataError(f"{entry.place}: a second image has the name {name}; names must differ")
         captions.setdefault(name, []).extend(entry.captions)
     if not captions:
         why = f" of the split {split!r}; leave out --split to take all" if split else ""
-        raise DataError(f"{path}: holds no reference captions{why}")
+        raise DataError(f"{path}: has no reference captions{why}")
     count = Counter(map(base, captions))
     short = {name: base(name) if count[base(name)] == 1 else name for name in captions}
-    told = {short[name]: tuple(texts) if any(map(str.strip, texts)) else () for name, texts in captions.items()}
     return References(
-        told,
+        {short[name]: tuple(texts) if any(map(str.strip, texts)) else () for name, texts in captions.items()},
         names={key: short[name] for name, key in keys.items() if key is not None},
         paths={name: image for name, image in short.items() if name != image},
     )
 
 
 def join(candidates: Mapping[str, str], references: References, *, partial: bool = False) -> Pairs:
-    """Candidates and references of the same images, in the order of the references.
+    """Joins candidates and references of the same images, in the order of the references.
 
-    Raises DataError, which lists some, where an image has only one of the two; `partial` scores the others then. Raises it in
-    any case where no image has both.
+    Raises DataError, with some names, where an image lacks one of the two; `partial` leaves such images out. Raises it in any
+    case where no image has both.
     """
     captions = {_name(str(image)): caption for image, caption in candidates.items()}
     wholes = {image: image for image in references.captions if image not in references.paths.values()} | dict(references.paths)
     images = {name: wholes[name] for name in captions if name in wholes}
     images |= {name: references.names[name] for name in captions if name not in images and name in references.names}
     taken = {whole for whole, image in wholes.items() if image in images.values()}
-    found = Names(wholes).claims((name for name in captions if name not in images), taken, folders=False)
-    images |= {name: wholes[whole] for name, whole in found.items()}
+    matches = Names(wholes).match((name for name in captions if name not in images), taken, folders=False)
+    images |= {name: wholes[whole] for name, whole in matches.items()}
     named = {image: captions[name] for name, image in images.items() if references.captions[image]}
     missing = [name for name, texts in references.captions.items() if texts and name not in named]
     unknown = [name for name in captions if name not in images]
@@ -122,17 +121,13 @@ def _mismatch(
     if missing:
         parts.append(f"{len(missing)} of {count} images with references have no candidate ({_some(missing)})")
     if bare:
-        parts.append(f"{len(bare)} of {count} images of the references have no caption there ({_some(bare)})")
-    remedy = "score what both sides have with --partial"
+        parts.append(f"{len(bare)} of {count} images of the references have no caption ({_some(bare)})")
+    remedy = "--partial scores the images that have both"
     if len(unknown) == len(candidates):
-        remedy = f"the references call their images {_some(list(references.names) or list(references.captions))}"
+        remedy = f"the references have images such as {_some(list(references.names) or list(references.captions))}"
         if unknown[0].isdigit() and not references.names:
             remedy += "; numbers need references with ids, such as COCO's with its list of images"
     return f"{' and '.join(parts)}; {remedy}"
-
-
-def _some(names: Sequence[object]) -> str:
-    return ", ".join(str(name) for name in names[:3]) + (", ..." if len(names) > 3 else "")
 
 
 def _name(path: str) -> str:

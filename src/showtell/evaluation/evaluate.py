@@ -1,4 +1,4 @@
-"""Scores with intervals for one set of candidates, and the comparison of two."""
+"""Evaluates one set of candidates, with confidence intervals, and compares two sets."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -8,14 +8,14 @@ from typing import Any
 from showtell.errors import DataError
 from showtell.evaluation.captions import join, read_candidates, read_references
 from showtell.evaluation.significance import SAMPLES, Difference, Interval, differences, intervals
-from showtell.metrics import DEFAULT_METRICS, DocumentFrequencies, Scores, cider_caveat, score
+from showtell.metrics import DEFAULT_METRICS, Scores, cider_caveat, score
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One set of candidates, measured. `name` says whose they are; `without_*` count images that were left out.
+    """The scores of one set of candidates. `name` names the set; `without_*` count images that were left out.
 
-    `notes` say what keeps a score from meaning what it usually does.
+    `notes` warn about scores that must not be read as usual.
     """
 
     name: str
@@ -29,16 +29,19 @@ class Evaluation:
 
     def to_json(self) -> dict[str, Any]:
         """The object that `showtell evaluate --json` writes."""
-        found = {name: [interval.low, interval.high] for name, interval in self.intervals.items()}
-        left_out = {"without_candidate": self.without_candidate, "without_reference": self.without_reference}
-        captions = {"captions": dict(self.candidates)}
-        about = {"intervals": found, "left_out": left_out, "notes": list(self.notes)}
-        return {"name": self.name} | self.scores.to_json() | about | captions
+        return {
+            "name": self.name,
+            **self.scores.to_json(),
+            "intervals": {name: [interval.low, interval.high] for name, interval in self.intervals.items()},
+            "left_out": {"without_candidate": self.without_candidate, "without_reference": self.without_reference},
+            "notes": list(self.notes),
+            "captions": dict(self.candidates),
+        }
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two sets of candidates for the same images, measured against the same references."""
+    """The scores of two sets of candidates against the same references, and their differences."""
 
     first: Evaluation
     second: Evaluation
@@ -59,18 +62,15 @@ def evaluate(
     metrics: Sequence[str] = DEFAULT_METRICS,
     *,
     name: str = "candidates",
-    frequencies: DocumentFrequencies | None = None,
     training_captions: Iterable[str] | None = None,
     tokenizer: str = "ptb",
     samples: int = SAMPLES,
 ) -> Evaluation:
-    """Scores captions by image and finds 95% intervals by `samples` bootstrap samples. Raises as `metrics.score` does."""
-    scores = score(
-        candidates, references, metrics, frequencies=frequencies, training_captions=training_captions, tokenizer=tokenizer
-    )
-    note = cider_caveat(references.values()) if frequencies is None and {"cider", "cider-plain"} & set(metrics) else None
-    found = intervals(scores.results, samples=samples)
-    return Evaluation(name, candidates, references, scores, found, notes=[note] if note else [])
+    """Scores captions by image, with 95% intervals of `samples` bootstrap samples. Raises what `metrics.score` raises."""
+    scores = score(candidates, references, metrics, training_captions=training_captions, tokenizer=tokenizer)
+    note = cider_caveat(references.values()) if "cider" in metrics else None
+    notes = [note] if note else []
+    return Evaluation(name, candidates, references, scores, intervals(scores.results, samples=samples), notes=notes)
 
 
 def evaluate_files(
@@ -80,40 +80,28 @@ def evaluate_files(
     *,
     partial: bool = False,
     split: str | None = None,
-    frequencies: DocumentFrequencies | None = None,
-    training_captions: Iterable[str] | None = None,
     tokenizer: str = "ptb",
-    samples: int = SAMPLES,
 ) -> Evaluation:
-    """Like `evaluate`, from a candidate and a reference file. Raises DataError for what is wrong in them, or between them."""
+    """Evaluates a candidate file against a reference file. Raises DataError where a file is broken or images do not match."""
     pairs = join(read_candidates(candidates), read_references(references, split), partial=partial)
-    evaluation = evaluate(
-        pairs.candidates,
-        pairs.references,
-        metrics,
-        name=candidates.name,
-        frequencies=frequencies,
-        training_captions=training_captions,
-        tokenizer=tokenizer,
-        samples=samples,
-    )
+    evaluation = evaluate(pairs.candidates, pairs.references, metrics, name=candidates.name, tokenizer=tokenizer)
     return replace(evaluation, without_candidate=pairs.without_candidate, without_reference=pairs.without_reference)
 
 
 def compare(first: Evaluation, second: Evaluation, *, samples: int = SAMPLES) -> Comparison:
     """Tests whether the second set of candidates is better than the first.
 
-    Raises DataError unless both caption the same images and were measured against the same references.
+    Raises DataError unless both have captions of the same images, scored against the same references.
     """
     if list(first.candidates) != list(second.candidates):
-        odd = sorted(first.candidates.keys() ^ second.candidates.keys())
-        which = f"{len(odd)} images are in one only, {', '.join(odd[:3])} among them" if odd else "their order differs"
+        only = sorted(first.candidates.keys() ^ second.candidates.keys())
+        which = f"{len(only)} images are in one only, {', '.join(only[:3])} among them" if only else "their order differs"
         raise DataError(
             f"{first.name} and {second.name} do not caption the same images: {which}; a paired test needs both captions"
         )
     for image, captions in first.references.items():
         if list(captions) != list(second.references[image]):
-            raise DataError(f"{first.name} and {second.name} were measured against different references, {image}'s for one")
+            raise DataError(f"{first.name} and {second.name} were scored against different references, of {image} for one")
     return Comparison(first, second, differences(first.scores.results, second.scores.results, samples=samples))
 
 
@@ -125,21 +113,17 @@ def compare_files(
     *,
     partial: bool = False,
     split: str | None = None,
-    frequencies: DocumentFrequencies | None = None,
     tokenizer: str = "ptb",
-    samples: int = SAMPLES,
 ) -> Comparison:
-    """`compare` on two candidate files; with `partial` on the images that both have."""
+    """Compares two candidate files; with `partial`, on the images that both have."""
     known = read_references(references, split)
     pairs = [join(read_candidates(path), known, partial=partial) for path in (first, second)]
     shared = [name for name in pairs[0].candidates if name in pairs[1].candidates] if partial else list(pairs[0].candidates)
     if not shared:
         raise DataError(f"{first} and {second} have no image in common; a paired test needs captions of the same images")
     texts = {image: known.captions[image] for image in shared}
-    evaluations = []
-    for path, pair in zip((first, second), pairs, strict=True):
-        captions = {image: pair.candidates[image] for image in shared}
-        evaluations.append(
-            evaluate(captions, texts, metrics, name=path.name, frequencies=frequencies, tokenizer=tokenizer, samples=samples)
-        )
-    return compare(*evaluations, samples=samples)
+    one, two = (
+        evaluate({image: pair.candidates[image] for image in shared}, texts, metrics, name=path.name, tokenizer=tokenizer)
+        for path, pair in zip((first, second), pairs, strict=True)
+    )
+    return compare(one, two)

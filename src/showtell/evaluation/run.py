@@ -1,37 +1,23 @@
-"""A model over a data set's split: one caption for each photo, to be scored against its references."""
+"""Captions a split of a data set with a model, for evaluation."""
 
-import io
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
-from showtell.data import Dataset, PhotoStore
+from showtell.data import Dataset
 from showtell.errors import DataError
+from showtell.image import NamedPhoto
+from showtell.progress import Progress, silent
 from showtell.runtime import Captioner
 from showtell.types import DecodeOptions, Split
 
 
 @dataclass(frozen=True)
 class Run:
-    """Candidates and references by photo name, and the reasons why photos were left out."""
+    """Candidates and references by photo name, and the errors of photos that could not be read."""
 
     candidates: dict[str, str]
     references: dict[str, tuple[str, ...]]
     failed: dict[str, str]
-
-
-class _Photo(io.BytesIO):
-    """A photo of a data set as an open file that has its name. It is read, or cannot be read, when its turn comes."""
-
-    def __init__(self, photos: PhotoStore, name: str) -> None:
-        super().__init__()
-        self.name = name
-        self._photos: PhotoStore | None = photos
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        if self._photos is not None:
-            photos, self._photos = self._photos, None
-            super().__init__(photos.read(self.name))
-        return super().read(size)
 
 
 def caption_split(
@@ -41,11 +27,11 @@ def caption_split(
     options: DecodeOptions,
     *,
     batch_size: int = 8,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress = silent,
 ) -> Run:
-    """Captions all photos of the split. Raises DataError where none could be read."""
+    """Captions all photos of a split. Raises DataError where none can be read."""
     samples = dataset.split(split)
-    photos = (_Photo(dataset.photos, sample.image) for sample in samples)
+    photos = (NamedPhoto(sample.image, partial(dataset.photos.read, sample.image)) for sample in samples)
     candidates: dict[str, str] = {}
     failed: dict[str, str] = {}
     for number, (sample, record) in enumerate(
@@ -55,8 +41,7 @@ def caption_split(
             failed[sample.image] = record.error_message or ""
         else:
             candidates[sample.image] = record.caption
-        if progress:
-            progress("captioning", number, len(samples))
+        progress("captioning", number, len(samples))
     if not candidates:
         name, reason = next(iter(failed.items()))
         raise DataError(f"none of the {len(samples)} {split} photos could be read; {name}: {reason}")

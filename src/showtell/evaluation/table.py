@@ -1,4 +1,4 @@
-"""Scores as tables for the terminal."""
+"""Prints scores as tables on the terminal."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -12,29 +12,28 @@ if TYPE_CHECKING:
 
 
 def print_evaluation(evaluation: Evaluation, console: "Console | None" = None) -> None:
-    """Prints corpus scores with their 95% intervals, and how varied the captions are; to standard output by default."""
+    """Prints corpus scores with their 95% intervals, and the captions' diversity; to standard output by default."""
     rows = [
         (name, f"{value:.1f}", f"{evaluation.intervals[name].low:.1f} - {evaluation.intervals[name].high:.1f}")
         for name, value in evaluation.scores.corpus.items()
     ]
-    scores = _Table(("metric", "score", "95% interval"), rows)
-    tables = [scores, _Table(("diversity", ""), describe_diversity(evaluation))]
+    tables = [_Table(("metric", "score", "95% interval"), rows), _Table(("diversity", ""), describe_diversity(evaluation))]
     _print([_title(evaluation)], tables, console, evaluation.notes)
 
 
 def print_evaluations(evaluations: Mapping[str, Evaluation], console: "Console | None" = None) -> None:
-    """Prints a row of corpus scores and 95% intervals for each set of images, and how varied the captions of each are."""
-    found = list(evaluations.values())
+    """Prints a row of corpus scores and 95% intervals for each set of images, and the diversity of its captions."""
     rows = [
         (name, *(_with_interval(evaluation, metric) for metric in evaluation.scores.corpus))
         for name, evaluation in evaluations.items()
     ]
-    scores = _Table(("set", *found[0].scores.corpus), rows)
-    described = [dict(describe_diversity(evaluation)) for evaluation in found]
-    figures = dict.fromkeys(itertools.chain(*described))  # not all sets have training captions
-    diversity = [(figure, *(column.get(figure, "") for column in described)) for figure in figures]
+    metrics = next(iter(evaluations.values())).scores.corpus
+    columns = [dict(describe_diversity(evaluation)) for evaluation in evaluations.values()]
+    figures = dict.fromkeys(itertools.chain(*columns))  # not all sets have training captions
+    diversity = [(figure, *(column.get(figure, "") for column in columns)) for figure in figures]
+    tables = [_Table(("set", *metrics), rows), _Table(("diversity", *evaluations), diversity)]
     notes = [f"{name}: {note}" for name, evaluation in evaluations.items() for note in evaluation.notes]
-    _print(list(map(_title, found)), [scores, _Table(("diversity", *evaluations), diversity)], console, notes)
+    _print(list(map(_title, evaluations.values())), tables, console, notes)
 
 
 def _with_interval(evaluation: Evaluation, metric: str) -> str:
@@ -47,35 +46,38 @@ def print_comparison(comparison: Comparison, console: "Console | None" = None) -
     rows = [
         (
             name,
-            f"{found.first:.1f}",
-            f"{found.second:.1f}",
-            f"{found.difference:+.1f}",
-            f"{found.interval.low:+.1f} to {found.interval.high:+.1f}",
-            f"{found.p_value:.3f}",
+            f"{test.first:.1f}",
+            f"{test.second:.1f}",
+            f"{test.difference:+.1f}",
+            f"{test.interval.low:+.1f} to {test.interval.high:+.1f}",
+            f"{test.p_value:.3f}",
         )
-        for name, found in comparison.differences.items()
+        for name, test in comparison.differences.items()
     ]
     header = ("metric", comparison.first.name, comparison.second.name, "difference", "95% interval", "p")
     _print([f"{len(comparison.first.candidates)} images"], [_Table(header, rows)], console, comparison.first.notes)
 
 
 def describe_diversity(evaluation: Evaluation) -> list[tuple[str, str]]:
-    """How varied the captions are, as (what, how much) for people to read."""
-    found = evaluation.scores.diversity
-    rows = [
-        ("length", f"{found.mean_length:.1f} words, {found.length_ratio:.2f} of the references'"),
-        ("vocabulary", f"{found.vocabulary} words, {found.vocabulary_use:.1%} of the references' used"),
-        ("distinct", f"{found.distinct:.1%}"),
-        ("two words twice", f"{found.repeated:.1%}"),
-        ("breaks off", f"{found.unfinished:.1%}"),
-        ("says a thing twice", f"{found.said_twice:.1%}"),
-        ("- around and", f"{found.around_and:.1%}"),
-        ("- in a row", f"{found.doubled:.1%}"),
-        ("- a word again", f"{found.word_twice:.1%}"),
-        ("false people", f"{found.false_people:.1%}"),
-        ("false dogs", f"{found.false_dogs:.1%}"),
+    """The captions' diversity as names and values for people to read."""
+    figures = evaluation.scores.diversity
+    shares = {
+        "distinct": figures.distinct,
+        "two words twice": figures.repeated,
+        "breaks off": figures.unfinished,
+        "says a thing twice": figures.said_twice,
+        "- around and": figures.around_and,
+        "- in a row": figures.doubled,
+        "- a word again": figures.word_twice,
+        "false people": figures.false_people,
+        "false dogs": figures.false_dogs,
+        "never seen in training": figures.unseen,
+    }
+    return [
+        ("length", f"{figures.mean_length:.1f} words, {figures.length_ratio:.2f} of the references'"),
+        ("vocabulary", f"{figures.vocabulary} words, {figures.vocabulary_use:.1%} of the references' used"),
+        *((name, f"{share:.1%}") for name, share in shares.items() if share is not None),
     ]
-    return rows if found.unseen is None else [*rows, ("never seen in training", f"{found.unseen:.1%}")]
 
 
 def _title(evaluation: Evaluation) -> str:
@@ -102,7 +104,7 @@ def _print(titles: Sequence[str], tables: Sequence[_Table], console: "Console | 
 
     console = console or Console()
     if not console.is_terminal:
-        console.width = max(console.width, 160)  # a file or a pipe holds whole numbers
+        console.width = max(console.width, 160)  # so that no number is cut in a file or a pipe
     for title in titles:
         console.print(Text(one_line(title), style="bold"))
     for header, rows in tables:

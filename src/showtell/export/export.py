@@ -25,13 +25,14 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from showtell import bundle
+from showtell.arrays import Array
 from showtell.bundle import Bundle
 from showtell.data import PhotoStore, recognise
 from showtell.data import read as read_dataset
-from showtell.decoding import Array, Step, search
+from showtell.decoding import Step, search
 from showtell.errors import DataError, ImageError, OutputError
 from showtell.export.graphs import fold_constants, fold_padding, quantize_products, store_half
-from showtell.files import sync, try_place, writing
+from showtell.files import new_folder, try_place
 from showtell.image import Preprocessing, read_photo
 from showtell.nn.decoders import Decoder
 from showtell.nn.encoder import STAGES, Encoder
@@ -67,7 +68,7 @@ def export(
     and a copy of the file `card` beside it.
     """
     if output.exists():
-        raise OutputError(f"{output}: is there already; give a new folder")
+        raise OutputError(f"{output}: already exists; give a new folder")
     model = checkpoint.load_model()
     if encoder is not None:
         model.check_encoder_of(encoder)
@@ -79,9 +80,7 @@ def export(
     except (OSError, UnicodeDecodeError) as error:
         raise OutputError(f"{card}: not readable as a model card in UTF-8 ({error})") from None
     try_place(output, parents=True)
-    with writing(output), tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as temporary:
-        folder = Path(temporary) / "bundle"
-        folder.mkdir()
+    with new_folder(output) as folder:
         write_graphs(model, folder)
         options = options or DecodeOptions.from_json(checkpoint.config["recipe"]["validation"])
         if encoder is not None:
@@ -110,10 +109,6 @@ def export(
                 "training_scores": checkpoint.scores,  # on dev photos, before anything was quantised
             },
         )
-        for file in folder.iterdir():
-            sync(file)
-        shutil.move(folder, output)
-        sync(output.parent)
 
 
 def default_name(output: Path) -> str:

@@ -13,7 +13,7 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
-from showtell.decoding import Array
+from showtell.arrays import Array
 
 # Weights use 7 bits. Processors without VNNI add products in pairs in 16 bits, which 8 bits of weights by 8 of activations can
 # overflow (255 * 127 * 2 > 32767); so all processors compute the same, and it costs no accuracy that can be measured.

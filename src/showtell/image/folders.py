@@ -1,4 +1,4 @@
-"""Which files of a folder are photos: by their suffix, and by their first bytes where no suffix says what they are."""
+"""Finds the photos of a folder: by their suffix, or by their first bytes where the suffix is unknown."""
 
 import os
 from collections import Counter
@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 
 from showtell.image.formats import HEAD, looks_readable
 
-# What suffixes say. Camera raw files begin like TIFF, so their bytes would not tell.
+# Kinds of files by suffix. The first bytes of camera raw files are those of TIFF, so they do not tell.
 _KINDS = {
     "photo": ".apng .avif .bmp .gif .heic .heif .hif .jfif .jpe .jpeg .jpg .mpo .pbm .pfm .pgm .png .pnm .ppm .tif .tiff .webp",
     "camera raw": ".3fr .arw .cr2 .cr3 .crw .dcr .dng .erf .iiq .kdc .mef .mos .mrw .nef .nrw .orf .pef .raf .raw .rw2 .rwl"
@@ -19,19 +19,19 @@ _KINDS = {
 }
 _KIND_OF = {suffix: kind for kind, suffixes in _KINDS.items() for suffix in suffixes.split()}
 SUFFIXES = frozenset(_KINDS["photo"].split())
-# Folders of small copies and of deleted photos, which photo stores, macOS and Windows make.
+# Folders of thumbnails and of deleted photos, made by photo stores, macOS and Windows.
 _SYSTEM_FOLDERS = frozenset(
     ["@eaDir", "@Recycle", "#recycle", "#snapshot", "$RECYCLE.BIN", "__MACOSX", "System Volume Information", "lost+found"]
 )
 
 
 def is_hidden(path: str) -> bool:
-    """Whether a file or one of its folders is hidden, as the twins are that macOS adds, or belongs to the system."""
+    """Whether a file or one of its folders is hidden, as macOS's `._` files, or belongs to the system."""
     return any((part.startswith(".") and part not in (".", "..")) or part in _SYSTEM_FOLDERS for part in path.split("/"))
 
 
 def kind_of(path: str, head: Callable[[], bytes]) -> str | None:
-    """None for a photo, else what kind of file it is; `head` gives its first bytes where they are needed."""
+    """The kind of a file, None for a photo; `head` returns its first bytes where they are needed."""
     kind = _KIND_OF.get(PurePosixPath(path).suffix.lower())
     if kind is None:
         kind = "photo" if looks_readable(head()) else "unknown"
@@ -39,15 +39,15 @@ def kind_of(path: str, head: Callable[[], bytes]) -> str | None:
 
 
 def kind_of_file(path: Path) -> str | None:
-    """`kind_of` a file on disk; one that cannot be read and has no photo's suffix is none."""
+    """The kind of a file on disk, None for a photo. A file that cannot be read is a photo by its suffix alone."""
     return kind_of(path.name, lambda: _head(path))
 
 
 def walk(folder: str | os.PathLike[str], skipped: Counter[str] | None = None) -> Iterator[str]:
-    """Paths of all files below a folder, from there and with slashes, sorted; links to folders are followed, each folder once.
+    """Paths of all files below a folder, relative to it and with slashes, sorted. Links are followed, each folder once.
 
-    Files and folders that are hidden or the system's are left out and counted in `skipped`. A folder that may not be listed
-    stands for itself.
+    Hidden files and folders, and those of the system, are left out and counted in `skipped`. A folder that cannot be listed is
+    itself one of the paths.
     """
     skipped = Counter() if skipped is None else skipped
     seen: set[tuple[int, int]] = set()
@@ -69,19 +69,19 @@ def walk(folder: str | os.PathLike[str], skipped: Counter[str] | None = None) ->
 
 
 def count_skipped(path: str, kind: str, skipped: Counter[str]) -> None:
-    """Counts a file that is no photo, by kind and suffix."""
+    """Counts a file that is no photo in `skipped`, by kind and suffix."""
     suffix = PurePosixPath(path).suffix.lower()
     skipped[f"{kind} ({suffix or 'no suffix'})"] += 1
 
 
 def describe_skipped(skipped: Counter[str]) -> str:
-    """What was skipped, the most frequent first; nothing where nothing was."""
+    """The skipped files in words, the most frequent kind first; empty where there are none."""
     return ", ".join(f"{count} {kind}" for kind, count in skipped.most_common() if count)
 
 
 def _head(path: Path) -> bytes:
     try:
-        if path.is_file():  # to open a pipe would be to wait
+        if path.is_file():  # opening a pipe would wait
             with path.open("rb") as file:
                 return file.read(HEAD)
     except OSError:

@@ -1,4 +1,4 @@
-"""Which format a file has, by its first bytes; and, once it failed to decode, whether its end is missing."""
+"""Image formats: identified by the first bytes of a file, with their decoders, and a test for cut files."""
 
 import functools
 import importlib
@@ -9,11 +9,11 @@ from PIL import ImageFile
 from showtell.errors import ImageError, install_command
 from showtell.image.pillow import isolated
 
-# Bytes that are enough to tell a format: an ISO media file lists its brands here.
+# Bytes that suffice to identify a format, with the list of brands of an ISO media file.
 HEAD = 512
 
-# Only the decoder that the signature names is ever tried. It is not found through Pillow's registry, which is one for the whole
-# process, and `JpegImageFile` reads the first picture of a file that holds several (MPO).
+# Only the decoder of the signature's format is tried, and not through Pillow's registry, which other code of the process may
+# change. `JpegImageFile` reads the first picture of a file with several (MPO).
 _DECODERS = {
     "JPEG": ("PIL.JpegImagePlugin", "JpegImageFile"),
     "PNG": ("PIL.PngImagePlugin", "PngImageFile"),
@@ -36,7 +36,7 @@ _READABLE = (
     (b"MM\0+", "TIFF"),
     (b"BM", "BMP"),
 )
-# What people take for photos and is refused, so that the message can say what it is.
+# Formats that are refused by name.
 _REFUSED = (
     (b"\0\0\0\x0cjP  ", "JPEG 2000"),
     (b"\xff\x4f\xff\x51", "JPEG 2000"),
@@ -61,7 +61,7 @@ _HEIF_BRANDS = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", 
 def identify(head: bytes, name: str) -> str:
     """The format of a file that begins with `head`, a key of `_DECODERS`.
 
-    Raises ImageError: `unsupported-format` for one that showtell knows and does not read, `not-an-image` for anything else.
+    Raises ImageError: `unsupported-format` for a known format that showtell does not read, `not-an-image` for anything else.
     """
     for signature, format_ in _READABLE:
         if head.startswith(signature):
@@ -107,20 +107,20 @@ def _decoder(format_: str, max_pixels: int) -> type[ImageFile.ImageFile] | None:
 
 
 def decoder(format_: str, name: str, max_pixels: int) -> type[ImageFile.ImageFile]:
-    """The class that opens files of the format, and refuses more pixels before it sets memory aside for them.
+    """The decoder class of a format, which refuses more than `max_pixels` before it allocates memory.
 
     Raises ImageError where it is not installed.
     """
-    found = _decoder(format_, max_pixels)
-    if found is None:
+    plugin = _decoder(format_, max_pixels)
+    if plugin is None:
         name_ = "HEIC" if format_ == "HEIF" else format_
         remedy = f": {install_command('heif')}" if format_ == "HEIF" else "; upgrade pillow"
         raise ImageError("unsupported-format", f"{name}: {name_} needs a decoder that is not installed", remedy)
-    return found
+    return plugin
 
 
 def is_cut(data: bytes, format_: str) -> bool:
-    """Whether the end of a file that failed to decode is missing, as far as its format lets one tell."""
+    """Whether the end of a file that failed to decode is missing, if its format tells."""
     if format_ == "JPEG":
         return not data.rstrip(b"\0").endswith(b"\xff\xd9")
     if format_ == "PNG":
@@ -137,13 +137,13 @@ def is_cut(data: bytes, format_: str) -> bool:
             return bool(struct.unpack_from(f"{order}I", data, 4)[0] >= len(data))  # the directory is often at the end
         if format_ in ("AVIF", "HEIF"):
             return _last_box_ends(data) > len(data)
-    except struct.error:  # not even the header is whole
+    except struct.error:  # the header is cut short
         return True
     return False
 
 
 def _brands(head: bytes) -> set[bytes]:
-    """The brands of an ISO media file: which of its many kinds it is."""
+    """The brands of an ISO media file, which tell its format."""
     [size] = struct.unpack_from(">I", head)
     return {head[8:12]} | {head[at : at + 4] for at in range(16, min(size, len(head) - 3), 4)}
 

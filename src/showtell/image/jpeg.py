@@ -1,4 +1,4 @@
-"""What a JPEG costs to decode, told from its markers (ITU-T T.81, annex B)."""
+"""The cost of decoding a JPEG, estimated from its markers (ITU-T T.81, annex B)."""
 
 import re
 import struct
@@ -8,14 +8,14 @@ _MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 _START, _END, _SCAN, _TEMPORARY = 0xD8, 0xD9, 0xDA, 0x01
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _PROGRESSIVE = {0xC2, 0xC6, 0xCA, 0xCE}
-# A decoder keeps all coefficients of a progressive picture in memory. However few its scans, it counts as the usual ten.
+# A decoder keeps all coefficients of a progressive picture in memory, so it counts as at least the usual ten scans.
 _PROGRESSIVE_PASSES = 10
 
 
 def passes(data: bytes) -> int:
-    """How often a decoder goes over the whole picture: once for a baseline JPEG, once a scan for others.
+    """The number of passes over the whole picture: one for a baseline JPEG, one for each scan of others.
 
-    A few kilobytes may hold thousands of scans of a large picture, each of which takes its time.
+    A few kilobytes can hold thousands of scans of a large picture, and each scan takes time.
     """
     scans = components = at = 0
     progressive = False
@@ -31,6 +31,6 @@ def passes(data: bytes) -> int:
         elif kind == _SCAN:
             scans += 1
             if not progressive and at + 2 < len(data) and data[at + 2] == components:
-                return 1  # all in one scan, after which decoding ends
+                return 1  # all components are in one scan, after which decoding ends
         at += struct.unpack_from(">H", data, at)[0]
     return max(scans, _PROGRESSIVE_PASSES if progressive else 1)

@@ -1,21 +1,22 @@
-"""Any of Pillow's pixel modes to 8-bit RGB: transparency on white, deep grey scaled to its range, never clipped."""
+"""Converts Pillow's pixel modes to 8-bit RGB: transparency becomes white, and deep grey is scaled, not clipped."""
 
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from showtell.image.source import Array, scale_16_bit
+from showtell.arrays import Array
+from showtell.image.source import scale_16_bit
 
 _BAND_ROWS = 64
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """The loaded image in mode RGB, or itself where it is that already."""
+    """The loaded image in mode RGB; the same object where it has that mode."""
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         image = _from_deep_grey(image)
     if image.mode == "La":
-        image = image.convert("LA")  # Pillow goes from premultiplied grey to nothing else
+        image = image.convert("LA")  # Pillow converts premultiplied grey to no other mode
     if _is_transparent(image):
         image = _with_8_bit_transparency(image).convert("RGBA")
         page = Image.new("RGB", image.size, "white")
@@ -25,12 +26,12 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _is_transparent(image: Image.Image) -> bool:
-    # Other modes may carry the key too, and it means nothing there.
+    # In other modes the key has no meaning.
     return image.mode in ("LA", "PA", "RGBA", "RGBa") or (image.mode in ("1", "L", "P", "RGB") and image.has_transparency_data)
 
 
 def _with_8_bit_transparency(image: Image.Image) -> Image.Image:
-    """Of 16-bit colour Pillow keeps the high bytes, and the one transparent colour in 16 bits."""
+    """The image with an 8-bit transparent colour: Pillow keeps the high bytes of 16-bit pixels, but all 16 bits of that."""
     colour = image.info.get("transparency")
     if image.mode == "RGB" and isinstance(colour, tuple) and max(colour) > 255:
         image = image.copy()
@@ -49,10 +50,10 @@ def _from_deep_grey(image: Image.Image) -> Image.Image:
 
 
 def _scale_grey(values: Array, mode: str) -> Array:
-    """uint8 (H, W) from 16-bit grey (modes I;16...), or from modes I and F, which do not say what range they use.
+    """uint8 (H, W) from 16-bit grey (modes I;16...), or from modes I and F, which do not state their range.
 
-    For those it is the smallest of 0..1 (F only), 0..255 and 0..65535 that holds all values; where none does, or values are
-    below 0 or not finite, the lowest finite value becomes black and the highest white.
+    Their range is the smallest of 0..1 (F only), 0..255 and 0..65535 with all values. Where there is none, or values are
+    negative or not finite, the lowest finite value becomes black and the highest white.
     """
     if mode.startswith("I;16"):
         return scale_16_bit(values)
@@ -67,7 +68,7 @@ def _scale_grey(values: Array, mode: str) -> Array:
     else:
         top = max(high - low, float(np.finfo(np.float32).tiny))
     grey = np.empty(values.shape, np.uint8)
-    for start in range(0, len(values), _BAND_ROWS):  # in float64 a whole picture would be several times as large as it is
+    for start in range(0, len(values), _BAND_ROWS):  # a whole picture in float64 would take several times its memory
         band = slice(start, start + _BAND_ROWS)
         scaled = (np.where(finite[band], values[band], low).astype(np.float64) - low) * (255 / top)
         grey[band] = scaled.clip(0, 255).round()

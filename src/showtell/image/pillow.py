@@ -1,8 +1,8 @@
-"""Pillow's decoders, free of Pillow's global settings.
+"""Pillow's decoders with their own settings, instead of Pillow's global ones.
 
-Pillow keeps settings in globals that any library may change for the whole process: whether cut files pass for whole ones, how
-many pixels are too many. To change them back would change them for others. So the few functions that read them are run here
-with globals of their own.
+Pillow keeps settings in globals that any library may change for the whole process: whether cut files are accepted, how many
+pixels are too many. Changing them back would change them for others. So the few functions that read them run here with their
+own globals.
 """
 
 import types
@@ -12,17 +12,17 @@ from PIL import Image, ImageFile
 
 _SETTINGS: dict[str, Any] = {
     "LOAD_TRUNCATED_IMAGES": False,
-    "USE_RAW_ALPHA": False,  # BMP: whether the fourth byte is transparency even where the header does not say so
+    "USE_RAW_ALPHA": False,  # BMP: whether the fourth byte is transparency even if the header does not say so
     "READ_LIBTIFF": False,
     "DECODE_CODEC_CHOICE": "auto",  # AVIF
 }
 
 
 def isolated(plugin: type[ImageFile.ImageFile], max_pixels: int) -> type[ImageFile.ImageFile]:
-    """A subclass that decodes like `plugin` with Pillow's settings as they are in the beginning.
+    """A subclass of `plugin` that decodes with Pillow's default settings.
 
-    Where Pillow's decoders check sizes before they set memory aside, `max_pixels` is their limit. They raise
-    DecompressionBombError beyond it.
+    Pillow's decoders check sizes before they allocate memory: `max_pixels` is the limit, beyond which they raise
+    DecompressionBombError.
     """
 
     def check(size: tuple[int, int], **_: Any) -> None:
@@ -32,7 +32,7 @@ def isolated(plugin: type[ImageFile.ImageFile], max_pixels: int) -> type[ImageFi
     settings = {**_SETTINGS, "_decompression_bomb_check": check}
     line = plugin.__mro__
     own = line[: line.index(ImageFile.ImageFile)]
-    # Python finds the methods of `base` where those of the plugin's classes call super().
+    # `super()` in the plugin's classes finds the methods of `base`.
     base = types.new_class(
         "Isolated", (ImageFile.ImageFile,), {}, lambda names: names.update(_methods(ImageFile.ImageFile, settings))
     )
@@ -45,7 +45,7 @@ def isolated(plugin: type[ImageFile.ImageFile], max_pixels: int) -> type[ImageFi
 
 
 def _methods(owner: type, settings: dict[str, Any]) -> dict[str, Any]:
-    """The methods of a class that read one of the settings, with `settings` instead."""
+    """The methods of a class that read one of the settings, changed to read `settings`."""
     return {
         name: _with_settings(method, settings)
         for name, method in vars(owner).items()
@@ -61,7 +61,7 @@ def _with_settings(function: types.FunctionType, settings: dict[str, Any]) -> ty
 
 
 class _Module:
-    """A module with some of its names replaced."""
+    """A module with some names replaced."""
 
     def __init__(self, module: types.ModuleType, replaced: dict[str, Any]) -> None:
         self._module, self._replaced = module, replaced

@@ -1,22 +1,22 @@
-"""A PNG without what its pixels do not depend on (ISO/IEC 15948, clause 5).
+"""Removes the chunks of a PNG that its pixels do not need (ISO/IEC 15948, clause 5).
 
-A profile, a text or a thumbnail that is damaged or large is no reason to refuse a picture, and Pillow would.
+Pillow refuses a picture with a damaged or large profile, text or thumbnail, although its pixels are good.
 """
 
 import struct
 import zlib
 
 _START = 8  # bytes of the signature
-_MOST_TEXT = 2**20  # bytes, inflated
-# The texts in which programs keep EXIF and XMP, under Pillow's names; both may say which way is up.
-_TURNED = (b"Raw profile type exif", b"XML:com.adobe.xmp")
+_MAX_TEXT = 2**20  # bytes, inflated
+# The texts with EXIF and XMP, by Pillow's keywords; both may have the orientation.
+_ORIENTATION = (b"Raw profile type exif", b"XML:com.adobe.xmp")
 
 
 def essential(data: bytes) -> tuple[bytes, dict[str, str]]:
-    """The PNG with its critical chunks, its transparency and its EXIF; and such texts as may say which way is up.
+    """The PNG with its critical chunks, transparency and EXIF alone; and the texts that may have the orientation.
 
-    Of other chunks only the length is looked at. Transparency and EXIF are left out too where their checksum is wrong. Where
-    the file is cut, its rest stays as it is. Raises SyntaxError where something else than a chunk stands before the pixels.
+    Of other chunks only the length is read. Transparency and EXIF with a wrong checksum are left out too. The rest of a cut
+    file stays as it is. Raises SyntaxError where other bytes than a chunk precede the pixels.
     """
     view = memoryview(data)
     parts, texts, at, pixels = [view[:_START]], dict[str, str](), _START, False
@@ -35,11 +35,11 @@ def essential(data: bytes) -> tuple[bytes, dict[str, str]]:
             parts.append(view[at:end])
         elif (
             kind in (b"tEXt", b"zTXt", b"iTXt")
-            and view[at + 8 : end - 4].tobytes().startswith(_TURNED)
+            and view[at + 8 : end - 4].tobytes().startswith(_ORIENTATION)
             and _is_whole(view[at:end])
         ):
             keyword, _, text = data[at + 8 : end - 4].partition(b"\0")
-            if keyword in _TURNED:
+            if keyword in _ORIENTATION:
                 texts.setdefault(keyword.decode(), _plain(kind, text).decode("utf-8", "replace"))
         at = end
         if kind == b"IEND":
@@ -48,22 +48,22 @@ def essential(data: bytes) -> tuple[bytes, dict[str, str]]:
 
 
 def _is_whole(chunk: memoryview) -> bool:
-    """Whether the checksum at the chunk's end is right."""
+    """Whether a chunk's checksum is right."""
     return bool(zlib.crc32(chunk[4:-4]) == struct.unpack(">I", chunk[-4:])[0])
 
 
 def _plain(kind: bytes, text: bytes) -> bytes:
-    """What stands behind a text's keyword, inflated; nothing where that is damaged or too much."""
+    """The inflated text after a text chunk's keyword; empty where it is damaged or too long."""
     packed = kind == b"zTXt"
     if kind == b"iTXt":  # flag, method, language, translated keyword, text
         packed, text = text[:1] != b"\0", b"".join(text[2:].split(b"\0", 2)[2:])
     elif packed:
         text = text[1:]  # the method
     if not packed:
-        return text[:_MOST_TEXT]
+        return text[:_MAX_TEXT]
     inflater = zlib.decompressobj()
     try:
-        found = inflater.decompress(text, _MOST_TEXT)
+        inflated = inflater.decompress(text, _MAX_TEXT)
     except zlib.error:
         return b""
-    return b"" if inflater.unconsumed_tail else found
+    return b"" if inflater.unconsumed_tail else inflated

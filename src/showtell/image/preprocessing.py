@@ -1,4 +1,4 @@
-"""How an upright RGB photo becomes network input."""
+"""Preprocessing: from an upright RGB photo to network input."""
 
 from dataclasses import dataclass
 from typing import Any, Literal, Self
@@ -6,8 +6,9 @@ from typing import Any, Literal, Self
 import numpy as np
 from PIL import Image
 
+from showtell.arrays import Array
 from showtell.errors import OptionError
-from showtell.image.source import Array
+from showtell.types import from_json
 
 _RESAMPLING = {
     "nearest": Image.Resampling.NEAREST,
@@ -19,7 +20,7 @@ _RESAMPLING = {
 
 @dataclass(frozen=True, slots=True)
 class Preprocessing:
-    """How an RGB photo becomes network input; travels with the weights.
+    """The preprocessing of a model, stored with its weights.
 
     The input is float32 (3, size, size): channels in `channel_order`, each `(value * scale - mean) / std` with values 0..255.
     `resize` is "squash": both sides to `size`, whatever the aspect ratio.
@@ -46,18 +47,14 @@ class Preprocessing:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Self:
-        """Preprocessing from a bundle's or a cache's JSON object. Raises OptionError for a key it does not know."""
-        unknown = set(values) - set(cls.__slots__)
-        if unknown:
-            raise OptionError(f"unknown preprocessing key {sorted(unknown)[0]!r}")
-        triples: dict[str, Any] = {key: tuple(values[key]) for key in ("mean", "std") if key in values}
-        return cls(**(values | triples))
+        """Preprocessing from a bundle's or a cache's JSON object. Raises OptionError for an unknown key."""
+        return from_json(cls, values, "preprocessing key")
 
     def normalize(self, pixels: Array) -> Array:
         """uint8 RGB (..., size, size, 3) to float32 (..., 3, size, size)."""
         channels = pixels[..., ::-1] if self.channel_order == "bgr" else pixels
         planes = np.empty((*pixels.shape[:-3], 3, *pixels.shape[-3:-1]), np.float32)
-        for number, (mean, std) in enumerate(zip(self.mean, self.std, strict=True)):  # a third of the time of all at once
+        for number, (mean, std) in enumerate(zip(self.mean, self.std, strict=True)):  # 3 times as fast as all at once
             plane = planes[..., number, :, :]
             np.multiply(channels[..., number], np.float32(self.scale) / np.float32(std), out=plane)
             plane -= np.float32(mean) / np.float32(std)

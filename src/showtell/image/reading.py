@@ -1,4 +1,4 @@
-"""The gates between a file and its pixels: size, signature, pixels by the header, decoding; upright 8-bit RGB behind them."""
+"""Reads photos: checks size, signature and number of pixels, decodes, and returns upright 8-bit RGB."""
 
 import contextlib
 import io
@@ -10,16 +10,17 @@ from dataclasses import dataclass, replace
 import numpy as np
 from PIL import Image, ImageFile
 
+from showtell.arrays import Array
 from showtell.errors import ImageError, OptionError
 from showtell.image.formats import decoder, is_cut
 from showtell.image.jpeg import passes
 from showtell.image.modes import to_rgb
 from showtell.image.png import essential
 from showtell.image.preprocessing import Preprocessing, to_pixels
-from showtell.image.source import Array, PhotoSource, from_array, name_of, read_bytes
+from showtell.image.source import PhotoSource, from_array, name_of, read_bytes
 
-# A JPEG is decoded scaled as long as both its sides stay at least so many times the model's. With 2, what the resize makes of
-# it differs from that of the whole photo by 2 of 255 at most; with 1, by up to 9.
+# A JPEG is decoded scaled if both sides stay at least this many times the model's. With 2, the resized pixels differ from those
+# of the whole photo by at most 2 of 255; with 1, by up to 9.
 REDUCING_GAP = 2
 _ORIENTATION = 0x0112  # EXIF's tag
 _UPRIGHT = {
@@ -36,12 +37,12 @@ _END_OF_JPEG = b"\xff\xd9"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageSettings:
-    """What is read at all.
+    """Limits on input files.
 
-    `max_bytes` is of the encoded file. `max_pixels` is width times height as the header states them, after the scaling of a
-    large JPEG: the default takes up to 1 GB for a moment. `max_passed_pixels` is of a JPEG before scaling, each of its scans
-    counted: a photo of 200 megapixels, and one of 128 that is progressive, are below the default. `lenient` accepts what
-    decodes of a file that is cut short or damaged; the rest of such a picture is black or grey.
+    `max_bytes` limits the encoded file. `max_pixels` limits width times height in the header, after the scaling of a large
+    JPEG; the default takes up to 1 GB for a moment. `max_passed_pixels` limits the pixels of a JPEG before scaling, times its
+    scans: the default allows 200 megapixels, or 128 in a progressive JPEG. `lenient` accepts the decoded part of a file that
+    is cut short or damaged; the rest of such a picture is black or grey.
     """
 
     max_bytes: int = 256 * 2**20
@@ -60,7 +61,7 @@ DEFAULTS = ImageSettings()
 
 @dataclass(frozen=True, slots=True)
 class Photo:
-    """A photo as the model wants it: uint8 (size, size, 3); its own width and height, upright, and Pillow's mode of it."""
+    """A photo for the model: uint8 (size, size, 3), with its original width and height, upright, and Pillow's mode."""
 
     pixels: Array
     width: int
@@ -69,11 +70,11 @@ class Photo:
 
 
 def read_rgb(source: PhotoSource, name: str | None = None, settings: ImageSettings = DEFAULTS) -> Image.Image:
-    """An upright 8-bit RGB image from a path, encoded bytes, a file object, a PIL image or an array.
+    """Reads an upright 8-bit RGB image from a path, encoded bytes, a file object, a PIL image or an array.
 
-    Arrays are (H, W), (H, W, 1), (H, W, 3) or (H, W, 4): bool, uint8 0..255, uint16 0..65535 or float 0..1; the channels are
-    grey, RGB or RGBA, where OpenCV has BGR. A file object
-    is read from where it stands. `name` is what errors call the photo. Raises ImageError.
+    Arrays are (H, W), (H, W, 1), (H, W, 3) or (H, W, 4): bool, uint8 0..255, uint16 0..65535 or float 0..1. Their channels are
+    grey, RGB or RGBA, while OpenCV has BGR. A file object is read from its current position. `name` is the photo's name in
+    errors. Raises ImageError.
     """
     return _read(source, name or name_of(source), settings, None).image
 
@@ -81,16 +82,16 @@ def read_rgb(source: PhotoSource, name: str | None = None, settings: ImageSettin
 def read_photo(
     source: PhotoSource, preprocessing: Preprocessing, name: str | None = None, settings: ImageSettings = DEFAULTS
 ) -> Photo:
-    """A photo resized for the model; a large JPEG is decoded scaled, which is several times faster. Raises ImageError."""
-    found = _read(source, name or name_of(source), settings, preprocessing.size)
-    return Photo(to_pixels(found.image, preprocessing, found.box), *found.size, found.mode)
+    """Reads a photo, resized for the model. Large JPEGs are decoded scaled, several times as fast. Raises ImageError."""
+    picture = _read(source, name or name_of(source), settings, preprocessing.size)
+    return Photo(to_pixels(picture.image, preprocessing, picture.box), *picture.size, picture.mode)
 
 
 @dataclass(frozen=True, slots=True)
 class _Picture:
-    """A decoded image; its size and mode as they came; and, where it was scaled, the part of `image` that this size became.
+    """A decoded image, with its original size and mode; if it was scaled, `box` is the part of it that the photo covers.
 
-    That part ends within the last row and column of pixels where the size is no multiple of the scale.
+    The box ends within the last row and column of pixels where the size is no multiple of the scale.
     """
 
     image: Image.Image
@@ -100,7 +101,7 @@ class _Picture:
 
 
 def _read(source: PhotoSource, name: str, settings: ImageSettings, enough: int | None) -> _Picture:
-    """The upright picture in RGB; scaled, it keeps `REDUCING_GAP * enough` pixels on each side."""
+    """The upright picture in RGB. If it is decoded scaled, each side keeps `REDUCING_GAP * enough` pixels."""
     if isinstance(source, (np.ndarray, Image.Image)):
         data, format_ = b"", ""
     else:
@@ -113,17 +114,17 @@ def _read(source: PhotoSource, name: str, settings: ImageSettings, enough: int |
         if isinstance(source, Image.Image):
             _check_pixels(source.size, name, settings)
             _load_given(source, name)
-            found = _finish(_Picture(source, source.size, source.mode))
-            return replace(found, image=source.copy()) if found.image is source else found
+            picture = _finish(_Picture(source, source.size, source.mode))
+            return replace(picture, image=source.copy()) if picture.image is source else picture
         return _decode(data, format_, name, settings, enough)
     except ImageError:
         raise
     except (MemoryError, Image.DecompressionBombError) as error:
         raise ImageError("too-many-pixels", f"{name}: too many pixels to decode ({error or 'memory ran out'})") from None
-    except Exception as error:  # on a hostile file Pillow's decoders raise nearly anything: struct.error, KeyError, ...
+    except Exception as error:  # Pillow's decoders raise nearly anything on hostile files: struct.error, KeyError, ...
         reason = " ".join(str(error).split()) or type(error).__name__
         if "truncated" in reason.lower() or "eof" in reason.lower() or (data and is_cut(data, format_)):
-            remedy = "" if settings.lenient else ", or take what decodes of it (lenient=True)"
+            remedy = "" if settings.lenient else ", or accept its decoded part (lenient=True)"
             raise ImageError("truncated", f"{name}: the file is cut short ({reason}); get it again", remedy) from None
         raise ImageError("unreadable", f"{name}: broken {format_ or 'image'} ({reason})") from None
 
@@ -138,22 +139,22 @@ def _decode(data: bytes, format_: str, name: str, settings: ImageSettings, enoug
             if not settings.lenient:
                 raise
             damage = error
-        # Pillow itself accepts damaged files only through a global flag, which other threads would see. It is not needed:
-        # libjpeg fills up a JPEG that has an end marker, and the other decoders leave in the image what they had decoded.
+        # Pillow accepts damaged files only by a global flag, which would affect other threads. It is not needed: libjpeg
+        # completes a JPEG with an end marker, and the other decoders leave the decoded part in the image.
         if format_ == "JPEG":
             opened = _open(data + _END_OF_JPEG, format_, name, settings, enough)
         elif isinstance(image, ImageFile.ImageFile):
             image.tile = []
         with opened.image as image:
             _load(image)
-            found = _finish(opened)
-    if all(low == high for low, high in found.image.getextrema()):  # type: ignore[misc]  # three pairs, as the mode is RGB
-        raise damage  # nothing of it decoded
-    return found
+            picture = _finish(opened)
+    if all(low == high for low, high in picture.image.getextrema()):  # type: ignore[misc]  # three pairs, as the mode is RGB
+        raise damage  # no part was decoded
+    return picture
 
 
 def _open(data: bytes, format_: str, name: str, settings: ImageSettings, enough: int | None) -> _Picture:
-    """The image with its header read and its size checked, prepared to decode scaled where it is large enough."""
+    """Reads the header and checks the size; a JPEG that is large enough will be decoded scaled."""
     texts: dict[str, str] = {}
     if format_ == "PNG":
         data, texts = essential(data)
@@ -164,8 +165,8 @@ def _open(data: bytes, format_: str, name: str, settings: ImageSettings, enough:
     box = None
     if format_ == "JPEG":
         if (passed := size[0] * size[1] * passes(data)) > settings.max_passed_pixels:
-            message = f"{name}: {size[0]} x {size[1]} pixels in many passes; {passed:,} pixels are more than are decoded"
-            raise ImageError("too-many-pixels", f"{message} ({settings.max_passed_pixels:,}); save it anew, not progressive")
+            message = f"{name}: {size[0]} x {size[1]} pixels in many passes; {passed:,} pixels exceed the limit of"
+            raise ImageError("too-many-pixels", f"{message} {settings.max_passed_pixels:,}; save it as a baseline JPEG")
         least = REDUCING_GAP * (enough or 0)
         if least and min(size) >= 2 * least and (scaled := image.draft(None, (least, least))):
             box = scaled[1]
@@ -183,14 +184,14 @@ def _load_given(image: Image.Image, name: str) -> None:
 
 
 def _load(image: Image.Image) -> None:
-    with _silence() if image.format == "TIFF" else contextlib.nullcontext():  # the only one that warns while it decodes
+    with _silence() if image.format == "TIFF" else contextlib.nullcontext():  # only TIFF's decoder gives warnings
         image.load()
 
 
 def _finish(loaded: _Picture) -> _Picture:
-    """The loaded picture in RGB, turned as its EXIF orientation says."""
+    """The loaded picture in RGB, turned by its EXIF orientation."""
     orientation = 1
-    # A malformed EXIF block says nothing about the pixels, which are good; what it raises is as varied as what decoders raise.
+    # The pixels may be good although the EXIF block is malformed, which raises nearly any exception.
     with _silence(), contextlib.suppress(Exception):
         orientation = loaded.image.getexif().get(_ORIENTATION, 1)
     image = to_rgb(loaded.image)
@@ -221,10 +222,10 @@ _WARNINGS = threading.Lock()
 
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
-    """Pillow's warnings are about what an error or a good picture says better.
+    """Suppresses Pillow's warnings, which errors replace.
 
-    The list of warning filters is one for all threads, hence the lock; it is held while headers are read and not while
-    pixels are decoded.
+    All threads share the list of warning filters, hence the lock. It is held while headers are read, not while pixels are
+    decoded.
     """
     with _WARNINGS, warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -1,20 +1,30 @@
-"""Where a photo comes from: paths, file objects and encoded bytes become bytes, and everything has a name for messages."""
+"""Sources of photos: paths, file objects, encoded bytes, PIL images and arrays."""
 
 import errno
 import os
 import stat
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
+from showtell.arrays import Array
 from showtell.errors import ImageError
 from showtell.image.formats import HEAD, identify
 
-Array = NDArray[Any]
-PhotoSource = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Image.Image | Array
+
+@dataclass(frozen=True, slots=True)
+class NamedPhoto:
+    """An encoded photo with a name; `read` gives its bytes when its turn comes, and may raise ImageError."""
+
+    name: str
+    read: Callable[[], bytes]
+
+
+PhotoSource = NamedPhoto | str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Image.Image | Array
 
 _CHUNK = 2**20
 _KINDS = (
@@ -26,14 +36,14 @@ _KINDS = (
 
 
 def is_source(value: object) -> bool:
-    """Whether the object is one photo, in any of the forms that photos come in, and not several."""
+    """Whether an object is a single photo in any form, rather than several photos."""
     return isinstance(value, (str, os.PathLike, bytes, bytearray, memoryview, Image.Image)) or (
         value.ndim < 4 if isinstance(value, np.ndarray) else hasattr(value, "read")
     )
 
 
 def name_of(source: object) -> str:
-    """What to call a photo in messages and records: its path, or what kind of object it is."""
+    """The name of a photo in messages and records: its path, or its kind of object."""
     if isinstance(source, (str, os.PathLike)):
         return os.fsdecode(source)
     if isinstance(source, Image.Image):
@@ -44,11 +54,13 @@ def name_of(source: object) -> str:
 
 
 def read_bytes(source: PhotoSource, name: str, max_bytes: int) -> tuple[bytes, str]:
-    """A photo's encoded bytes and the name of their format.
+    """Reads a photo's encoded bytes; returns them with the name of their format.
 
-    Neither the rest of a file that is no image, nor more than `max_bytes` of one that is, is ever read. Raises ImageError.
+    Of a file that is no image only the first bytes are read, and of an image at most `max_bytes`. Raises ImageError.
     """
-    if isinstance(source, (bytes, bytearray, memoryview)):
+    if isinstance(source, NamedPhoto):
+        data = source.read()
+    elif isinstance(source, (bytes, bytearray, memoryview)):
         data = bytes(source)
     elif isinstance(source, (str, os.PathLike)):
         return _read_path(source, name, max_bytes)
@@ -66,10 +78,10 @@ def _read_path(path: str | os.PathLike[str], name: str, max_bytes: int) -> tuple
     try:
         if not os.fspath(path):
             raise ImageError("not-found", "the path of a photo is empty")
-        status = Path(path).stat()  # first, since to open a pipe is to wait for its other end
+        status = Path(path).stat()  # before opening, which would wait for the other end of a pipe
         if stat.S_ISDIR(status.st_mode):
             if not os.access(path, os.R_OK | os.X_OK):
-                raise ImageError("unreadable", f"{name}: a folder that may not be listed; check its permissions")
+                raise ImageError("unreadable", f"{name}: a folder that cannot be listed; check its permissions")
             raise ImageError("not-an-image", f"{name}: is a folder, not a photo")
         for is_kind, kind in _KINDS:
             if is_kind(status.st_mode):
@@ -80,7 +92,7 @@ def _read_path(path: str | os.PathLike[str], name: str, max_bytes: int) -> tuple
     except ImageError:
         raise
     except (FileNotFoundError, NotADirectoryError):
-        what = "a link to a file that is not there" if Path(path).is_symlink() else "no such file"
+        what = "a link to a file that does not exist" if Path(path).is_symlink() else "no such file"
         raise ImageError("not-found", f"{name}: {what}") from None
     except ValueError:  # a null character
         raise ImageError("not-found", f"{name!r}: no file can have this path") from None
@@ -98,7 +110,7 @@ def _read_stream(file: Any, name: str, max_bytes: int) -> tuple[bytes, str]:
             _check_size(0, name, max_bytes)
         format_ = identify(head, name)
         parts, size = [head], len(head)
-        # One read may give less than was asked for, and sets aside memory for all that was.
+        # A read may return less than requested, and allocates memory for all requested bytes.
         while size <= max_bytes and (part := file.read(min(_CHUNK, max_bytes + 1 - size))):
             parts.append(part)
             size += len(part)
@@ -118,7 +130,7 @@ def _check_size(size: int, name: str, max_bytes: int) -> None:
 
 
 def from_array(array: Array, name: str) -> Image.Image:
-    """An 8-bit image from an array; see `read_rgb` for what is allowed. Raises ImageError."""
+    """An 8-bit image from an array of one of the forms in `read_rgb`. Raises ImageError."""
     allowed = "it must be (H, W), (H, W, 1), (H, W, 3) or (H, W, 4)"
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)):
         hint = "; channels come last: transpose it" if array.ndim == 3 and array.shape[0] in (1, 3, 4) else ""

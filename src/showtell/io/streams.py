@@ -1,4 +1,4 @@
-"""The standard streams, whatever they are sent to: closed, full, or of an encoding that lacks a name's characters."""
+"""Robust standard streams: closed ones, full disks, and encodings that lack characters of a name."""
 
 import codecs
 import io
@@ -10,23 +10,23 @@ from typing import Any, Literal, TextIO
 
 from showtell.errors import OutputError
 
-ESCAPED = "showtell-escaped"  # how text is encoded, as `errors` of `open`
-# Marks that turn the direction of what follows, which make a terminal show a name as another.
-_TURNING = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+ESCAPED = "showtell-escaped"  # the `errors` argument of `open`
+# Marks that change the direction of text, so that a terminal shows a name as another.
+_DIRECTION = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
 def one_line(text: str) -> str:
-    """The text with backslash escapes for what would end a line or a cell, or steer a terminal."""
+    """The text with backslash escapes for line ends, tabs and control characters, which could steer a terminal."""
     if text.isprintable():
         return text
     return "".join(
-        f"{c.encode('unicode_escape').decode()}" if unicodedata.category(c) in ("Cc", "Zl", "Zp") or c in _TURNING else c
+        c.encode("unicode_escape").decode() if unicodedata.category(c) in ("Cc", "Zl", "Zp") or c in _DIRECTION else c
         for c in text
     )
 
 
 def _keep_or_escape(error: UnicodeError) -> tuple[bytes, int]:
-    """Bytes of a path that were not to be decoded go out as they came in; characters that the encoding lacks as escapes."""
+    """Encodes surrogates of undecoded path bytes as these bytes, and other missing characters as escapes."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     parts = [
@@ -40,11 +40,11 @@ codecs.register_error(ESCAPED, _keep_or_escape)
 
 
 class ReaderLeftError(Exception):
-    """Whoever read what is written is gone, as `head` is after some lines."""
+    """The reader of standard output has ended, as `head` does after some lines. Exit status 141."""
 
 
 class _Output(io.FileIO):
-    """A file to write. What cannot be written is an OutputError that names it, or is dropped where it has no name."""
+    """A file to write to. A failed write raises OutputError with the file's name, or is dropped without a name."""
 
     def __init__(self, file: str | int, mode: str, name: str | None) -> None:
         super().__init__(file, mode, closefd=isinstance(file, str))
@@ -62,15 +62,15 @@ class _Output(io.FileIO):
 
 
 def open_text(path: Path, mode: Literal["w", "x"]) -> TextIO:
-    """A new text file in UTF-8; to write to it raises OutputError where the disk is full."""
+    """A new text file in UTF-8. Writing to it raises OutputError where the disk is full."""
     return io.TextIOWrapper(io.BufferedWriter(_Output(str(path), mode, str(path))), "utf-8", ESCAPED, newline="\n")
 
 
 def open_streams() -> None:
-    """Makes the three streams fit for use; for a command, which owns them.
+    """Prepares the three standard streams for a command.
 
-    A closed one gets its number back, since the next file to be opened would get it otherwise. To use it is an error still,
-    except that messages to a closed standard error are dropped.
+    A closed stream is opened on the null device, since the next opened file would get its descriptor otherwise. Using it is
+    still an error, except that messages to a closed standard error are dropped.
     """
     for number, name, mode in ((0, "stdin", os.O_WRONLY), (1, "stdout", os.O_RDONLY), (2, "stderr", os.O_WRONLY)):
         if getattr(sys, name) is None:
@@ -85,7 +85,7 @@ def open_streams() -> None:
 
 
 def _output(number: int, stream: TextIO | None, original: TextIO | None) -> TextIO:
-    if stream is not None and (stream is not original or stream.isatty()):  # replaced by somebody, or a terminal
+    if stream is not None and (stream is not original or stream.isatty()):  # replaced by other code, or a terminal
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=ESCAPED)
         return stream
@@ -94,7 +94,7 @@ def _output(number: int, stream: TextIO | None, original: TextIO | None) -> Text
 
 
 def drop_output() -> None:
-    """What standard output holds and cannot write goes nowhere, so that Python does not fail over it at its end."""
+    """Flushes standard output, or drops its buffer if that fails, so that Python's exit does not fail."""
     try:
         sys.stdout.flush()
     except (OutputError, ReaderLeftError):

@@ -1,10 +1,10 @@
-"""The field's caption metrics without Java: `score` gives them all at once.
+"""The field's caption metrics: `score` computes them all at once.
 
     scores = score({"dog.jpg": "a dog runs"}, {"dog.jpg": ["A dog is running.", "The dog runs on grass."]})
     scores.corpus["CIDEr"], scores.images["dog.jpg"]["BLEU-4"]
 
-BLEU, ROUGE-L and CIDEr equal coco-caption's on the tokens of `text.tokenize`, which equal its tokenizer's. METEOR and SPICE
-need the extra `coco` and Java. Training uses `Cider` directly.
+BLEU, ROUGE-L and CIDEr need no Java and equal coco-caption's, on the same tokens (`text.tokenize`). METEOR and SPICE need the
+extra `coco` and Java. Training uses `Cider` directly.
 """
 
 import sys
@@ -18,7 +18,7 @@ import numpy as np
 from showtell.errors import DataError, OptionError
 from showtell.metrics import coco
 from showtell.metrics.bleu import bleu, closest_lengths
-from showtell.metrics.cider import Cider, DocumentFrequencies
+from showtell.metrics.cider import Cider
 from showtell.metrics.cider import caveat as cider_caveat
 from showtell.metrics.diversity import Diversity, diversity
 from showtell.metrics.ngrams import NGramTable
@@ -32,7 +32,6 @@ __all__ = [
     "METRICS",
     "Cider",
     "Diversity",
-    "DocumentFrequencies",
     "MetricResult",
     "NGramTable",
     "Scores",
@@ -40,7 +39,7 @@ __all__ = [
     "score",
 ]
 
-METRICS = ("bleu", "meteor", "rouge", "cider", "cider-plain", "spice")  # in the order that tables show them
+METRICS = ("bleu", "meteor", "rouge", "cider", "spice")  # in the order of the tables
 DEFAULT_METRICS = ("bleu", "rouge", "cider")
 
 
@@ -48,8 +47,8 @@ DEFAULT_METRICS = ("bleu", "rouge", "cider")
 class Scores:
     """Scores of one set of candidates, all times 100.
 
-    `corpus` maps `BLEU-1` ... `BLEU-4`, `METEOR`, `ROUGE-L`, `CIDEr`, `CIDEr-plain`, `SPICE`, those asked for; `images` maps
-    each image to the same names. `results` holds the metrics' own numbers, as fractions, in the order of `images`.
+    `corpus` has the metrics asked for, of `BLEU-1` ... `BLEU-4`, `METEOR`, `ROUGE-L`, `CIDEr` and `SPICE`; `images` has the
+    same for each image. `results` holds the metrics as fractions, in the order of `images`.
     """
 
     corpus: Mapping[str, float]
@@ -77,19 +76,18 @@ def score(
     references: Mapping[str, Sequence[str]],
     metrics: Sequence[str] = DEFAULT_METRICS,
     *,
-    frequencies: DocumentFrequencies | None = None,
     training_captions: Iterable[str] | None = None,
     tokenizer: str = "ptb",
 ) -> Scores:
-    """Scores captions, one an image, against reference captions of the same images.
+    """Scores captions, one for each image, against reference captions of the same images.
 
-    An empty candidate is a caption without words: it scores 0. `frequencies` are CIDEr's document frequencies, those of
-    `references` where absent; `training_captions` are wanted for the share of captions never seen in training. `tokenizer` is
-    one of `text.TOKENIZERS`; a ShowtellWarning says where that takes whole sentences for words.
+    An empty candidate is a caption without words: it scores 0. `training_captions` serve for the share of captions that are
+    not in the training set. `tokenizer` is one of `text.TOKENIZERS`; a ShowtellWarning is given where it takes whole sentences
+    for words.
 
-    Raises OptionError for an unknown metric or tokenizer; DataError where there is no image, images differ between the two
-    sides, an image has no reference or a caption is no string; MissingExtraError or MissingToolError where METEOR or SPICE
-    cannot run.
+    Raises OptionError for an unknown metric or tokenizer; DataError where there is no image, images differ between candidates
+    and references, an image has no reference or a caption is no string; MissingExtraError or MissingToolError where METEOR or
+    SPICE cannot run.
     """
     _check(candidates, references, metrics)
     if tokenizer not in TOKENIZERS:
@@ -105,8 +103,7 @@ def score(
         "bleu": lambda: bleu(ngrams, other_ngrams),
         "meteor": lambda: coco.meteor(words, others),
         "rouge": lambda: rouge_l(words, others),
-        "cider": lambda: Cider(other_ngrams, table, frequencies).score(ngrams),
-        "cider-plain": lambda: Cider(other_ngrams, table, frequencies, "CIDEr-plain").score(ngrams),
+        "cider": lambda: Cider(other_ngrams, table).score(ngrams),
         "spice": lambda: coco.spice(words, others),
     }
     results: dict[str, MetricResult] = {}
@@ -151,7 +148,7 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _cut(tokens: Tokens) -> Tokens:
-    # coco-caption's BLEU and CIDEr cut tokens at the no-break spaces in them (`1\u00a01/2`); its ROUGE-L and METEOR do not
+    # coco-caption's BLEU and CIDEr split tokens at no-break spaces (`1\u00a01/2`); its ROUGE-L and METEOR do not
     return " ".join(tokens).split()
 
 

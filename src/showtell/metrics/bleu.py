@@ -1,25 +1,24 @@
 """BLEU (Papineni, Roukos, Ward and Zhu 2002, "BLEU: a Method for Automatic Evaluation of Machine Translation").
 
-As coco-caption computes it, which differs from the paper in three ways. The effective reference length is the closest one,
-the shorter of two equally close ones (as in NIST's later `mteval`; the paper leaves ties open). Precisions carry tiny
-constants instead of being undefined where a candidate is shorter than n words. And it gives a score per image, which the
-paper, a corpus metric, warns against: without a match of any 4-gram BLEU-4 is 0 for all practical purposes.
+As coco-caption, this differs from the paper in three ways. The effective reference length is the closest one, the shorter of
+two equally close ones (as in NIST's later `mteval`; the paper leaves ties open). Tiny constants keep precisions defined where
+a candidate is shorter than n words. And there is a score for each image, which the paper warns against: without a common
+4-gram, BLEU-4 is practically 0.
 """
 
 from functools import partial
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from showtell.metrics.ngrams import ORDER, Captions, IntArray, positions
-from showtell.metrics.result import FloatArray, MetricResult
+from showtell.arrays import FloatArray, IntArray
+from showtell.metrics.ngrams import ORDER, Captions, positions
+from showtell.metrics.result import MetricResult
 
 _SMALL, _TINY = 1e-9, 1e-15  # coco-caption's guards against dividing by zero
 
 
 def bleu(candidates: Captions, references: Captions) -> dict[str, MetricResult]:
-    """BLEU-1 to BLEU-4 of N candidates, one an image, against the references of the same N images (one at least each)."""
+    """BLEU-1 to BLEU-4 of N candidates, one for each image, against the references of these images (at least one each)."""
     matched = [_matched(candidates, references, n) for n in range(ORDER)]
     proposed = [np.maximum(0, candidates.lengths - n) for n in range(ORDER)]
     lengths = [candidates.lengths, closest_lengths(candidates, references)]
@@ -37,16 +36,16 @@ def closest_lengths(candidates: Captions, references: Captions) -> IntArray:
     return lengths[best_first][firsts]
 
 
-def _matched(candidates: Captions, references: Captions, n: int) -> npt.NDArray[Any]:
-    """How many n-grams of each candidate its references allow (N,): an n-gram counts as often as one of them has it."""
+def _matched(candidates: Captions, references: Captions, n: int) -> FloatArray:
+    """The clipped n-gram matches of each candidate (N,): an n-gram counts at most as often as in one of the references."""
     keys, which = np.unique(references.keys(n), return_inverse=True)
     most = np.zeros(len(keys), dtype=np.int64)
     np.maximum.at(most, which, references.ngrams[n].counts)
     begin, end = positions(candidates.keys(n), keys)
-    found = begin < end
+    match = begin < end
     ours = candidates.ngrams[n]
-    counts = np.minimum(ours.counts[found], most[begin[found]])
-    return np.bincount(ours.captions[found], counts, minlength=len(candidates.lengths))
+    counts = np.minimum(ours.counts[match], most[begin[match]])
+    return np.bincount(ours.captions[match], counts, minlength=len(candidates.lengths)).astype(np.float64)
 
 
 def _scores(counts: FloatArray) -> FloatArray:

@@ -1,12 +1,12 @@
-"""METEOR and SPICE, by the authors' own Java programs out of the package pycocoevalcap (the extra `coco`).
+"""METEOR and SPICE, computed by the authors' Java programs in the package pycocoevalcap (the extra `coco`).
 
 METEOR: Denkowski and Lavie 2014, "Meteor Universal: Language Specific Translation Evaluation for Any Target Language",
 version 1.5, English, with the settings of coco-caption (`-norm`, ranking parameters). SPICE: Anderson, Fernando, Johnson and
 Gould 2016, "SPICE: Semantic Propositional Image Caption Evaluation", version 1.0.
 
-The programs are run directly and not through pycocoevalcap's wrappers, which break where the locale writes decimal commas
-and where the installation path holds a space. METEOR's aligner hands back counts; the score is computed from them here, by
-the published formula, because the same sums then serve corpus scores and bootstrap samples.
+The programs run directly and not through pycocoevalcap's wrappers, which fail where the locale has decimal commas or the
+installation path has a space. METEOR's aligner returns counts; the score is computed from them here by the published formula,
+so that the same sums serve corpus scores and bootstrap samples.
 """
 
 import importlib.util
@@ -19,8 +19,9 @@ from pathlib import Path
 
 import numpy as np
 
+from showtell.arrays import FloatArray
 from showtell.errors import MissingExtraError, MissingToolError
-from showtell.metrics.result import FloatArray, MetricResult, Tokens
+from showtell.metrics.result import MetricResult, Tokens
 
 # Numbers with decimal points, and text as UTF-8, whatever the locale.
 _LOCALE = ("-Duser.language=en", "-Duser.country=US", "-Dfile.encoding=UTF-8")
@@ -35,10 +36,10 @@ def meteor(candidates: Sequence[Tokens], references: Sequence[Sequence[Tokens]])
 
     Raises MissingExtraError without pycocoevalcap, MissingToolError without Java.
     """
-    folder = _package("METEOR") / "meteor"
-    # Left to itself the program looks for its paraphrases under a URL, which a space in the path spoils.
+    folder = package_folder("METEOR") / "meteor"
+    # By default the program opens its paraphrases by a URL, which fails where the path has a space.
     options = ("-", "-", "-stdio", "-l", "en", "-norm", "-a", str(folder / "data" / "paraphrase-en.gz"))
-    command = [_java("METEOR"), "-Xmx2G", *_LOCALE, "-jar", str(folder / "meteor-1.5.jar"), *options]
+    command = [java_path("METEOR"), "-Xmx2G", *_LOCALE, "-jar", str(folder / "meteor-1.5.jar"), *options]
     lines = (
         " ||| ".join(["SCORE", *(_meteor_line(tokens) for tokens in refs), _meteor_line(candidate)])
         for candidate, refs in zip(candidates, references, strict=True)
@@ -46,7 +47,7 @@ def meteor(candidates: Sequence[Tokens], references: Sequence[Sequence[Tokens]])
     answer = _run(command, "METEOR", "\n".join(lines) + "\n")
     totals = np.array([[float(number) for number in line.split()] for line in answer.splitlines()])
     unbroken = (totals[:, 20] == 1) & (totals[:, 21] == totals[:, 0]) & (totals[:, 22] == totals[:, 1])
-    totals[unbroken, 20] = 0  # a caption matched whole in one chunk is not fragmented; neither does it count in the sum
+    totals[unbroken, 20] = 0  # a caption matched completely in one chunk is not fragmented, in the sum either
     return {"METEOR": MetricResult(_meteor_scores(totals), totals, _meteor_scores)}
 
 
@@ -55,8 +56,8 @@ def spice(candidates: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) 
 
     Raises MissingExtraError without pycocoevalcap, MissingToolError without Java or the Stanford models.
     """
-    folder = _package("SPICE") / "spice"
-    java = _java("SPICE")
+    folder = package_folder("SPICE") / "spice"
+    java = java_path("SPICE")
     for jar in ("stanford-corenlp-3.6.0.jar", "stanford-corenlp-3.6.0-models.jar"):
         if not (folder / "lib" / jar).is_file():
             raise MissingToolError(
@@ -68,11 +69,11 @@ def spice(candidates: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) 
         for index, (candidate, refs) in enumerate(zip(candidates, references, strict=True))
     ]
     with tempfile.TemporaryDirectory() as work:
-        given, found = Path(work, "captions.json"), Path(work, "scores.json")
-        given.write_text(json.dumps(entries), encoding="utf-8")
-        command = [java, "-Xmx8G", *_LOCALE, "-jar", str(folder / "spice-1.0.jar"), str(given), "-out", str(found), "-silent"]
-        _run(command, "SPICE")
-        results = json.loads(found.read_text(encoding="utf-8"))
+        source, output = Path(work, "captions.json"), Path(work, "scores.json")
+        source.write_text(json.dumps(entries), encoding="utf-8")
+        jar_file = folder / "spice-1.0.jar"
+        _run([java, "-Xmx8G", *_LOCALE, "-jar", str(jar_file), str(source), "-out", str(output), "-silent"], "SPICE")
+        results = json.loads(output.read_text(encoding="utf-8"))
     scores = {entry["image_id"]: float(entry["scores"]["All"]["f"]) for entry in results}
     return {"SPICE": MetricResult.mean_of([scores[index] for index in range(len(entries))])}
 
@@ -105,15 +106,15 @@ def _meteor_line(tokens: Tokens) -> str:
     return " ".join(tokens).replace("|||", "")
 
 
-def _package(metric: str) -> Path:
-    """The folder of pycocoevalcap, found without importing it (which would want pycocotools)."""
+def package_folder(metric: str) -> Path:
+    """The folder of pycocoevalcap, which is not imported, since that needs pycocotools."""
     spec = importlib.util.find_spec("pycocoevalcap")
     if spec is None or not spec.submodule_search_locations:
         raise MissingExtraError("coco", metric)
     return Path(spec.submodule_search_locations[0])
 
 
-def _java(metric: str) -> str:
+def java_path(metric: str) -> str:
     java = shutil.which("java")
     if java is None:
         raise MissingToolError(
@@ -124,7 +125,7 @@ def _java(metric: str) -> str:
 
 
 def _run(command: Sequence[str], metric: str, text: str = "") -> str:
-    """Standard output of a Java program that was given `text`."""
+    """The standard output of a Java program with `text` as its input."""
     done = subprocess.run(command, input=text, capture_output=True, encoding="utf-8", errors="replace", check=False)
     if done.returncode != 0 or "Exception in thread" in done.stderr:
         raise MissingToolError(

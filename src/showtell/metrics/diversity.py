@@ -1,9 +1,9 @@
-"""How varied and how whole captions are, beside how right they are.
+"""Diversity, repetition and hallucination in captions, which the other metrics miss.
 
-Captioners that score well may still say the same few things about everything (van Miltenburg, Elliott and Vossen 2018,
-"Measuring the Diversity of Automatic Image Descriptions"), and those trained on a metric say things twice or stop in the middle
-of a sentence. On photos unlike those that they learnt from, they see the people and dogs that they know (Rohrbach et al. 2018,
-"Object Hallucination in Image Captioning").
+Captioners with good scores may give many photos the same captions (van Miltenburg, Elliott and Vossen 2018, "Measuring the
+Diversity of Automatic Image Descriptions"). Those trained on a metric repeat words or stop in the middle of a sentence. On
+photos unlike their training photos they hallucinate people and dogs (Rohrbach et al. 2018, "Object Hallucination in Image
+Captioning").
 """
 
 from collections.abc import Hashable, Iterable, Sequence
@@ -14,23 +14,22 @@ from typing import NamedTuple
 from showtell.metrics.result import Tokens
 from showtell.text.words import DOGS, MAY_REPEAT, PEOPLE
 
-# English words that hardly a caption ends with, unless it was broken off; "up", "down", "by" and the like may end one.
+# English words at the end of an unfinished caption; a complete one may end with "up", "down" or "by".
 _SELDOM_LAST = frozenset(["a", "an", "the", "at", "of", "from", "with", "into", "onto", "and", "or", "to", "for", "in", "on"])
 
 
 @dataclass(frozen=True, slots=True)
 class Diversity:
-    """Shares lie between 0 and 1. Lengths count tokens.
+    """Statistics of a set of candidates. Shares are between 0 and 1; lengths count tokens.
 
-    `length_ratio` is the candidates' total length by that of the closest references, as in BLEU's brevity penalty;
-    `vocabulary` counts the candidates' different words and `vocabulary_use` is the share of the references' words that they
-    use; `distinct` is the share of different captions among the candidates; `unseen` is the share that is no training
-    caption, or None where no training captions were given.
+    `length_ratio` is the candidates' total length divided by that of the closest references, as in BLEU's brevity penalty.
+    `vocabulary` counts the candidates' different words, and `vocabulary_use` is the share of the references' words among them.
+    `distinct` is the share of different captions, `unseen` of captions that are no training caption (None without these).
 
-    `repeated` is the share of captions with a pair of words twice, `unfinished` of those that break off. `around_and` is the
-    share with one word on both sides of "and", `doubled` with a word twice in a row, `word_twice` with a word twice that is not
-    in `text.words.MAY_REPEAT`, and `said_twice` with any of the three. `false_people` and `false_dogs` are the shares that name
-    a person or a dog where none of the photo's references does.
+    `repeated` is the share of captions with a repeated pair of words, `unfinished` of captions that break off. `around_and` is
+    the share with the same word on both sides of "and", `doubled` with a word twice in a row, `word_twice` with a repeated word
+    that is not in `text.words.MAY_REPEAT`, and `said_twice` with any of the three. `false_people` and `false_dogs` are the
+    shares that name a person or a dog where no reference of the photo does.
     """
 
     length_ratio: float
@@ -55,9 +54,9 @@ def diversity(
     length_ratio: float,
     training: Iterable[Tokens] | None = None,
 ) -> Diversity:
-    """The diversity of N tokenized candidates (one at least), against their references and all training captions.
+    """The diversity of N tokenized candidates (at least one), given their references and all training captions.
 
-    `length_ratio` is known from BLEU's counts.
+    `length_ratio` comes from BLEU's counts.
     """
     words = set(chain.from_iterable(candidates))
     known = set(chain.from_iterable(chain.from_iterable(references)))
@@ -81,17 +80,17 @@ def diversity(
         unseen=unseen,
         repeated=share(_twice(pairwise(tokens)) for tokens in captions),
         unfinished=share(bool(tokens) and tokens[-1] in _SELDOM_LAST for tokens in captions),
-        around_and=share(found.around_and for found in twice),
-        doubled=share(found.doubled for found in twice),
-        word_twice=share(found.word for found in twice),
-        said_twice=share(any(found) for found in twice),
+        around_and=share(kinds.around_and for kinds in twice),
+        doubled=share(kinds.doubled for kinds in twice),
+        word_twice=share(kinds.word for kinds in twice),
+        said_twice=share(map(any, twice)),
         false_people=share(PEOPLE.falsely(tokens, others) for tokens, others in pairs),
         false_dogs=share(DOGS.falsely(tokens, others) for tokens, others in pairs),
     )
 
 
 class SaidTwice(NamedTuple):
-    """Whether a caption says a thing twice, and how: "a white and white cat", "a tree tree", "a cat sits by a cat"."""
+    """The kinds of repetition in a caption: "a white and white cat", "a tree tree", "a cat sits by a cat"."""
 
     around_and: bool
     doubled: bool
@@ -99,7 +98,7 @@ class SaidTwice(NamedTuple):
 
 
 def said_twice(tokens: Tokens) -> SaidTwice:
-    """What a tokenized caption says twice."""
+    """The kinds of repetition in a tokenized caption."""
     return SaidTwice(
         around_and=any(tokens[i] == "and" and tokens[i - 1] == tokens[i + 1] for i in range(1, len(tokens) - 1)),
         doubled=any(before == word for before, word in pairwise(tokens)),
@@ -108,5 +107,5 @@ def said_twice(tokens: Tokens) -> SaidTwice:
 
 
 def _twice(items: Iterable[Hashable]) -> bool:
-    found = list(items)
-    return len(set(found)) < len(found)
+    listed = list(items)
+    return len(set(listed)) < len(listed)

@@ -1,4 +1,4 @@
-"""What every metric returns: a score for each image, and the sums that a corpus score is made from."""
+"""The result of a metric: a score for each image, and the sums that give the corpus score."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -6,17 +6,18 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from showtell.arrays import FloatArray
+
 Tokens = Sequence[str]
-FloatArray = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
 class MetricResult:
-    """One metric on N images, as a fraction: `evaluate` and `Scores` show it times 100.
+    """The scores of one metric on N images, as fractions: `evaluate` and `Scores` multiply them by 100.
 
-    Corpus scores are functions of sums over images (BLEU pools its counts), so `totals` (N, K) holds each image's share of
-    these sums and `from_totals` turns sums (..., K) into scores (...). Bootstrap samples of the images are then weighted
-    sums, and cost no second look at any caption.
+    Corpus scores are functions of sums over images (BLEU pools its counts): `totals` (N, K) holds each image's share of these
+    sums, and `from_totals` turns sums (..., K) into scores (...). So bootstrap samples of images are weighted sums, and no
+    caption is scored again.
     """
 
     images: FloatArray  # (N,)
@@ -35,5 +36,5 @@ class MetricResult:
         return float(self.from_totals(self.totals.sum(axis=0)))
 
     def resampled(self, draws: FloatArray) -> FloatArray:
-        """Corpus scores (B,) of B samples; `draws` (B, N) says how many times each sample holds each image."""
+        """Corpus scores (B,) of B samples; `draws` (B, N) counts each image in each sample."""
         return self.from_totals(draws @ self.totals)

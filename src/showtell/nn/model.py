@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from showtell.arrays import Array
 from showtell.bundle import Bundle
-from showtell.decoding import Array, Step
+from showtell.decoding import Step
 from showtell.errors import BundleError
 from showtell.image import Preprocessing
 from showtell.nn.decoders import Decoder

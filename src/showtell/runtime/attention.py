@@ -9,7 +9,8 @@ from math import isqrt
 
 import numpy as np
 
-from showtell.decoding import Array, StepModel
+from showtell.arrays import Array
+from showtell.decoding import StepModel
 from showtell.errors import OptionError
 
 

@@ -8,12 +8,13 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Event
-from typing import Any, TypeVar, overload
+from typing import Any, TypeVar, Unpack, overload
 
 import numpy as np
 
+from showtell.arrays import Array
 from showtell.bundle import MODELS, Bundle
-from showtell.decoding import Array, Hypothesis, Step, StepModel, search
+from showtell.decoding import Hypothesis, Step, StepModel, search
 from showtell.errors import ImageError, OptionError, ShowtellWarning
 from showtell.image import ImageSettings, PhotoSource, is_source, name_of, read_photo
 from showtell.runtime.attention import attention_maps
@@ -21,7 +22,7 @@ from showtell.runtime.cpu import available_cpus
 from showtell.runtime.pipeline import Sizes, stream
 from showtell.runtime.sessions import Device, OnnxEncoder, OnnxStepModel
 from showtell.text import RULES, pieces
-from showtell.types import Caption, DecodeOptions, Record
+from showtell.types import AttentionMap, Caption, DecodeOptions, Record, SearchOptions
 
 T = TypeVar("T")
 
@@ -103,13 +104,15 @@ class Captioner:
         model = folder.name if folder.parent == MODELS.resolve() else folder  # installed elsewhere on another machine
         return _load_again, (model, *self._loaded_with)
 
-    @overload
-    def __call__(self, photo: PhotoSource, **options: Any) -> Caption: ...
+    @overload  # a string is a sequence of strings, too
+    def __call__(  # type: ignore[overload-overlap]
+        self, photo: PhotoSource, **options: Unpack[SearchOptions]
+    ) -> Caption: ...
 
     @overload
-    def __call__(self, photo: Sequence[PhotoSource], **options: Any) -> list[Caption]: ...
+    def __call__(self, photo: Sequence[PhotoSource], **options: Unpack[SearchOptions]) -> list[Caption]: ...
 
-    def __call__(self, photo: Any, **options: Any) -> Caption | list[Caption]:
+    def __call__(self, photo: Any, **options: Unpack[SearchOptions]) -> Caption | list[Caption]:
         """Captions one photo, or a list of photos; `options` are fields of DecodeOptions, such as `beam_size=5`.
 
         With `num_captions=n` the further captions are in `Caption.alternatives`. Raises ImageError for the first photo that
@@ -119,15 +122,17 @@ class Captioner:
         if not many and not is_source(photo) and isinstance(photo, Iterable):
             raise OptionError(f"{name_of(photo)}: holds several photos; pass a list, or stream them with records()")
         captions = []
-        with closing(self._run(photo if many else [photo], self.options(**options), BATCH_SIZE, None)) as found:
-            for item, record in found:
+        photos = photo if many else [photo]
+        with closing(self._run(photos, self.options(**options), BATCH_SIZE, None)) as run:
+            for source, (item, record) in zip(photos, run, strict=True):
                 if item.error is not None:
                     raise item.error
                 best, *others = record.captions
-                captions.append(replace(best, alternatives=tuple(others)))
+                shown = None if hasattr(source, "read") else source  # an open file has been read
+                captions.append(replace(best, alternatives=tuple(others), photo=shown))
         return captions if many else captions[0]
 
-    def options(self, **changes: Any) -> DecodeOptions:
+    def options(self, **changes: Unpack[SearchOptions]) -> DecodeOptions:
         """The bundle's search options with `changes` applied. Raises OptionError for a value that is not allowed."""
         return self.bundle.options(**changes)
 
@@ -138,8 +143,13 @@ class Captioner:
         *,
         batch_size: int = BATCH_SIZE,
         workers: int | None = None,
+        attention: bool = False,
+        **search: Unpack[SearchOptions],
     ) -> Iterator[Record]:
         """One record a photo, in order; a photo that cannot be read gives a record with its error.
+
+        `search` are fields of DecodeOptions, such as `beam_size=5`; they change `options`, by default the bundle's. With
+        `attention`, records have the attention maps of the best caption.
 
         The photos of a fast source go through the networks in batches; one that a slow source gives is captioned at once.
         `workers` threads decode photos ahead of the networks, as many as those use unless told otherwise. At most a few batches
@@ -149,7 +159,8 @@ class Captioner:
             raise OptionError(f"batch_size is {batch_size} and workers {workers}; both must be at least 1")
         if is_source(photos) or not isinstance(photos, Iterable):
             raise OptionError(f"{name_of(photos)}: records takes several photos; pass a list, [photo]")
-        return self._records(self._run(photos, options or self.bundle.search, batch_size, workers))
+        options = (options or self.bundle.search).updated(**search)
+        return self._records(self._run(photos, options, batch_size, workers, attention=attention))
 
     def _records(self, run: Generator[tuple[_Photo, Record], None, None]) -> Iterator[Record]:
         with closing(run) as found:
@@ -195,7 +206,13 @@ class Captioner:
         return Caption("".join(parts), hypothesis.score, tokens, pieces=parts, cut=not hypothesis.finished)
 
     def _run(
-        self, photos: Iterable[PhotoSource], options: DecodeOptions, batch_size: int, workers: int | None
+        self,
+        photos: Iterable[PhotoSource],
+        options: DecodeOptions,
+        batch_size: int,
+        workers: int | None,
+        *,
+        attention: bool = False,
     ) -> Generator[tuple[_Photo, Record], None, None]:
         self.bundle.check(options)
         width = options.num_captions if options.sample else options.beam_size
@@ -204,7 +221,7 @@ class Captioner:
         stopped = Event()
 
         def search_batches(batches: Sequence[_Batch]) -> list[tuple[_Photo, Record]]:
-            return self._caption_batches(batches, options, stopped)
+            return self._caption_batches(batches, options, stopped, attention)
 
         return stream(photos, self._read, self._encode, search_batches, sizes, stopped)
 
@@ -214,18 +231,24 @@ class Captioner:
         return _Batch([replace(photo, pixels=None) for photo in photos], features)
 
     def _caption_batches(
-        self, batches: Sequence[_Batch], options: DecodeOptions, stopped: Event
+        self, batches: Sequence[_Batch], options: DecodeOptions, stopped: Event, attention: bool
     ) -> list[tuple[_Photo, Record]]:
-        model = self.bundle.name
-        features = [batch.features for batch in batches if batch.features is not None]
-        captions = iter(self._search(np.concatenate(features), options, stopped) if features else ())
-        return [
-            (photo, Record(photo.name, "ok", next(captions), photo.width, photo.height, model))
-            if photo.error is None
-            else (photo, Record(photo.name, "error", model=model, error_code=photo.error.code, error_message=str(photo.error)))
-            for batch in batches
-            for photo in batch.photos
-        ]
+        model, parts = self.bundle.name, [batch.features for batch in batches if batch.features is not None]
+        features = np.concatenate(parts) if parts else None
+        captions = [] if features is None else self._search(features, options, stopped)
+        maps: list[tuple[AttentionMap, ...] | None] = [None] * len(captions)
+        if attention and features is not None:
+            found = self.attention(features, [best for best, *_ in captions], options.style)
+            maps = [tuple(tuple(map(tuple, grid)) for grid in each.tolist()) for each in found]
+        results = iter(zip(captions, maps, strict=True))
+        records = []
+        for photo in (photo for batch in batches for photo in batch.photos):
+            if photo.error is not None:
+                records.append((photo, Record.failed(photo.name, photo.error, model)))
+                continue
+            best, attended = next(results)
+            records.append((photo, Record(photo.name, "ok", best, photo.width, photo.height, model, attention=attended)))
+        return records
 
     def _read(self, source: PhotoSource) -> _Photo:
         name = name_of(source)

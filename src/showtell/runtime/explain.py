@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from showtell.decoding import Array
+from showtell.arrays import Array
 from showtell.errors import OutputError
 from showtell.files import replacing
 from showtell.image import PhotoSource, name_of, read_rgb, to_pixels

@@ -7,7 +7,8 @@ from typing import Any, Literal
 import numpy as np
 import onnxruntime
 
-from showtell.decoding import Array, Step
+from showtell.arrays import Array
+from showtell.decoding import Step
 from showtell.errors import BundleError, OptionError
 
 Device = Literal["cpu", "cuda"]

@@ -1,4 +1,4 @@
-"""The HTTP interface (docs/service.md), a thin layer over `service.Service`."""
+"""The HTTP routes (docs/service.md), a thin layer over `service.Service`."""
 
 import asyncio
 import contextlib
@@ -28,7 +28,7 @@ from showtell.vocabulary import SPECIAL
 
 PAGE = Path(__file__).parent / "page"
 
-Wanted = Annotated[CaptionQuery, Query()]
+Options = Annotated[CaptionQuery, Query()]
 
 _BINARY = {"type": "string", "format": "binary"}
 _PHOTOS = {
@@ -49,17 +49,21 @@ _BODY: dict[str, Any] = {
 }
 _RETRY = {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}}}
 _ERRORS: dict[int | str, dict[str, Any]] = {
-    400: {"model": schemas.ErrorBody, "description": "No photo, an empty one, or a malformed body."},
-    403: {"model": schemas.ErrorBody, "description": "From the page of a site that is not on the list."},
-    408: {"model": schemas.ErrorBody, "description": "The upload was too slow."},
-    413: {"model": schemas.ErrorBody, "description": "Too many bytes, pixels or photos."},
-    415: {"model": schemas.ErrorBody, "description": "Neither a photo nor a form with photos."},
-    421: {"model": schemas.ErrorBody, "description": "A host name that is not on the list."},
-    422: {"model": schemas.ErrorBody, "description": "A broken photo, or an option that is not allowed."},
-    500: {"model": schemas.ErrorBody, "description": "A fault of the service."},
-    503: {"model": schemas.ErrorBody, "description": "Too much at once; try again.", "headers": _RETRY},
+    status: {"model": schemas.ErrorBody, "description": description}
+    for status, description in {
+        400: "No photo, an empty one, or a malformed body.",
+        403: "From the page of a site that is not allowed.",
+        408: "The upload was too slow.",
+        413: "Too many bytes, pixels or photos.",
+        415: "Neither a photo nor a form with photos.",
+        421: "A host name that is not allowed.",
+        422: "A broken photo, or an option that is not allowed.",
+        500: "An internal error.",
+        503: "The service is overloaded; try again.",
+    }.items()
 }
-_UNAUTHORIZED: dict[int | str, dict[str, Any]] = {401: {"model": schemas.ErrorBody, "description": "The token is not right."}}
+_ERRORS[503]["headers"] = _RETRY
+_UNAUTHORIZED: dict[int | str, dict[str, Any]] = {401: {"model": schemas.ErrorBody, "description": "The token is wrong."}}
 
 
 def create_app(model: Model, settings: ServiceSettings) -> FastAPI:
@@ -81,7 +85,7 @@ def create_app(model: Model, settings: ServiceSettings) -> FastAPI:
         lifespan=lifespan,
         docs_url=None,  # their pages fetch scripts from other hosts
         redoc_url=None,
-        redirect_slashes=False,  # behind a proxy that ends TLS it would lead to http://
+        redirect_slashes=False,  # behind a proxy that ends TLS, redirects would lead to http://
     )
     app.state.service = service
     add_handlers(app)
@@ -104,12 +108,12 @@ def create_app(model: Model, settings: ServiceSettings) -> FastAPI:
         )
     app.add_middleware(Door, settings=settings)
     app.add_middleware(Guard, metrics=service.metrics)
-    _list_styles(app, service.model.bundle.vocabulary.styles)  # last: more routes would have it described anew
+    _list_styles(app, service.model.bundle.vocabulary.styles)  # last, since it builds the schema of all routes
     return app
 
 
 def _list_styles(app: FastAPI, styles: Sequence[str]) -> None:
-    """Has the app's description name the caption styles that this model has; an empty one is its default."""
+    """Puts the model's caption styles into the OpenAPI schema; an empty style is the model's default."""
     for methods in app.openapi()["paths"].values():
         for operation in methods.values():
             for parameter in operation.get("parameters", ()):
@@ -122,7 +126,7 @@ def _health(service: Service) -> APIRouter:
 
     @router.get("/live", response_model=schemas.Health, operation_id="live")
     async def live() -> Any:
-        """Whether the process answers at all."""
+        """Whether the process answers."""
         return {"status": "ok"}
 
     @router.get(
@@ -143,21 +147,10 @@ def _health(service: Service) -> APIRouter:
 def _captions(service: Service) -> APIRouter:
     router = APIRouter()
     settings, bundle = service.settings, service.model.bundle
-    limits = UploadLimits(
-        body_bytes=settings.max_body_bytes,
-        photo_bytes=settings.large.max_bytes,
-        photos=settings.max_photos,
-        seconds=settings.upload_timeout,
-    )
-    stream_limits = UploadLimits(
-        body_bytes=settings.max_stream_bytes,
-        photo_bytes=settings.large.max_bytes,
-        photos=settings.max_stream_photos,
-        seconds=settings.upload_timeout,
-    )
 
-    def incoming(request: Request, limits: UploadLimits) -> AsyncGenerator[Upload]:
+    def incoming(request: Request, max_bytes: int, max_photos: int) -> AsyncGenerator[Upload]:
         service.check_room()  # before any of the body is read
+        limits = UploadLimits(max_bytes, settings.large.max_bytes, max_photos, settings.upload_timeout)
         return uploads(request.stream(), request.headers, limits, service.budget)
 
     @router.post(
@@ -168,17 +161,17 @@ def _captions(service: Service) -> APIRouter:
         operation_id="captions",
         tags=["captions"],
     )
-    async def captions(request: Request, wanted: Wanted) -> Response:
+    async def captions(request: Request, query: Options) -> Response:
         """Caption one or several photos.
 
         200 where at least one photo could be read; the others then have an error in their records.
         """
-        options = wanted.options(bundle)
+        options = query.options(bundle)
         tasks: list[asyncio.Task[Record]] = []
         try:
-            async with contextlib.aclosing(incoming(request, limits)) as photos:
+            async with contextlib.aclosing(incoming(request, settings.max_body_bytes, settings.max_photos)) as photos:
                 async for upload in photos:
-                    tasks.append(await service.submit(upload, options, attention=wanted.attention, wait=False))
+                    tasks.append(await service.submit(upload, options, attention=query.attention, wait=False))
             records = await _unless_disconnected(request, tasks)
         finally:
             for task in tasks:
@@ -187,10 +180,10 @@ def _captions(service: Service) -> APIRouter:
 
     @router.post(
         "/v1/captions/stream",
-        response_class=Response,  # with JsonLines, OpenAPI would call its errors lines too
+        response_class=Response,  # with JsonLines, OpenAPI would describe errors as lines
         responses={
             200: {
-                "description": "A record a line, in the order sent; an error object as last line where the body broke off.",
+                "description": "One record per line, in the order sent; an error object as last line where the body broke off.",
                 "content": {MEDIA_TYPE: {"schema": {"type": "string"}}},
             },
             **_ERRORS,
@@ -199,10 +192,10 @@ def _captions(service: Service) -> APIRouter:
         operation_id="stream",
         tags=["captions"],
     )
-    async def stream(request: Request, wanted: Wanted) -> Response:
-        """Caption many photos; each line of the answer is a record, written as soon as it is known."""
-        photos = incoming(request, stream_limits)
-        return JsonLines(record_lines(request, service, photos, wanted.options(bundle), attention=wanted.attention))
+    async def stream(request: Request, query: Options) -> Response:
+        """Caption many photos; each line of the answer is a record, sent as soon as it is ready."""
+        photos = incoming(request, settings.max_stream_bytes, settings.max_stream_photos)
+        return JsonLines(record_lines(request, service, photos, query.options(bundle), attention=query.attention))
 
     card = _card(service)
 
@@ -214,7 +207,7 @@ def _captions(service: Service) -> APIRouter:
         tags=["model"],
     )
     async def model() -> Any:
-        """The model that captions, its scores, and what is taken of one request."""
+        """The model, its scores, and the limits of a request."""
         return card
 
     @router.get(
@@ -232,16 +225,16 @@ def _captions(service: Service) -> APIRouter:
 
 
 async def _unless_disconnected(request: Request, tasks: list[asyncio.Task[Record]]) -> list[Record]:
-    """What the tasks give, unless their client goes away first (ClientDisconnect) or one of them fails."""
+    """The results of the tasks. Raises ClientDisconnect where the client disconnects first, or the error of a task."""
     gone = asyncio.create_task(until_disconnected(request))
-    # Not `gather`: cancelled while its tasks are, it leaves an exception that nobody takes, which asyncio writes into the log.
+    # Not `gather`: cancelled together with its tasks, it leaves an exception that asyncio logs.
     done = asyncio.create_task(asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION))
     try:
         await asyncio.wait((done, gone), return_when=asyncio.FIRST_COMPLETED)
         if not done.done():
             raise ClientDisconnect
         for task in done.result()[0]:
-            task.result()  # the error of one that failed, while others may still be at work
+            task.result()  # raises the error of a failed task, while others may still run
         return [task.result() for task in tasks]
     finally:
         gone.cancel()

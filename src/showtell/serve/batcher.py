@@ -1,7 +1,7 @@
-"""A micro-batcher: what is asked at the same time is worked on in one batch.
+"""A micro-batcher: jobs of all requests that wait at the same time run in one batch.
 
-It never waits for a batch to fill. While one batch is worked on the next gathers, so that batches grow with the load and a
-single request is not held up. What was cancelled while it waited, as a deadline does, leaves without having cost anything.
+It never waits for a batch to fill: the next batch gathers while one runs, so batches grow with the load and a single request is
+not delayed. Jobs that are cancelled while they wait, as by a deadline, never run.
 """
 
 import asyncio
@@ -11,37 +11,37 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Generic, TypeVar
 
-Ask = TypeVar("Ask")
-Answer = TypeVar("Answer")
+Job = TypeVar("Job")
+Result = TypeVar("Result")
 
 
-class Batcher(Generic[Ask, Answer]):
-    """Calls `work` on batches of at most `size`, in one thread of its own; belongs to one event loop.
+class Batcher(Generic[Job, Result]):
+    """Calls `work` on batches of at most `size` jobs, in its own thread; belongs to one event loop.
 
-    How much may wait is for the caller to bound, who knows what else a request holds.
+    The caller limits the number of waiting jobs.
     """
 
-    def __init__(self, work: Callable[[Sequence[Ask]], Sequence[Answer]], size: int) -> None:
+    def __init__(self, work: Callable[[Sequence[Job]], Sequence[Result]], size: int) -> None:
         self._work = work
         self._size = size
-        self._waiting: deque[tuple[Ask, asyncio.Future[Answer]]] = deque()
+        self._waiting: deque[tuple[Job, asyncio.Future[Result]]] = deque()
         self._wake = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, "model")
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begins to work."""
+        """Starts to run batches."""
         self._task = asyncio.create_task(self._run())
 
-    async def __call__(self, ask: Ask) -> Answer:
-        """The answer to `ask`; whoever stops waiting for it takes it out of the queue."""
-        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._waiting.append((ask, future))
+    async def __call__(self, job: Job) -> Result:
+        """The result of a job. Cancelling the call removes the job from the queue."""
+        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self._waiting.append((job, future))
         self._wake.set()
         return await future
 
     async def close(self) -> None:
-        """Stops; what waits is cancelled."""
+        """Stops, and cancels waiting jobs."""
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -59,20 +59,20 @@ class Batcher(Generic[Ask, Answer]):
                 await self._wake.wait()
                 continue
             try:
-                answers = await loop.run_in_executor(self._thread, self._work, [ask for ask, _ in batch])
-            except Exception as error:  # theirs, who asked: the next batch may well succeed
+                results = await loop.run_in_executor(self._thread, self._work, [job for job, _ in batch])
+            except Exception as error:  # for the jobs' callers: the next batch may succeed
                 for _, future in batch:
                     if not future.done():
                         future.set_exception(error)
                 continue
-            for (_, future), answer in zip(batch, answers, strict=True):
+            for (_, future), result in zip(batch, results, strict=True):
                 if not future.done():
-                    future.set_result(answer)
+                    future.set_result(result)
 
-    def _next(self) -> list[tuple[Ask, asyncio.Future[Answer]]]:
-        batch: list[tuple[Ask, asyncio.Future[Answer]]] = []
+    def _next(self) -> list[tuple[Job, asyncio.Future[Result]]]:
+        batch: list[tuple[Job, asyncio.Future[Result]]] = []
         while self._waiting and len(batch) < self._size:
-            ask, future = self._waiting.popleft()
+            job, future = self._waiting.popleft()
             if not future.done():
-                batch.append((ask, future))
+                batch.append((job, future))
         return batch

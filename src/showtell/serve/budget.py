@@ -1,4 +1,4 @@
-"""How many bytes of uploads are in memory, over all requests."""
+"""The limit on bytes of uploads in memory, over all requests."""
 
 import asyncio
 
@@ -6,7 +6,7 @@ from showtell.serve.errors import overloaded
 
 
 class ByteBudget:
-    """Counts bytes that requests hold; belongs to one event loop."""
+    """Counts the bytes that requests hold in memory; belongs to one event loop."""
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
@@ -14,18 +14,18 @@ class ByteBudget:
         self._given = asyncio.Event()
 
     def take(self, count: int) -> None:
-        """Raises RequestError (503) where so many more do not fit."""
+        """Takes `count` bytes of the budget. Raises RequestError (503) where it has fewer left."""
         if self.held + count > self.capacity:
-            raise overloaded(f"uploads of {self.held:,} bytes are in memory, and {self.capacity:,} is what fits")
+            raise overloaded(f"uploads of {self.held:,} bytes are in memory; the limit is {self.capacity:,}")
         self.held += count
 
     def give(self, count: int) -> None:
-        """Back again."""
+        """Returns `count` bytes to the budget."""
         self.held -= count
         self._given.set()
 
     async def room(self) -> None:
-        """Waits until at least half is free: what sends many photos lets the others go first."""
+        """Waits until half of the budget is free, so that other requests precede one with many photos."""
         while self.held > self.capacity // 2:
             self._given.clear()
             await self._given.wait()

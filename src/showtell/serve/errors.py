@@ -1,4 +1,4 @@
-"""Errors of requests, in one shape: {"error": {"code", "message"}}. docs/service.md lists the codes."""
+"""Errors of requests, all of the form {"error": {"code", "message"}}. docs/service.md lists the codes."""
 
 import asyncio
 import contextlib
@@ -34,7 +34,7 @@ ErrorCode = RequestCode | ImageCode
 CODES: tuple[str, ...] = (*get_args(RequestCode), *get_args(ImageCode))
 
 IMAGE_STATUS: Mapping[ImageCode, int] = {
-    "not-found": 422,  # of paths only, which no client can give
+    "not-found": 422,  # only paths have this error, and clients cannot send paths
     "empty": 400,
     "too-large": 413,
     "not-an-image": 415,
@@ -43,13 +43,13 @@ IMAGE_STATUS: Mapping[ImageCode, int] = {
     "truncated": 422,
     "unreadable": 422,
 }
-BODY_READ = "showtell.body_read"  # key of an ASGI scope: its request's body was read to the end
+BODY_READ = "showtell.body_read"  # key of an ASGI scope: the request's body was read to the end
 _DRAIN_BYTES = 4 * 2**20
 _DRAIN_SECONDS = 1.0
 
 
 class RequestError(ShowtellError):
-    """A request is answered with an error of HTTP status `status`."""
+    """An error of a request, answered with HTTP status `status`."""
 
     def __init__(self, status: int, code: RequestCode, message: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(message)
@@ -59,27 +59,27 @@ class RequestError(ShowtellError):
 
 
 def overloaded(message: str, retry_after: int = 1) -> RequestError:
-    """The answer to what comes too much at once; it may come again after `retry_after` seconds."""
+    """The error of an overloaded service (503), with a Retry-After header in seconds."""
     return RequestError(503, "overloaded", f"{message}; try again", {"Retry-After": str(retry_after)})
 
 
 def error_body(code: ErrorCode, message: str) -> dict[str, Any]:
-    """The one shape of errors."""
+    """The JSON object of an error."""
     return {"error": {"code": code, "message": message}}
 
 
 class ErrorAnswer(JSONResponse):
-    """An error; where its request's body was not read to the end, also the end of its connection.
+    """The response to a request with an error. If the request's body was not read to the end, the connection closes.
 
-    The client may still be sending what was refused. Closing on it at once would reset the connection, and the client might
-    never see why. So the answer goes out whole, some of the body is thrown away, and only then does the connection close.
+    The client may still be sending the body. Closing at once would reset the connection, and the client might not see the
+    answer. So the answer is sent first, then a part of the body is read and dropped, and then the connection closes.
     """
 
     def __init__(self, status: int, code: ErrorCode, message: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(error_body(code, message), status, headers)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Sends the answer and, where there is an unread body, throws a bounded part of it away."""
+        """Sends the answer; reads and drops a limited part of an unread body."""
         unread = not scope.get(BODY_READ) and _announces_body(scope)
         close = [(b"connection", b"close")] if unread else []
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers + close})
@@ -104,39 +104,34 @@ async def _drain(receive: Receive) -> None:
         left -= len(message.get("body", b""))
 
 
-def _complaint(part: Mapping[str, Any]) -> str:
-    name = part["loc"][-1]
-    if part["type"] == "extra_forbidden":
+def _validation_message(error: Mapping[str, Any]) -> str:
+    name = error["loc"][-1]
+    if error["type"] == "extra_forbidden":
         from showtell.serve.schemas import CaptionQuery  # which imports this module
 
         return f"{name}: there is no such option; there are {', '.join(CaptionQuery.model_fields)}"
-    return f"{name}: {part['input']!r} is not allowed: {part['msg']}"
+    return f"{name}: {error['input']!r} is not allowed: {error['msg']}"
 
 
 def add_handlers(app: FastAPI) -> None:
-    """Answers every error in the one shape; faults of the service itself are `security.Guard`'s."""
+    """Makes the app answer every error with an `ErrorAnswer`; `security.Guard` answers unexpected exceptions."""
+    for kind in (RequestError, OptionError, RequestValidationError, HTTPException, ClientDisconnect):
+        app.add_exception_handler(kind, _answer)
 
-    @app.exception_handler(RequestError)
-    async def request_error(request: Request, error: RequestError) -> Response:
-        return ErrorAnswer(error.status, error.code, str(error), error.headers)
 
-    @app.exception_handler(OptionError)
-    async def option_error(request: Request, error: OptionError) -> Response:
-        return ErrorAnswer(422, "invalid-option", str(error))
-
-    @app.exception_handler(RequestValidationError)
-    async def validation_error(request: Request, error: RequestValidationError) -> Response:
-        return ErrorAnswer(422, "invalid-option", "; ".join(map(_complaint, error.errors())))
-
-    @app.exception_handler(HTTPException)
-    async def http_error(request: Request, error: HTTPException) -> Response:
-        known: dict[int, RequestCode] = {401: "unauthorized", 404: "no-such-path", 405: "method-not-allowed"}
-        code = known.get(error.status_code, "bad-request")
-        headers = dict(error.headers or {})
-        if headers.get("Allow") == "GET":
-            headers["Allow"] = "GET, HEAD"  # which `security.Guard` answers
-        return ErrorAnswer(error.status_code, code, f"{request.url.path}: {error.detail}", headers)
-
-    @app.exception_handler(ClientDisconnect)
-    async def disconnect(request: Request, error: ClientDisconnect) -> Response:
-        return Response(status_code=499)  # nobody reads it; it is for the metrics
+async def _answer(request: Request, error: Exception) -> Response:
+    match error:
+        case RequestError():
+            return ErrorAnswer(error.status, error.code, str(error), error.headers)
+        case OptionError():
+            return ErrorAnswer(422, "invalid-option", str(error))
+        case RequestValidationError():
+            return ErrorAnswer(422, "invalid-option", "; ".join(map(_validation_message, error.errors())))
+        case HTTPException():
+            known: dict[int, RequestCode] = {401: "unauthorized", 404: "no-such-path", 405: "method-not-allowed"}
+            code = known.get(error.status_code, "bad-request")
+            headers = dict(error.headers or {})
+            if headers.get("Allow") == "GET":
+                headers["Allow"] = "GET, HEAD"  # `security.Guard` answers HEAD
+            return ErrorAnswer(error.status_code, code, f"{request.url.path}: {error.detail}", headers)
+    return Response(status_code=499)  # for the metrics alone: the client has gone

@@ -1,4 +1,4 @@
-"""Where the service listens. It does so before the model is loaded: an address that is taken is said at once."""
+"""Opens the sockets that the service listens on. This precedes loading the model, so that a taken address fails early."""
 
 import errno
 import socket
@@ -6,27 +6,26 @@ from pathlib import Path
 
 from showtell.errors import ListenError
 
-_BACKLOG = 2048  # connections that the system takes before the service does
-_ABSENT = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)  # an address family that this machine does without
+_BACKLOG = 2048  # connections that the system accepts before the service does
+_ABSENT = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)  # this machine lacks the address family
 
 
 def listen(host: str, port: int) -> list[socket.socket]:
-    """A socket for each address that `host` stands for; port 0 is any that is free. Raises ListenError."""
+    """Opens a socket for each address of `host`, all with the same port; port 0 is any free one. Raises ListenError."""
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError as error:
         raise ListenError(f"host {host!r} is no name or address of this machine ({error.strerror})") from None
     sockets: list[socket.socket] = []
     failed: OSError | None = None
-    for family, _, _, _, (address, _, *_) in dict.fromkeys(found):
+    for family, _, _, _, (address, _, *_) in dict.fromkeys(addresses):
         try:
             sockets.append(socket.create_server((str(address), port), family=family, backlog=_BACKLOG))
+            port = sockets[-1].getsockname()[1]
         except OSError as error:
             failed = error
             if error.errno not in _ABSENT:
                 break
-            continue
-        port = sockets[-1].getsockname()[1]  # the same one for all
     if failed and (failed.errno not in _ABSENT or not sockets):
         for opened in sockets:
             opened.close()
@@ -37,18 +36,18 @@ def listen(host: str, port: int) -> list[socket.socket]:
 def _reason(error: OSError) -> str:
     match error.errno:
         case errno.EADDRINUSE:
-            return "another program listens there already; give another --port (0 is any that is free), or stop that program"
+            return "another program already listens there; give another --port (0 is any free one), or stop that program"
         case errno.EACCES:
-            return "ports below 1024 are for root alone; give another --port, and put a proxy in front for port 80 or 443"
+            return "ports below 1024 are for root alone; give another --port, and use a proxy for port 80 or 443"
         case errno.EADDRNOTAVAIL:
             return "this machine has no such address; give another --host"
     return f"cannot be listened on ({error.strerror or error})"
 
 
 def listen_unix(path: Path) -> list[socket.socket]:
-    """A Unix domain socket at `path`, open to every user of the machine who may enter its folder. Raises ListenError.
+    """Opens a Unix domain socket at `path`, for every user of the machine who may enter its folder. Raises ListenError.
 
-    What a service that was killed left there is replaced.
+    The socket of a service that was killed is replaced.
     """
     if not hasattr(socket, "AF_UNIX"):
         raise ListenError(f"{path}: this system has no Unix domain sockets; give --host and --port")
@@ -56,7 +55,7 @@ def listen_unix(path: Path) -> list[socket.socket]:
     try:
         if path.is_socket():
             if _answers(path):
-                raise ListenError(f"{path}: another program listens there already; give another path, or stop that program")
+                raise ListenError(f"{path}: another program already listens there; give another path, or stop that program")
             path.unlink()
         opened.bind(str(path))
         path.chmod(0o666)
@@ -65,7 +64,7 @@ def listen_unix(path: Path) -> list[socket.socket]:
         opened.close()
         if isinstance(error, ListenError):
             raise
-        reason = "is there and is no socket" if error.errno == errno.EADDRINUSE else error.strerror or str(error)
+        reason = "already exists and is no socket" if error.errno == errno.EADDRINUSE else error.strerror or str(error)
         raise ListenError(f"{path}: cannot be listened on ({reason}); give another path") from None
     return [opened]
 
@@ -77,13 +76,13 @@ def _answers(path: Path) -> bool:
             probe.connect(str(path))
         except ConnectionRefusedError:
             return False
-        except TimeoutError:  # a program that is too busy to take it
+        except TimeoutError:  # the program is too busy to accept
             pass
     return True
 
 
 def address(opened: socket.socket) -> str:
-    """What clients connect to: http://127.0.0.1:8000, or unix:/run/showtell.sock."""
+    """The address that clients connect to, such as http://127.0.0.1:8000 or unix:/run/showtell.sock."""
     name = opened.getsockname()
     if isinstance(name, str):
         return f"unix:{name}"

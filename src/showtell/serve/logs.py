@@ -1,21 +1,20 @@
-"""The service's log on standard error: lines for people, or a JSON object a line for programs.
+"""The service's log on standard error: lines for people, or JSON lines for programs.
 
-A request's line has its number, method, route, status and duration. It never has a path or a file name: they are the clients'.
+A request's line has its id, method, route, status and duration. It never has a path or a file name, which are private.
 """
 
 import json
 import logging
 import time
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 LogFormat = Literal["json", "text"]
-LOG_FORMATS = get_args(LogFormat)
 LOG = logging.getLogger("showtell.serve")
 REQUESTS = logging.getLogger("showtell.serve.requests")
 
 
 def configure(format_: LogFormat | None) -> None:
-    """Sends what the service, uvicorn and asyncio report to standard error, and with a format a line for each request."""
+    """Sends the logs of the service, uvicorn and asyncio to standard error; with a format, also a line for each request."""
     handler = logging.StreamHandler()
     handler.setFormatter(_Json() if format_ == "json" else _Text())
     for name, level in (("showtell.serve", logging.INFO), ("uvicorn", logging.WARNING), ("asyncio", logging.WARNING)):
@@ -26,7 +25,7 @@ def configure(format_: LogFormat | None) -> None:
 
 
 def log_request(**fields: Any) -> None:
-    """One line for a request that was answered."""
+    """Logs an answered request."""
     REQUESTS.info("request", extra={"fields": fields})
 
 

@@ -1,8 +1,8 @@
-"""Uploads to pixels, off the event loop.
+"""Decodes uploads to pixels, off the event loop.
 
-Two threads: small pictures go through one, large ones one at a time through the other, so that at most one large picture is
-in memory and none holds up the small ones. Which is which only the header says, so every picture is tried as a small one first;
-a large one is refused by its header before anything of it is decoded.
+One thread decodes small pictures, another one large pictures: so at most one large picture is in memory, and none delays the
+small ones. Only the header tells the size, so every picture is first opened as a small one, and a large one is refused before
+it is decoded.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ class Reader:
         self._large = ThreadPoolExecutor(1, "large-photos")
 
     async def read(self, upload: Upload) -> Photo:
-        """The photo as the model wants it; the upload's bytes are let go of in any case. Raises ImageError."""
+        """Decodes an upload for the model, and releases its bytes in any case. Raises ImageError."""
         try:
             if upload.data is None:
                 limit = self._settings.large.max_bytes

@@ -1,42 +1,40 @@
 """The JSON of requests and answers, as OpenAPI describes it. Records are `types.Record.to_json`."""
 
+from dataclasses import fields
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from showtell.bundle import Bundle
 from showtell.serve.errors import CODES
 from showtell.types import DecodeOptions
 
 
-class CaptionQuery(BaseModel):
+def _search_fields() -> dict[str, Any]:
+    """A field for each search option that requests may set, with the service's limits."""
+    found: dict[str, Any] = {}
+    for option in fields(DecodeOptions):
+        about, kind, served = (option.metadata[key] for key in ("about", "kind", "served"))
+        if kind in (int, float) and served:
+            found[option.name] = (kind | None, Field(None, ge=option.metadata["low"], le=served, description=about))
+        elif option.name in ("no_repeat_words", "style"):
+            found[option.name] = (kind | None, Field(None, description=about, max_length=100 if kind is str else None))
+    return found
+
+
+class _Query(BaseModel):
     """Query parameters of the caption routes. Those not given are the model's own."""
 
     model_config = ConfigDict(extra="forbid")
 
-    num_captions: Annotated[int | None, Field(ge=1, le=10, description="Captions of each photo, best first.")] = None
-    beam_size: Annotated[
-        int | None, Field(ge=1, le=10, description="Hypotheses followed at once; 1 is greedy. At least `num_captions` are.")
-    ] = None
-    max_length: Annotated[int | None, Field(ge=1, le=40, description="Words of a caption at most.")] = None
-    length_penalty: Annotated[
-        float | None, Field(ge=0, le=10, description="0 ranks by total log-probability, 1 by its mean.")
-    ] = None
-    no_repeat_ngram: Annotated[
-        int | None, Field(ge=0, le=10, description="Never repeat so many words in a row; 0 allows it.")
-    ] = None
-    no_repeat_words: Annotated[bool | None, Field(description="Never say a word twice, but for those that people repeat.")] = (
-        None
-    )
-    style: Annotated[str | None, Field(max_length=100, description="One of the model's caption styles.")] = None
-    attention: Annotated[bool, Field(description="Also say where the model looked for each word of the best caption.")] = False
+    attention: Annotated[bool, Field(description="Add the attention map of each word of the best caption.")] = False
 
     def options(self, bundle: Bundle) -> DecodeOptions:
-        """The bundle's search options with what was given. Raises OptionError for a style that it does not have."""
-        given = self.model_dump(exclude={"attention"}, exclude_none=True)
-        if "beam_size" in given:
-            given["beam_size"] = max(given["beam_size"], given.get("num_captions", bundle.search.num_captions))
-        return bundle.options(**given)
+        """The bundle's search options with the given ones. Raises OptionError where they contradict each other."""
+        return bundle.options(**self.model_dump(exclude={"attention"}, exclude_none=True))
+
+
+CaptionQuery: Any = create_model("CaptionQuery", __base__=_Query, __doc__=_Query.__doc__, **_search_fields())
 
 
 class ErrorObject(BaseModel):

@@ -1,4 +1,4 @@
-"""Serving the application with uvicorn: slow clients cut off, SIGTERM ends after what was accepted is answered."""
+"""Serves the application with uvicorn: slow clients are cut off, and SIGTERM ends after accepted requests are answered."""
 
 import asyncio
 import contextlib
@@ -12,7 +12,6 @@ from types import FrameType
 from typing import Any
 
 import uvicorn
-from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from showtell.serve.app import create_app
@@ -22,66 +21,58 @@ from showtell.serve.logs import LOG
 from showtell.serve.service import Model, Service
 from showtell.serve.settings import ServiceSettings
 
-_READ_BYTES = 64 * 1024  # of a connection at a time: asyncio's 256 kB would be much over hundreds of connections
+_READ_BYTES = 64 * 1024  # read from a connection at a time; asyncio's 256 kB add up over hundreds of connections
 _KEEP_ALIVE = 5  # seconds without a request
 
 
 def run(model: Model, settings: ServiceSettings, sockets: Sequence[socket.socket]) -> None:
-    """Serves on sockets of `listening` until SIGTERM, or until SIGINT, which is a KeyboardInterrupt when all is answered."""
+    """Serves on sockets of `listening` until SIGTERM, or until SIGINT, which raises KeyboardInterrupt at the end."""
     files = [Path(opened.getsockname()) for opened in sockets if isinstance(opened.getsockname(), str)]
     try:
-        Server(model, settings, sockets).run()
+        Server(model, settings).run(list(sockets))
     finally:
         for file in files:
             file.unlink(missing_ok=True)
 
 
-def _config(app: FastAPI, settings: ServiceSettings) -> uvicorn.Config:
-    return uvicorn.Config(
-        app,
-        http=_protocol(settings),
-        ws="none",
-        loop="asyncio",
-        log_config=None,  # as `logs` has it
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,  # nothing here depends on who the client is
-        timeout_keep_alive=_KEEP_ALIVE,
-        timeout_graceful_shutdown=int(settings.deadline) + 1,
-    )
-
-
 class Server(uvicorn.Server):
-    """uvicorn with the service's application; `url` is known once it has `started`."""
+    """A uvicorn server of the application; `url` is set once it has `started`."""
 
-    def __init__(self, model: Model, settings: ServiceSettings, sockets: Sequence[socket.socket]) -> None:
+    def __init__(self, model: Model, settings: ServiceSettings) -> None:
         app = create_app(model, settings)
-        super().__init__(_config(app, settings))
+        config = uvicorn.Config(
+            app,
+            http=_protocol(settings),
+            ws="none",
+            loop="asyncio",
+            log_config=None,  # `logs` configures the log
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,  # nothing depends on the client's address
+            timeout_keep_alive=_KEEP_ALIVE,
+            timeout_graceful_shutdown=int(settings.deadline) + 1,
+        )
+        super().__init__(config)
         self.service: Service = app.state.service
         self.url = ""
-        self._sockets = list(sockets)
         self._interrupted = False
 
-    def run(self, sockets: list[socket.socket] | None = None) -> None:
-        """Serves until it is told to stop."""
-        super().run(sockets or self._sockets)
-
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Says where it listens."""
+        """Starts, and logs the address."""
         await super().startup(sockets)
-        if self.started:
-            self.url = address(self._sockets[0])
+        if self.started and sockets:
+            self.url = address(sockets[0])
             LOG.info(self.url)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Ends after what was accepted; a second SIGINT ends at once."""
+        """Stops after accepted requests; a second SIGINT stops at once."""
         self._interrupted = self._interrupted or sig == signal.SIGINT
         super().handle_exit(sig, frame)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Unlike uvicorn's it does not raise a SIGTERM anew when all is done: that was no failure."""
+        """Handles signals; unlike uvicorn's, it does not raise SIGTERM again at the end, since that is no failure."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -95,14 +86,14 @@ class Server(uvicorn.Server):
             raise KeyboardInterrupt
 
     async def shutdown(self, sockets: Any = None) -> None:
-        """Stops taking requests, answers those it took, ends."""
+        """Stops accepting requests, answers accepted ones and ends."""
         self.service.ready = False
         await super().shutdown(sockets)
 
 
 def _protocol(settings: ServiceSettings) -> type[H11Protocol]:
     class Guarded(H11Protocol):
-        """uvicorn's, which waits for ever for a request's head; this one closes the connection instead."""
+        """uvicorn's protocol with a time limit for a request's head, which uvicorn lacks."""
 
         _head: asyncio.TimerHandle | None = None
 

@@ -7,8 +7,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from showtell.arrays import Array
 from showtell.bundle import Bundle
-from showtell.decoding import Array
 from showtell.errors import ImageError
 from showtell.serve.batcher import Batcher
 from showtell.serve.budget import ByteBudget
@@ -127,7 +127,7 @@ class Service:
                 answer = await self._batcher(Ask(photo.pixels, options, attention))
         except ImageError as error:
             self.metrics.photos.labels(error.code).inc()
-            return Record(name, "error", model=model, error_code=error.code, error_message=error.message)
+            return Record.failed(name, error, model, remedy=False)
         except TimeoutError:
             self.metrics.photos.labels("deadline").inc()
             message = f"no caption within {self.settings.deadline:g} seconds; try again"

@@ -1,4 +1,4 @@
-"""What the service allows itself and its clients. Each limit is a field, so that memory follows from them."""
+"""The limits of the service; together they bound its memory."""
 
 import ipaddress
 import re
@@ -9,9 +9,9 @@ from showtell.image import ImageSettings
 
 MB = 2**20
 _HOST = re.compile(r"(?:\[(?P<address>[0-9A-Fa-f:.]+)\]|(?P<name>[^\s:@/?#\[\]*]+))(?::\d*)?")
-_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^\s/?#@*]+")  # as browsers write it: no path, not even a slash
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^\s/?#@*]+")  # as browsers send it: without a path or a final slash
 _SMALL = ImageSettings(max_bytes=16 * MB, max_pixels=1_000_000, max_passed_pixels=20_000_000)
-# A picture of 3840 x 2160 pixels is read. What decoding takes is 17 bytes a pixel at most (lossless WebP), 140 MB.
+# Up to 3840 x 2160 pixels. Decoding takes at most 17 bytes a pixel (lossless WebP), 140 MB.
 _LARGE = ImageSettings(max_bytes=16 * MB, max_pixels=8_400_000, max_passed_pixels=120_000_000)
 
 
@@ -19,10 +19,9 @@ _LARGE = ImageSettings(max_bytes=16 * MB, max_pixels=8_400_000, max_passed_pixel
 class ServiceSettings:
     """Limits of the service. Times are in seconds, sizes in bytes.
 
-    `places` is how many photos may be waiting or worked on at once, over all requests; `max_held_bytes` how much of uploads
-    may be in memory at once, encoded. Photos within `small` are decoded in one thread; larger ones, up to `large`, one at a
-    time in another, so that at most one large picture is in memory and small ones do not wait for it.
-    `upload_timeout` is how long each photo may take to arrive, `deadline` how long its caption may take from then on.
+    `places` limits the photos that wait or are captioned at once, over all requests; `max_held_bytes` limits the encoded bytes
+    of uploads in memory. One thread decodes photos within `small`, another one decodes larger photos, up to `large`, one at a
+    time. `upload_timeout` limits the time until a photo has arrived, `deadline` the time from then until its caption.
     """
 
     batch_size: int = 8
@@ -38,7 +37,7 @@ class ServiceSettings:
     head_timeout: float = 10.0  # for the request line and headers
     deadline: float = 30.0
     max_connections: int = 512
-    hosts: tuple[str, ...] = ()  # names that clients may ask for, besides loopback's and the address that they came to
+    hosts: tuple[str, ...] = ()  # host names to answer, besides loopback names and the address of the connection
     origins: tuple[str, ...] = ()  # other sites whose pages may call the service (CORS)
     token: str | None = field(default=None, repr=False)
 
@@ -51,7 +50,7 @@ class ServiceSettings:
                 raise OptionError(f"{name} is {getattr(self, name)}; it must be more than 0")
         if self.max_held_bytes < self.large.max_bytes:
             raise OptionError(
-                f"max_held_bytes is {self.max_held_bytes:,} and a photo may have {self.large.max_bytes:,}: it must fit in"
+                f"max_held_bytes is {self.max_held_bytes:,}; it must be at least a photo's limit of {self.large.max_bytes:,}"
             )
         if self.token is not None and (len(self.token) < 16 or not self.token.isascii() or not self.token.isprintable()):
             raise OptionError("the token must be at least 16 printable ASCII characters, such as `openssl rand -hex 32` gives")
@@ -66,21 +65,21 @@ class ServiceSettings:
 
 
 def host_name(host: str) -> str | None:
-    """The name or address of a Host header, in lower case, without brackets and port; None where it is none."""
-    found = _HOST.fullmatch(host)
-    return found and (found["address"] or found["name"].removesuffix(".")).lower()
+    """The name or address of a Host header, in lower case, without brackets and port; None where the header is malformed."""
+    match = _HOST.fullmatch(host)
+    return match and (match["address"] or match["name"].removesuffix(".")).lower()
 
 
 def check_exposure(host: str, token: str | None, *, anonymous: bool) -> None:
-    """Refuses to serve other machines without a token, unless told that anyone may. Raises OptionError."""
+    """Raises OptionError where other machines could use the service without a token, unless `anonymous` allows it."""
     if token is None and not anonymous and not is_loopback(host):
         raise OptionError(
-            f"host {host} can be reached from other machines: set SHOWTELL_TOKEN, or say --anonymous if anyone may caption"
+            f"host {host} can be reached from other machines: set SHOWTELL_TOKEN, or give --anonymous to let anyone caption"
         )
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a name or an address means this very machine."""
+    """Whether a name or an address is of the loopback interface."""
     return ipaddress.ip_address(host).is_loopback if _is_address(host) else host == "localhost"
 
 

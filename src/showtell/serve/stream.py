@@ -1,7 +1,7 @@
-"""Many photos in one request, a line of JSON for each as it is done, in the order in which they were sent.
+"""Streams records of many photos in one request as JSON lines, in the order sent.
 
-Photos are captioned while later ones are still arriving. Reading and answering go on side by side, so that a client which reads
-nothing before it has sent everything is served too.
+Photos are captioned while later ones arrive. The body is read while the answer is sent, so that clients work that read nothing
+before they have sent everything.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ MEDIA_TYPE = "application/x-ndjson"
 
 
 class JsonLines(Response):
-    """A line for each of `lines`; an error before the first one is the answer itself, with its status."""
+    """A response of JSON lines. An error before the first line becomes the response, with its status."""
 
     media_type = MEDIA_TYPE
 
@@ -34,7 +34,7 @@ class JsonLines(Response):
         self.init_headers({"Cache-Control": "no-store"})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Sends each line when it comes."""
+        """Sends each line as soon as it is ready."""
         started = False
         try:
             async with contextlib.aclosing(self._lines):
@@ -58,9 +58,9 @@ def _encode(line: Mapping[str, Any]) -> bytes:
 async def record_lines(
     request: Request, service: Service, incoming: AsyncGenerator[Upload], options: DecodeOptions, *, attention: bool
 ) -> AsyncGenerator[dict[str, Any]]:
-    """The records of `incoming` as JSON objects. Raises RequestError where the body breaks off what follows.
+    """The records of `incoming` as JSON objects. Raises RequestError after the records before a broken part of the body.
 
-    At most two batches of one request are worked on at once: other requests get their turn.
+    A request has at most two batches of photos at a time, so that other requests get their turn.
     """
     ahead = asyncio.Semaphore(2 * service.settings.batch_size)
     working: set[asyncio.Task[Record]] = set()
@@ -118,6 +118,6 @@ def _line(name: str, task: asyncio.Task[Record]) -> dict[str, Any]:
 
 
 async def until_disconnected(request: Request) -> None:
-    """Waits until the client has gone; its body must have been read."""
+    """Waits until the client disconnects; its body must have been read."""
     while (await request.receive())["type"] != "http.disconnect":
         pass

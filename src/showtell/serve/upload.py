@@ -1,7 +1,7 @@
-"""A request's body to photos: multipart/form-data (RFC 7578) or one raw image, in memory alone.
+"""Reads photos from a request's body: multipart/form-data (RFC 7578) or one raw image, in memory alone.
 
-Limits hold while the body is read: of all its bytes, of each photo, of how many there are, of what all requests hold together,
-and of the time that each photo takes to arrive. Nothing is written to disk. A photo's file name is echoed and never used.
+Limits apply while the body is read: to all its bytes, to each photo, to the number of photos, to the bytes of all requests, and
+to the time in which each photo must arrive. Nothing is written to disk. A photo's file name is echoed but never opened.
 """
 
 import asyncio
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
 
 FIELD = "image"
-# A file name that is not ASCII as some clients send it (RFC 5987), Python's requests among them: filename*=utf-8''%E6%97%A5.png
+# A file name that is not ASCII as Python's requests and other clients send it (RFC 5987): filename*=utf-8''%E6%97%A5.png
 _EXTENDED_NAME = re.compile(rb"""filename\*\s*=\s*"?([\w-]*)'[\w-]*'([^\s;"]*)""", re.IGNORECASE)
-_NAME_LENGTH = 255  # of a file name that is echoed
+_NAME_LENGTH = 255  # most characters of an echoed file name
 
 
 @dataclass(slots=True)
 class Upload:
-    """One photo as it came. `data` is None where it was larger than is read; `size` counts what came of it.
+    """One uploaded photo. `data` is None where it is larger than the limit; `size` counts its bytes in any case.
 
-    Its bytes are on the budget until `release`.
+    Its bytes belong to the budget until `release`.
     """
 
     name: str
@@ -41,15 +41,15 @@ class Upload:
     budget: ByteBudget
 
     def release(self) -> None:
-        """Lets go of the bytes; a second time it does nothing."""
+        """Releases the bytes; a second call does nothing."""
         if self.data is not None:
             self.budget.give(len(self.data))
             self.data = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class UploadLimits:
-    """Of one request: bytes in all, bytes of a photo, photos, seconds that a photo may take to arrive."""
+    """Limits of a request: bytes of the body, bytes of a photo, number of photos, seconds until a photo has arrived."""
 
     body_bytes: int
     photo_bytes: int
@@ -60,8 +60,10 @@ class UploadLimits:
 async def uploads(
     chunks: AsyncIterator[bytes], headers: Headers, limits: UploadLimits, budget: ByteBudget
 ) -> AsyncGenerator[Upload]:
-    """The photos of a body, each as soon as it has arrived. Raises RequestError where the body breaks a limit or the format."""
-    _check_length(headers.get("content-length"), limits)
+    """The photos of a body, each as soon as it has arrived. Raises RequestError for malformed bodies and beyond limits."""
+    length = headers.get("content-length", "")
+    if length.isascii() and length.isdigit() and int(length) > limits.body_bytes:
+        raise _body_too_large(limits)
     parts = _parts(headers.get("content-type"), limits, budget)
     read = count = 0
     clock = asyncio.get_running_loop().time
@@ -96,11 +98,6 @@ async def uploads(
         raise RequestError(400, "bad-request", f"there is no photo in the body: send the field {FIELD!r}, or the image itself")
 
 
-def _check_length(length: str | None, limits: UploadLimits) -> None:
-    if length is not None and length.isascii() and length.isdigit() and int(length) > limits.body_bytes:
-        raise _body_too_large(limits)
-
-
 def _body_too_large(limits: UploadLimits) -> RequestError:
     return RequestError(
         413, "body-too-large", f"the body is larger than {limits.body_bytes:,} bytes; send fewer photos at once"
@@ -125,19 +122,19 @@ def _parts(content_type: str | None, limits: UploadLimits, budget: ByteBudget) -
 
 
 class _Parts:
-    """Photos of which bytes come piece by piece; those that are whole wait in `done`."""
+    """Collects the bytes of photos; complete photos wait in `done`."""
 
     def __init__(self, limits: UploadLimits, budget: ByteBudget) -> None:
         self.done: deque[Upload] = deque()
         self._limits = limits
         self._budget = budget
         self._pieces: list[bytes] = []
-        self._size = 0  # of the photo that is arriving
-        self._held = 0  # of its bytes, those kept
+        self._size = 0  # bytes of the arriving photo
+        self._held = 0  # bytes of it in memory
         self._number = 0
 
     def close(self) -> None:
-        """Lets go of what nobody took."""
+        """Releases the photos that nobody took."""
         self._drop()
         for upload in self.done:
             upload.release()
@@ -145,7 +142,7 @@ class _Parts:
     def _add(self, piece: bytes) -> None:
         self._size += len(piece)
         if self._size > self._limits.photo_bytes:
-            self._drop()  # the rest is counted and not kept
+            self._drop()  # further bytes are only counted
         else:
             self._budget.take(len(piece))
             self._held += len(piece)
@@ -165,23 +162,23 @@ class _Parts:
 
 
 class _Raw(_Parts):
-    """A body that is one image."""
+    """Reads a body that is one image."""
 
     def feed(self, chunk: bytes) -> None:
-        """Takes the next bytes."""
+        """Takes the next bytes of the body."""
         self._add(chunk)
         if self._size > self._limits.photo_bytes:
-            message = f"the photo is larger than {self._limits.photo_bytes:,} bytes, which is what is read of one"
+            message = f"the photo is larger than {self._limits.photo_bytes:,} bytes, the limit of a photo"
             raise RequestError(413, "body-too-large", message)
 
     def end(self) -> None:
-        """There is no more."""
-        if self._size:  # an empty body is not an empty photo: there is none
+        """Ends the body."""
+        if self._size:  # an empty body has no photo, rather than an empty one
             self._finish(None)
 
 
 class _Multipart(_Parts):
-    """A body of parts that are all called `image`."""
+    """Reads a body of parts that are all named `image`."""
 
     def __init__(self, boundary: bytes, limits: UploadLimits, budget: ByteBudget) -> None:
         super().__init__(limits, budget)
@@ -205,8 +202,8 @@ class _Multipart(_Parts):
             raise RequestError(400, "bad-request", f"the multipart boundary is not usable: {error}") from None
 
     def feed(self, chunk: bytes) -> None:
-        """Takes the next bytes."""
-        if self._ended:  # what follows the last boundary means nothing (RFC 2046, section 5.1.1)
+        """Takes the next bytes of the body."""
+        if self._ended:  # bytes after the last boundary are ignored (RFC 2046, section 5.1.1)
             return
         try:
             self._parser.write(chunk)
@@ -214,7 +211,7 @@ class _Multipart(_Parts):
             raise RequestError(400, "bad-request", f"the multipart body is malformed: {error}") from None
 
     def end(self) -> None:
-        """There is no more."""
+        """Ends the body."""
         if not self._ended:
             raise RequestError(400, "bad-request", "the multipart body ends before its closing boundary")
 

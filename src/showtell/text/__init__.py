@@ -1,8 +1,8 @@
-"""Captions to words and back.
+"""Tokenizers: captions to tokens, and tokens to captions.
 
-`tokenize` cuts as the field's metrics do (see `text.ptb`): "The man's dog isn't wet." becomes the, man, 's, dog, is, n't, wet.
-The model learns these words; `detokenize` puts them together again for people to read. `RULES` has the ways in which captions
-can be read for training, `TOKENIZERS` those in which metrics cut them.
+`tokenize` is the tokenizer of the field's metrics (see `text.ptb`): "The man's dog isn't wet." becomes the, man, 's, dog, is,
+n't, wet. The model learns these tokens; `detokenize` joins them to a caption. `RULES` has the text rules of training,
+`TOKENIZERS` the tokenizers of metrics.
 """
 
 import re
@@ -16,20 +16,20 @@ __all__ = ["RULES", "TOKENIZERS", "TextRule", "as_sentence", "detokenize", "piec
 
 
 def tokenize(caption: str) -> list[str]:
-    """The words of a caption as the field's metrics count them: see `text.ptb`."""
-    from showtell.text import ptb  # its rules take a while to compile, and captioning needs none of them
+    """The tokens of a caption as the field's metrics count them: see `text.ptb`."""
+    from showtell.text import ptb  # its rules take long to compile, and captioning does not need them
 
     return ptb.tokenize(caption)
 
 
 @dataclass(frozen=True, slots=True)
 class TextRule:
-    """How captions become the words that a model learns."""
+    """How captions become the tokens that a model learns."""
 
     tokenize: Callable[[str], list[str]]
-    keeps_unknown: bool  # a word outside the vocabulary is read as <unknown>, or left out as if it had not been written
-    spaced: bool = True  # words of scripts that know no spaces are written with spaces between them all the same
-    scored_by: str = "ptb"  # of `TOKENIZERS`
+    keeps_unknown: bool  # whether a word outside the vocabulary becomes <unknown> or is left out
+    spaced: bool = True  # whether words of scripts without spaces are written with spaces between them
+    scored_by: str = "ptb"  # one of `TOKENIZERS`
 
 
 RULES = {
@@ -41,22 +41,22 @@ TOKENIZERS: Mapping[str, Callable[[str], list[str]]] = {"ptb": tokenize, charact
 
 
 def detokenize(tokens: Sequence[str], *, spaced: bool = True) -> str:
-    """The caption that people would write for these words: it is cut into the same words again. `spaced` is the rule's."""
+    """The caption of these tokens as people write it; `tokenize` returns the same tokens. `spaced` is the rule's."""
     return "".join(pieces(tokens, spaced=spaced))
 
 
 def pieces(tokens: Sequence[str], *, spaced: bool = True) -> list[str]:
-    """What each of the words adds to the caption, with the space before it where there is one: "the", " man", "'s", " dog"."""
-    found = [_written(token) for token in tokens[:1]]
+    """The text that each token adds to the caption, with the space before it: "the", " man", "'s", " dog"."""
+    texts = [_written(token) for token in tokens[:1]]
     for before, token in pairwise(tokens):
         half = _HALVES.get((before, token))
-        joined = _joined(before, token) or not (spaced or _stands_apart(before, token))
-        found.append(half or ("" if joined else " ") + _written(token))
-    return found
+        joined = _joined(before, token) or not (spaced or _is_separate(before, token))
+        texts.append(half or ("" if joined else " ") + _written(token))
+    return texts
 
 
 _CLITICS = frozenset(["n't", "'s", "'m", "'d", "'re", "'ve", "'ll"])
-# What follows the first half of words that the tokenizer cuts in two.
+# The second halves of words that the tokenizer splits.
 _HALVES = {
     **{("can", "not"): "not", ("gon", "na"): "na", ("wan", "na"): "na", ("got", "ta"): "ta", ("gim", "me"): "me"},
     **{("lem", "me"): "me", ("'t", "is"): "is", ("'t", "was"): "was", ("aujourd", "hui"): "'hui"},
@@ -64,7 +64,7 @@ _HALVES = {
 }
 _BRACKETS = {"-lrb-": "(", "-rrb-": ")", "-lsb-": "[", "-rsb-": "]", "-lcb-": "{", "-rcb-": "}"}
 _OPENING, _CLOSING = ("-lrb-", "-lsb-", "-lcb-"), ("-rrb-", "-rsb-", "-rcb-")
-# Words that the tokenizer leaves whole only in capitals: AT&T, US$, Mass.
+# Words that the tokenizer keeps whole only in capitals: AT&T, US$, Mass.
 _CAPITALS = re.compile(r"[a-z]+(?:[&+][a-z]+)+|[a-z]+\$|(?:ark|az|del|ill|la|mass|miss|ore|pa|tex|wash)\.")
 
 
@@ -80,7 +80,7 @@ def _joined(before: str, token: str) -> bool:
     )
 
 
-def _stands_apart(before: str, token: str) -> bool:
+def _is_separate(before: str, token: str) -> bool:
     return not (characters.is_character(before) or characters.is_character(token))
 
 
@@ -93,5 +93,5 @@ def _written(token: str) -> str:
 
 
 def as_sentence(text: str, *, cut: bool = False) -> str:
-    """The caption with a capital letter and a full stop, as alt text wants it; with an ellipsis where it was `cut`."""
+    """The caption with a capital letter and a full stop, as alt text; with an ellipsis where it was `cut`."""
     return text[:1].upper() + text[1:] + (" \u2026" if cut else "" if text.endswith(".") else ".") if text else text

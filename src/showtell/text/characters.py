@@ -1,7 +1,7 @@
-"""Captions to characters, for scripts that know no spaces between words: Chinese, Japanese, Thai, Lao, Khmer, Burmese.
+"""The character tokenizer, for scripts without spaces between words: Chinese, Japanese, Thai, Lao, Khmer, Burmese.
 
-There every character is a token, with the marks that are written on it, as Chinese captions are usually scored. Other words
-(Latin, Korean, numbers) are cut as `text.ptb` cuts them. Punctuation is dropped.
+Every character of these scripts is a token, with the marks written on it, as Chinese captions are usually scored. `text.ptb`
+tokenizes other words (Latin, Korean, numbers). Punctuation is dropped.
 """
 
 import re
@@ -11,12 +11,12 @@ from collections.abc import Iterable, Sequence
 
 from showtell.errors import ShowtellWarning
 
-NAME = "characters"  # how reports name this tokenizer
+NAME = "characters"  # the tokenizer's name in reports
 _LETTERS = (
     "\u3005-\u3007\u3040-\u30fa\u30fc-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff"
     "\u0e01-\u0e3a\u0e40-\u0e4e\u0e80-\u0eff\u1000-\u109f\u1780-\u17d3"
 )
-# A base and what is written on it: vowel signs and tone marks of Thai and its neighbours, voicing marks of kana.
+# Marks written on a character: vowel signs and tone marks of Thai and similar scripts, voicing marks of kana.
 _MARKS = (
     "\u0e31\u0e34-\u0e3a\u0e47-\u0e4e\u0eb1\u0eb4-\u0ebc\u0ec8-\u0ecd"
     "\u102b-\u103e\u17b4-\u17d3\u3099\u309a\uff9e\uff9f\ufe00-\ufe0f"
@@ -27,7 +27,7 @@ _RUN = re.compile(f"[{_LETTERS}{_MARKS}]{{6}}")
 
 def tokenize(caption: str) -> list[str]:
     """The characters, and words of other scripts, of one caption: lower case, without punctuation."""
-    from showtell.text import ptb  # its rules take a while to compile
+    from showtell.text import ptb  # its rules take long to compile
 
     tokens: list[str] = []
     start = 0
@@ -44,13 +44,13 @@ def _others(tokens: list[str]) -> list[str]:
 
 
 def is_character(token: str) -> bool:
-    """Whether a token is a character of such a script, which stands beside others without a space."""
+    """Whether a token is a character of a script without spaces."""
     return _CHARACTER.fullmatch(token) is not None
 
 
 def warn_of_sentences(captions: Iterable[Sequence[str]], remedy: str) -> None:
-    """A ShowtellWarning where tokens of many of these captions are whole sentences, since their script has no spaces."""
-    found = [any(map(_RUN.search, tokens)) for tokens in captions]
-    if sum(found) > 0.1 * len(found):
-        what = f"{sum(found):,} of {len(found):,} captions have no spaces between words, as in Chinese, Japanese and Thai"
+    """Gives a ShowtellWarning where tokens of over a tenth of the captions are whole sentences of a script without spaces."""
+    unspaced = [any(map(_RUN.search, tokens)) for tokens in captions]
+    if sum(unspaced) > 0.1 * len(unspaced):
+        what = f"{sum(unspaced):,} of {len(unspaced):,} captions have no spaces between words, as in Chinese, Japanese and Thai"
         warnings.warn(f"{what}: whole sentences count as one word; {remedy}", ShowtellWarning, stacklevel=3)

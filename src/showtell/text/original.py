@@ -1,7 +1,7 @@
-"""The original project's way of cutting captions, kept so that its model can be trained and compared with ours.
+"""The tokenizer of the original project, kept so that its model can be trained for comparison.
 
-Lower case; everything but a to z parts words; words of one letter are dropped, so that "a" is never said:
-"A man's T-shirt" becomes man, shirt.
+Text is lowered, words are runs of the letters a to z, and words of one letter are dropped, even "a": "A man's T-shirt" becomes
+man, shirt.
 """
 
 import re
@@ -10,5 +10,5 @@ _WORD = re.compile("[a-z]+")
 
 
 def tokenize(caption: str) -> list[str]:
-    """The words of `caption`."""
+    """The tokens of a caption."""
     return [word for word in _WORD.findall(caption.lower()) if len(word) > 1]

@@ -1,23 +1,21 @@
-r"""Captions to the tokens of the Stanford PTBTokenizer, without Java.
+r"""The Stanford PTBTokenizer without Java.
 
 Caption scores are defined on the tokens that coco-caption gets from Stanford's Penn Treebank tokenizer (Marcus et al. 1993;
-CoreNLP 3.4.1, options `-preserveLines -lowerCase`), less a list of punctuation tokens. This module was written from what
-that program answers to several million probes, and keeps its habits, the odd ones too: `-lrb-` stays a token because the
-punctuation list has it in capitals only, prices in pounds begin with `#`, and emoji vanish.
+CoreNLP 3.4.1, options `-preserveLines -lowerCase`), less a list of punctuation tokens. This module was written from that
+program's output for several million probes, and reproduces its oddities: `-lrb-` stays a token because the punctuation list has
+it in capitals only, prices in pounds begin with `#`, and emoji are dropped.
 
-A lexer reads the longest token at each place; where two rules match equally far, the earlier one wins. A rule may look
-ahead (`do` before `n't`): what it looks at counts towards its length, and only its group 1 becomes the token.
+A lexer takes the longest token at each position; of two rules with equally long matches, the earlier one wins. A rule may look
+ahead (`do` before `n't`): the lookahead counts towards its length, and only its group 1 becomes the token.
 """
 
 import re
 from functools import lru_cache
 
-NAME = "ptb"  # how reports name this tokenizer
-
 # --- characters -------------------------------------------------------------------------------------------------------
-# Numerals that Python counts as word characters and the Stanford lexer does not.
+# Numerals that are word characters for Python but not for the Stanford lexer.
 _NUMERALS = "\u00b2\u00b3\u00b9\u00bc-\u00be\u2070-\u209c\u2150-\u2189\u2460-\u24ff\u2776-\u2793\u3007\u3021-\u3029"
-# Accents and vowel signs that belong to words, which Python does not count as word characters.
+# Accents and vowel signs in words that are no word characters for Python.
 _MARKS = (
     "\u02c2-\u02c5\u02d2-\u02df\u02e5-\u02eb\u02ed\u02ef-\u036f\u0483-\u0487\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7"
     "\u0615-\u061a\u064b-\u065e\u0670\u06d6-\u06e4\u06e7-\u06ed\u0730-\u074c\u0900-\u0903\u093c\u093e-\u094e\u0951-\u0955"
@@ -26,7 +24,7 @@ _MARKS = (
 )
 _LETTER = rf"(?:[^\W\d_{_NUMERALS}]|[{_MARKS}]|&[aeiouAEIOU](?:acute|grave|uml);)"
 _ALNUM = rf"(?:[^\W_{_NUMERALS}]|[{_MARKS}]|&[aeiouAEIOU](?:acute|grave|uml);)"
-# Signs that are tokens; signs that are neither these nor part of words (emoji among them) give no token.
+# Signs that are tokens. Other signs outside words, such as emoji, give no token.
 _KNOWN = re.compile(
     rf"{_ALNUM}|["
     "!-/:-@\\[-`{-~\u00a1\u00a5-\u00a9\u00ac\u00ae-\u00b4\u00b6-\u00b9\u00bf\u00d7\u00f7\u037e\u0387\u0589\u05be\u05c0\u05c3"
@@ -122,11 +120,11 @@ _RULES = tuple(
     )
 )
 
-# What pycocoevalcap takes out.
+# The tokens that pycocoevalcap removes.
 _PUNCTUATION = frozenset(
     ["''", "'", "``", "`", "-LRB-", "-RRB-", "-LCB-", "-RCB-", ".", "?", "!", ",", ":", "-", "--", "...", ";"]
 )
-# Whole tokens that the Penn Treebank writes otherwise.
+# Tokens that the Penn Treebank writes in another way.
 _REWRITTEN = {
     "[": "-lsb-", "]": "-rsb-", "{": "-lcb-", "}": "-rcb-", '"': "''", "---": "--", "----": "--", "\u2026": "...",
     "\u00a2": "cents", "\u00a3": "#", "\u00a4": "$", "\u20a0": "$", "\u20ac": "$", "\u0080": "$",
@@ -142,7 +140,7 @@ _PLAIN_QUOTES = str.maketrans(
 _QUOTED = re.compile(rf"[{_QUOTES}]+|n[{_QUOTES}]t|[{_QUOTES}](?:[msd]|re|ve|ll)")
 _INSIDE = str.maketrans({"(": "-lrb-", ")": "-rrb-"} | dict.fromkeys(" \t", "\u00a0"))
 
-# Tokens that depend on what is behind a space: tags, "1 1/2", telephone numbers, "no. 5", "x. The".
+# Tokens that depend on the text after a space: tags, "1 1/2", telephone numbers, "no. 5", "x. The".
 _SPANNING = re.compile(rf"<[A-Za-z/!?]|[\d).]{_GAP}\d|\b[A-Za-z]\.\s+[A-Z]")
 _SPLIT_WORDS = frozenset(["cannot", "gonna", "wanna", "gotta", "gimme", "lemme"])
 
@@ -160,13 +158,13 @@ def tokenize(caption: str) -> list[str]:
     return tokens
 
 
-@lru_cache(maxsize=1 << 16)  # most chunks of most captions are words seen before
+@lru_cache(maxsize=1 << 16)  # most chunks of captions are frequent words
 def _lex(text: str) -> tuple[str, ...]:
     if text.isascii() and text.isalpha():
         lowered = text.lower()
         if lowered not in _SPLIT_WORDS:
             return (lowered,)
-    text = text.replace("\u00ad", "") + " "  # a soft hyphen leaves no trace; rules may look at the space behind the last word
+    text = text.replace("\u00ad", "") + " "  # soft hyphens are dropped; rules may look ahead at the space after the last word
     tokens: list[str] = []
     start = 0
     while start < len(text):
@@ -174,20 +172,20 @@ def _lex(text: str) -> tuple[str, ...]:
             start += 1
             continue
         longest = max((match for rule in _RULES if (match := rule.match(text, start))), key=re.Match.end)
-        found = longest[longest.lastindex or 0]
-        start += len(found)
-        token = _rewrite(found)
+        piece = longest[longest.lastindex or 0]
+        start += len(piece)
+        token = _rewrite(piece)
         if token and token not in _PUNCTUATION:
             tokens.append(token)
     return tuple(tokens)
 
 
-def _rewrite(found: str) -> str:
-    """How the Penn Treebank writes a piece of text; empty for what it has no token for."""
-    lowered = found.lower()
+def _rewrite(piece: str) -> str:
+    """The Penn Treebank's token for a piece of text; empty where it has none."""
+    lowered = piece.lower()
     if lowered in _REWRITTEN:
         return _REWRITTEN[lowered]
-    if len(found) == 1 and not _KNOWN.match(found):
+    if len(piece) == 1 and not _KNOWN.match(piece):
         return ""
     if _QUOTED.fullmatch(lowered):
         return lowered.translate(_PLAIN_QUOTES)

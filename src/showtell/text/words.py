@@ -1,4 +1,4 @@
-"""English words by what they say: those that name people, those that name dogs, and those that a caption may repeat.
+"""Lists of English words: names of people, names of dogs, and words that a caption may repeat.
 
 Words are tokens of `text.tokenize`.
 """
@@ -10,10 +10,10 @@ from itertools import pairwise, product
 
 @dataclass(frozen=True)
 class Named:
-    """The words by which captions name a kind of thing.
+    """The words that name a kind of thing in captions.
 
-    `words` name it. `hints` tell only that the writer saw it, or may mean something else. A word in one of the pairs in
-    `other` names something else: the dog of a hot dog.
+    `words` name it. `hints` imply it, or may mean something else. In the pairs of `other`, a word names something else, as in
+    hot dog.
     """
 
     words: frozenset[str]
@@ -21,7 +21,7 @@ class Named:
     other: frozenset[tuple[str, str]]
 
     def falsely(self, caption: Sequence[str], references: Iterable[Sequence[str]]) -> bool:
-        """Whether a tokenized caption names it and none of the photo's references names or hints at it."""
+        """Whether a tokenized caption names the thing and no reference of the photo names or implies it."""
         return self._says(caption, self.words) and not any(self._says(tokens, self.words | self.hints) for tokens in references)
 
     def _says(self, tokens: Sequence[str], words: frozenset[str]) -> bool:
@@ -99,7 +99,7 @@ DOGS = Named(
     other=_pairs("chili corn hot prairie", "dog dogs") | _pairs("dog dogs", "bed beds bowl bowls food house houses"),
 )
 
-# Words without a meaning of their own, numbers, and the words of "next to", "in front of" and "one after another".
+# Function words, numbers, and the words of "next to", "in front of" and "one after another".
 MAY_REPEAT = _words(
     "a an the this that these those some any no all both each every many several few lots lot more most other another others",
     "one two three four five six seven eight nine ten and or but nor as while whilst when where which who whose whom what than",
@@ -111,7 +111,7 @@ MAY_REPEAT = _words(
     "very front middle side sides top",
 )
 
-# What people often say of two things in one photo: "a black dog and a brown dog".
+# Words that people use for two things in one photo: "a black dog and a brown dog".
 OF_SEVERAL = _words(
     "man woman boy girl dog dogs person child player white black brown red blue green tan young small little large",
 )

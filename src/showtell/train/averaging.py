@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from showtell.errors import CheckpointError, OutputError
+from showtell.errors import CheckpointError
 from showtell.train.run import checkpoint
 from showtell.train.run.checkpoint import Checkpoint
 
@@ -54,8 +54,6 @@ def average(checkpoints: Sequence[Checkpoint], output: Path) -> Checkpoint:
     went on from one another or from one start, which cannot be seen in them. Raises CheckpointError where their networks or
     words differ.
     """
-    if output.exists():
-        raise OutputError(f"{output}: is there already; give a new folder")
     first, *others = checkpoints
     model = first.load_model()
     sums = {name: value.double() for name, value in model.networks().state_dict().items()}

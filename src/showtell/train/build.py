@@ -5,7 +5,6 @@ import os
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -194,7 +193,7 @@ def build_inputs(recipe: Recipe, model: CaptionModel, dataset: Dataset, names: S
         folder = source.folder(cache_root(recipe))
         report.message(f"features in {folder}")
         seen = [name for name in names if name in train] if number else names
-        caches.append(source.extract(folder, dataset.photos, seen, progress=partial(report.progress, "features")))
+        caches.append(source.extract(folder, dataset.photos, seen, progress=report.progress))
     return CachedInputs(caches)
 
 
@@ -208,8 +207,8 @@ def old_dev(recipe: Recipe, old: Dataset, processes: Processes, report: Reporter
     ):  # a tuned encoder differs each time: its features are not worth a cache
         names = sorted(sample.image for sample in samples)
         with processes.first_ahead():
-            progress = partial(report.progress, "features of old photos")
-            inputs = CachedInputs([source.extract(source.folder(cache_root(recipe)), photos, names, progress=progress)])
+            folder, what = source.folder(cache_root(recipe)), "features of old photos"
+            inputs = CachedInputs([source.extract(folder, photos, names, progress=report.progress, what=what)])
     return dev_set(recipe, samples, inputs)
 
 
@@ -259,7 +258,7 @@ def _encoder(recipe: Recipe) -> PretrainedEncoder:
         preprocessing = Preprocessing(scale=1 / 255, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
         return PretrainedEncoder(network, preprocessing, "random")
     path = Path(recipe.encoder.weights)
-    if recipe.encoder.weights and ((path / "config.json").is_file() or (path / "checkpoints").is_dir()):
+    if recipe.encoder.weights and checkpoint.exists(path):
         found = checkpoint.find(path)
         model = found.load_model()
         return PretrainedEncoder(model.encoder, model.preprocessing, found.config["encoder_weights"])

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from fakes import RecordingReporter
 from showtell.data import read as read_dataset
 from showtell.errors import DataError, RecipeError
 from showtell.metrics import Cider, NGramTable
@@ -15,19 +16,6 @@ from showtell.train.recipe import Recipe
 from showtell.train.run import checkpoint
 from showtell.train.train import train
 from showtell.vocabulary import BEGIN, Vocabulary
-
-
-class Log:
-    """Keeps what a run reports."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def message(self, text: str) -> None:
-        self.lines.append(text)
-
-    def progress(self, what: str, done: int, total: int, note: str = "") -> None: ...
-
 
 THINGS = ("dog", "cat", "boat", "kite", "horse", "train")
 CAPTIONS = {
@@ -110,14 +98,14 @@ def test_a_run_learns_what_its_photos_borrow(shapes: Path, tmp_path: Path) -> No
     texts = [{"captions": [f"behold one {colour} {form} on grey"]} for colour in colours for form in forms]
     (tmp_path / "texts.jsonl").write_text("\n".join(map(json.dumps, texts)))
     sets = [f"encoder.cache={tmp_path / 'cache'}", f'text.files=["{tmp_path / "texts.jsonl"}"]', "training.epochs=1"]
-    recipe, log = Recipe.load("debug", [*sets, "text.captions=1", "training.max_photos=0"]), Log()
+    recipe, log = Recipe.load("debug", [*sets, "text.captions=1", "training.max_photos=0"]), RecordingReporter()
     best = train(recipe, shapes, tmp_path / "run", resume=False, report=log)
-    assert "48 captions borrowed for 48 photos" in log.lines
-    again = Log()
+    assert "48 captions borrowed for 48 photos" in log.messages
+    again = RecordingReporter()
     texts = {"": tmp_path / "texts.jsonl"}
     kept = borrowed_captions(texts, read_dataset(shapes), "ptb", 1, tmp_path / "run" / "borrowed.jsonl", again)
     assert kept["red-cross-0.jpg"][0].words == ("behold", "one", "red", "cross", "on", "grey")
-    assert not again.lines  # read from the run's folder, not searched for once more
+    assert not again.messages  # read from the run's folder, not searched for once more
     assert "behold" in checkpoint.find(best.path).load_model().vocabulary.ids
 
 

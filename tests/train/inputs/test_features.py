@@ -41,14 +41,14 @@ def test_interrupted_extraction_goes_on_where_it_stopped(shapes: Path, tmp_path:
     photos = read(shapes).photos
     source = FeatureSource(encoder(), Preprocessing(size=64, scale=1 / 255))
 
-    def stop(done: int, total: int) -> None:
+    def stop(what: str, done: int, total: int) -> None:
         if done >= 16:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         source.extract(tmp_path / "c", photos, photos.names(), batch_size=8, progress=stop)
     seen: list[int] = []
-    cache = source.extract(tmp_path / "c", photos, photos.names(), batch_size=8, progress=lambda done, _: seen.append(done))
+    cache = source.extract(tmp_path / "c", photos, photos.names(), batch_size=8, progress=lambda *step: seen.append(step[1]))
     assert seen == [16, 24, 32, 40, 48, 56, 60]
     whole = source.extract(tmp_path / "whole", photos, photos.names(), batch_size=8)
     assert np.array_equal(cache.array, whole.array)
@@ -193,7 +193,7 @@ def test_processes_that_fill_one_cache_do_not_spoil_it(tmp_path: Path) -> None:
     whole, _ = run(photos, names)
     other = Computed(tmp_path / "cache")
 
-    def beside(done: int, total: int) -> None:
+    def beside(what: str, done: int, total: int) -> None:
         if done == 2:  # another process extracts all of them in the meantime
             other(PhotoStore([tmp_path / "photos"]), names[::-1], batch_size=3)
 

@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
+from fakes import RecordingReporter
 from showtell.cli.main import cli
 from showtell.data import read as read_dataset
 from showtell.errors import DataError
@@ -17,17 +18,8 @@ from showtell.image import ImageSettings
 from showtell.train.inputs import usable
 from showtell.train.recipe import Recipe
 from showtell.train.run import checkpoint
-from showtell.train.run.display import Silent
 from showtell.train.run.processes import Processes
 from showtell.train.train import train
-
-
-class Log(Silent):
-    def __init__(self) -> None:
-        self.messages: list[str] = []
-
-    def message(self, text: str) -> None:
-        self.messages.append(text)
 
 
 @pytest.fixture
@@ -48,7 +40,7 @@ def recipe(tmp_path: Path, *more: str) -> Recipe:
 
 def test_all_broken_photos_are_named_before_anything_is_computed(damaged: Path, tmp_path: Path) -> None:
     for more in ((), ("encoder.cached=false",)):
-        log = Log()
+        log = RecordingReporter()
         with pytest.raises(DataError, match=r"4 of 60 photos cannot be read\..*data\.skip_broken=true.*--lenient"):
             train(recipe(tmp_path, *more), damaged, tmp_path / "run", resume=False, report=log)
         named = [message for message in log.messages if message.startswith("showtell: ")]
@@ -61,7 +53,7 @@ def test_all_broken_photos_are_named_before_anything_is_computed(damaged: Path, 
 
 @pytest.mark.parametrize("cached", ["true", "false"])
 def test_broken_photos_are_left_out_and_counted(cached: str, damaged: Path, tmp_path: Path) -> None:
-    log = Log()
+    log = RecordingReporter()
     skipping = recipe(tmp_path, "data.skip_broken=true", f"encoder.cached={cached}")
     train(skipping, damaged, tmp_path / "run", resume=False, report=log)
     assert "4 of 60 photos cannot be read and are left out" in log.messages
@@ -73,7 +65,7 @@ def test_broken_photos_are_left_out_and_counted(cached: str, damaged: Path, tmp_
     for split in ("train", "dev"):
         file = damaged / f"Flickr_8k.{split}Images.txt"
         file.write_text("\n".join(name for name in file.read_text().splitlines() if not name.startswith(broken)))
-    train(recipe(tmp_path, f"encoder.cached={cached}"), damaged, tmp_path / "without", resume=False, report=Silent())
+    train(recipe(tmp_path, f"encoder.cached={cached}"), damaged, tmp_path / "without", resume=False, report=RecordingReporter())
     ours, theirs = (checkpoint.best(tmp_path / run).config["files"] for run in ("run", "without"))
     assert ours == theirs
 
@@ -86,7 +78,7 @@ def test_lenient_training_takes_what_decodes(damaged: Path, tmp_path: Path) -> N
     assert "2 of 60 photos cannot be read and are left out" in done.stderr
     assert "46 train and 12 dev photos" in done.stderr
     with pytest.raises(DataError, match="4 of 60"):  # what was taken leniently is not taken for whole afterwards
-        train(recipe(tmp_path), damaged, tmp_path / "strict", resume=False, report=Silent())
+        train(recipe(tmp_path), damaged, tmp_path / "strict", resume=False, report=RecordingReporter())
 
 
 def test_a_photo_that_was_read_once_is_not_decoded_again(shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,7 +101,7 @@ def test_a_photo_that_was_read_once_is_not_decoded_again(shapes: Path, tmp_path:
             skip_broken=False,
             cache=tmp_path / "cache",
             processes=processes,
-            report=Silent(),
+            report=RecordingReporter(),
         )
         return len(decoded)
 
@@ -127,7 +119,7 @@ def test_a_photo_that_was_read_once_is_not_decoded_again(shapes: Path, tmp_path:
 def test_old_photos_that_cannot_be_read_are_left_out_too(damaged: Path, shapes: Path, learnt: Path, tmp_path: Path) -> None:
     fine = Path(shutil.copytree(shapes, tmp_path / "fine"))
     (fine / "Flickr_8k.trainImages.txt").write_text("blue-cross-0.jpg\nblue-cross-1.jpg\n")
-    log = Log()
+    log = RecordingReporter()
     more = ["data.skip_broken=true", f"init={learnt}", f"finetune.old_data={damaged}"]
     train(recipe(tmp_path, *more), fine, tmp_path / "run", resume=False, report=log)
     assert "1 of 12 photos cannot be read and are left out" in log.messages  # its train photos are not wanted
@@ -143,4 +135,4 @@ def test_a_missing_split_says_what_to_do(shapes: Path, tmp_path: Path) -> None:
         (data / "Flickr_8k.testImages.txt").write_text(file.read_text())
         file.write_text("")
         with pytest.raises(DataError, match=f"needs photos of the split '{split}' {purpose}.*Mark some as such"):
-            train(recipe(tmp_path), data, tmp_path / "run", resume=False, report=Silent())
+            train(recipe(tmp_path), data, tmp_path / "run", resume=False, report=RecordingReporter())

@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from fakes import RecordingReporter
 from showtell.data import read as read_dataset
 from showtell.errors import CacheError, RecipeError
 from showtell.image import Preprocessing
@@ -27,16 +28,6 @@ from showtell.train.train import train
 from showtell.vocabulary import Vocabulary
 
 SMALL = Preprocessing(size=64, scale=1 / 255)
-
-
-class Log:
-    def __init__(self) -> None:
-        self.counted: list[str] = []
-
-    def message(self, text: str) -> None: ...
-
-    def progress(self, what: str, done: int, total: int, note: str = "") -> None:
-        self.counted.append(what)
 
 
 def encoder() -> ResNet:
@@ -162,7 +153,7 @@ def test_each_epoch_sees_one_view_of_each_photo() -> None:
 def test_photos_are_as_large_as_the_recipe_has_it(shapes: Path, tmp_path: Path) -> None:
     sets = ["encoder.cached=false", "training.max_photos=4", "training.epochs=1"]
     recipe = Recipe.load("debug", [*sets, "encoder.size=96"])
-    found = train(recipe, shapes, tmp_path / "run", resume=False, report=Log())
+    found = train(recipe, shapes, tmp_path / "run", resume=False, report=RecordingReporter())
     assert found.load_model().preprocessing.size == 96
     for size, wanted in ((0, 96), (64, 64)):
         again = Recipe.load("debug", [*sets, f"init={tmp_path / 'run'}", f"encoder.size={size}"])
@@ -193,15 +184,15 @@ def test_items_are_prefetched_in_order_and_errors_come_through() -> None:
 def test_training_over_cached_views(shapes: Path, tmp_path: Path) -> None:
     sets = ["views.count=3", "views.crop_min=0.6", "views.colour=0.2", f"encoder.cache={tmp_path / 'cache'}"]
     recipe = Recipe.load("debug", [*sets, "training.max_photos=10", "training.epochs=1"])
-    train(recipe, shapes, tmp_path / "run", resume=False, report=Log())
+    train(recipe, shapes, tmp_path / "run", resume=False, report=RecordingReporter())
     shapes_of = {
         folder.name.partition("grid")[2].rpartition("-")[0]: (folder / "rows.sha256").stat().st_size // 32
         for folder in (tmp_path / "cache").glob("*-*")
     }
     assert shapes_of == {"": 20, "-view-1": 10, "-view-2": 10}  # dev photos are seen as they are alone
-    again = Log()
+    again = RecordingReporter()
     train(recipe, shapes, tmp_path / "again", resume=False, report=again)
-    assert again.counted.count("features") == 3  # nothing was computed a second time
+    assert again.steps.count("features") == 3  # nothing was computed a second time
     weights = [checkpoint.newest(tmp_path / run, print).path / "model.safetensors" for run in ("run", "again")]
     assert weights[0].read_bytes() == weights[1].read_bytes()
 
@@ -222,7 +213,7 @@ def test_frozen_part_and_trained_stages_make_the_whole_encoder(stage: str, shape
     names = [sample.image for sample in dataset.split("train")[:4]]
     small = type(dataset)("small", dataset.samples, dataset.photos)
     groups = parameter_groups(model, recipe)
-    photos = build_inputs(recipe, model, small, names, Log()).read(names)
+    photos = build_inputs(recipe, model, small, names, RecordingReporter()).read(names)
     assert photos.array.shape == ((4, 4, 4, 128) if stage == "layer4" else (4, 64, 64, 3))
     features = grid_features(model, photos)
     whole = grid_features(model, PixelInputs(dataset.photos, SMALL).read(names))
@@ -246,7 +237,7 @@ def weights_of(run: Path, epoch: int) -> dict[str, torch.Tensor]:
 def test_trained_stages_move_and_no_others(shapes: Path, tmp_path: Path) -> None:
     sets = ["encoder.trained=layer3", "encoder.learning_rate=1e-3", "training.epochs=1"]
     recipe = Recipe.load("debug", [*sets, f"encoder.cache={tmp_path / 'cache'}", "training.max_photos=8"])
-    train(recipe, shapes, tmp_path / "run", resume=False, report=Log())
+    train(recipe, shapes, tmp_path / "run", resume=False, report=RecordingReporter())
     torch.manual_seed(recipe.seed)
     before, after = ResNet(ResNetConfig("v1.5", width=8)).state_dict(), weights_of(tmp_path / "run", 1)
     moved = {name for name in before if not torch.equal(before[name], after[name])}
@@ -259,7 +250,7 @@ def test_trained_stages_move_and_no_others(shapes: Path, tmp_path: Path) -> None
 def test_views_are_made_on_the_fly_where_nothing_is_cached(shapes: Path, tmp_path: Path) -> None:
     sets = ["encoder.cached=false", "encoder.trained=layer4", "views.count=4", "views.crop_min=0.5", "training.epochs=1"]
     recipe = Recipe.load("debug", [*sets, f"encoder.cache={tmp_path / 'cache'}", "training.max_photos=8"])
-    best = train(recipe, shapes, tmp_path / "run", resume=False, report=Log())
+    best = train(recipe, shapes, tmp_path / "run", resume=False, report=RecordingReporter())
     assert not (tmp_path / "cache").exists()
     assert best.scores["CIDEr"] >= 0
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from fakes import RecordingReporter
 from showtell.bundle import Bundle
 from showtell.errors import BundleError, OutputError, RecipeError
 from showtell.export import calibration_inputs, export
@@ -21,12 +22,6 @@ from showtell.train.objectives.distillation import Distillation, load_teachers
 from showtell.train.recipe import Recipe
 from showtell.train.run import checkpoint
 from showtell.train.train import train
-
-
-class Silent:
-    def message(self, text: str) -> None: ...
-
-    def progress(self, what: str, done: int, total: int, note: str = "") -> None: ...
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +39,7 @@ def run(learnt: Path, int8_bundle: Path, shapes: Path, tmp_path_factory: pytest.
         "training.max_photos=0",
         "training.log_every=100",
     ]
-    train(Recipe.load("debug", sets), shapes, folder / "run", resume=False, report=Silent())
+    train(Recipe.load("debug", sets), shapes, folder / "run", resume=False, report=RecordingReporter())
     return folder / "run"
 
 
@@ -79,7 +74,7 @@ def test_it_is_exported_with_the_encoder_that_it_learnt_from(
 def test_a_bundle_of_another_encoder_is_refused(learnt: Path, int8_bundle: Path, shapes: Path, tmp_path: Path) -> None:
     sets = [f"encoder.bundle={int8_bundle}", "encoder.width=16", f"encoder.cache={tmp_path}"]
     with pytest.raises(BundleError, match="its encoder or preprocessing differs"):
-        train(Recipe.load("debug", sets), shapes, tmp_path / "run", resume=False, report=Silent())
+        train(Recipe.load("debug", sets), shapes, tmp_path / "run", resume=False, report=RecordingReporter())
     with pytest.raises(BundleError, match="its encoder or preprocessing differs"):
         export(checkpoint.best(learnt), tmp_path / "bundle", encoder=Bundle.find(None))
     with pytest.raises(OutputError, match="int8 needs photos to calibrate on"):
@@ -124,11 +119,11 @@ def test_teachers_of_other_words_or_encoders_are_refused(run: Path, learnt: Path
     assert isinstance(build_objective(recipe, model, {}), Distillation)
     assert isinstance(build_objective(Recipe.load("debug"), model, {}), CrossEntropy)
     other = [f"encoder.cache={tmp_path / 'cache'}", "training.epochs=1", "training.max_photos=3", "vocabulary.min_count=2"]
-    train(Recipe.load("debug", other), shapes, tmp_path / "few", resume=False, report=Silent())
+    train(Recipe.load("debug", other), shapes, tmp_path / "few", resume=False, report=RecordingReporter())
     with pytest.raises(RecipeError, match="vocabulary of the model"):
         load_teachers([str(tmp_path / "few")], model)
     same = [f"vocabulary.of={learnt}", f"encoder.weights={learnt}", *other[:-1]]
-    train(Recipe.load("debug", same), shapes, tmp_path / "same", resume=False, report=Silent())
+    train(Recipe.load("debug", same), shapes, tmp_path / "same", resume=False, report=RecordingReporter())
     load_teachers([str(tmp_path / "same")], model)  # three photos have fewer words of their own
     model.encoder.conv1.weight.data.mul_(2)
     with pytest.raises(RecipeError, match="encoder of the model"):

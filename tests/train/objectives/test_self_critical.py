@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from fakes import RecordingReporter
 from showtell.decoding import search
 from showtell.errors import DataError, RecipeError
 from showtell.image import Preprocessing
@@ -46,19 +47,6 @@ NEVER = VOCABULARY.search_tokens().never
 def draw(decoder, features: torch.Tensor, count: int, max_length: int) -> Sampled:
     """Captions sampled from the plain begin token on."""
     return sample(decoder, features, torch.full((len(features), 1), BEGIN), NEVER, count, max_length=max_length)
-
-
-class Log:
-    """Hears what a run reports; `stop_at` raises when a step of that name begins, as a kill would come."""
-
-    def __init__(self, stop_at: str = "") -> None:
-        self._stop_at = stop_at
-
-    def message(self, text: str) -> None: ...
-
-    def progress(self, what: str, done: int, total: int, note: str = "") -> None:
-        if what == self._stop_at:
-            raise KeyboardInterrupt
 
 
 def model(vocabulary: Vocabulary = VOCABULARY, *, dropout: float = 0.0, seed: int = 0) -> CaptionModel:
@@ -300,10 +288,10 @@ def test_a_run_of_scst_resumes(learnt: Path, shapes: Path, tmp_path: Path) -> No
     sets = [f"init={learnt}", f"encoder.cache={tmp_path / 'cache'}", "training.epochs=2", "training.learning_rate=1e-4"]
     scst = ["training.objective=scst", "scst.max_length=8"]
     recipe = Recipe.load("debug", [*sets, *scst, "scst.cross_entropy_weight=0.1"])
-    train(recipe, shapes, tmp_path / "whole", resume=False, report=Log())
+    train(recipe, shapes, tmp_path / "whole", resume=False, report=RecordingReporter())
     with pytest.raises(KeyboardInterrupt):
-        train(recipe, shapes, tmp_path / "cut", resume=False, report=Log(stop_at="epoch 2"))
-    train(recipe, shapes, tmp_path / "cut", resume=True, report=Log())
+        train(recipe, shapes, tmp_path / "cut", resume=False, report=RecordingReporter(stop_at="epoch 2"))
+    train(recipe, shapes, tmp_path / "cut", resume=True, report=RecordingReporter())
     whole, cut = (checkpoint.newest(tmp_path / run, print).load_model().networks().state_dict() for run in ("whole", "cut"))
     assert all(torch.equal(whole[name], cut[name]) for name in whole)
     lines = [json.loads(line) for line in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()]

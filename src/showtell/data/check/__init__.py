@@ -1,1 +1,1 @@
-"""What may be wrong with a data set: found, and shown."""
+"""Checks data sets, and reports the findings."""

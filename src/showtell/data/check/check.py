@@ -1,10 +1,10 @@
-"""What may be wrong with a data set: its photos, its captions, its splits. `check` finds it, `report` shows it."""
+"""Checks a data set for errors in its photos, captions and splits."""
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from showtell.data.check import duplicates, suspects
@@ -12,25 +12,26 @@ from showtell.data.dataset import SPLITS, Listing
 from showtell.data.photos import PhotoStore
 from showtell.errors import DataError, ImageError
 from showtell.image import Preprocessing, read_photo
+from showtell.progress import Progress, silent
 from showtell.text import tokenize
 from showtell.types import Split
 
-MIN_SIDE = 64  # pixels; what a model sees of a smaller photo is mostly blown up
-MAX_NEAR = 20  # missing photos for which a near name is looked for, since each is compared with all
+MIN_SIDE = 64  # pixels; a smaller photo is enlarged several times for the model
+MAX_NEAR = 20  # missing photos for which a similar name is searched, since each search compares all names
 MIN_COUNTS = (1, 2, 3, 5, 10)  # thresholds of the vocabulary table
 _COMMON_MODES = ("RGB", "L")
 _PREPROCESSING = Preprocessing(size=duplicates.SIDE)
 
-# All kinds of findings, in the order in which they are shown.
+# All kinds of findings, in the order of the report.
 KINDS = {
-    "missing-photo": "photos that are listed and not there",
-    "renamed-photo": "photos that are called otherwise in the caption files",
-    "ambiguous-photo": "names that mean several photos",
-    "empty-photo": "photos of no bytes",
+    "missing-photo": "listed photos that do not exist",
+    "renamed-photo": "photos listed under another name",
+    "ambiguous-photo": "names of several photos",
+    "empty-photo": "empty files",
     "unreadable-photo": "photos that cannot be read",
     "tiny-photo": f"photos with a side below {MIN_SIDE} pixels",
     "odd-mode": "photos that are neither RGB nor grey",
-    "unused-photo": "photos that no caption is for",
+    "unused-photo": "photos that are not listed",
     "photo-in-two-splits": "photos in two splits, under one name or several",
     "near-photo-in-two-splits": "nearly equal photos in two splits",
     "duplicate-photo": "equal photos",
@@ -40,14 +41,14 @@ KINDS = {
     "damaged-caption": "captions with damaged characters",
     "foreign-caption": "captions that do not look English",
     "long-caption": f"captions of more than {suspects.MAX_WORDS} words",
-    "caption-in-two-splits": "captions that stand in two splits",
-    "skipped": "other things that were left out",
+    "caption-in-two-splits": "equal captions in two splits",
+    "skipped": "other entries that were left out",
 }
 
 
 @dataclass(frozen=True)
 class Item:
-    """One thing found: the photos it is about, and what there is to say."""
+    """One finding: its photos and its description."""
 
     photos: tuple[str, ...]
     text: str
@@ -55,9 +56,9 @@ class Item:
 
 @dataclass(frozen=True)
 class Coverage:
-    """The vocabulary of words that occur at least `min_count` times in the training captions, and how much it covers.
+    """The share of words that a vocabulary covers: in the training captions, and in those of dev and test, if any.
 
-    Shares are of all words: of the training captions, and of dev's and test's, where there are any.
+    The vocabulary has the words that occur at least `min_count` times in the training captions.
     """
 
     min_count: int
@@ -68,7 +69,7 @@ class Coverage:
 
 @dataclass(frozen=True)
 class Check:
-    """What was found. `splits` counts photos by split, `lengths` captions by their number of words."""
+    """The result of a check. `splits` counts photos by split, `lengths` captions by their number of words."""
 
     name: str
     photos: PhotoStore
@@ -79,30 +80,24 @@ class Check:
     lengths: dict[int, int]
 
     def wrong(self, ignored: Iterable[str] = ()) -> bool:
-        """Whether anything was found of a kind that is not ignored."""
+        """Whether there is a finding of a kind that is not ignored."""
         return bool(set(self.findings) - set(ignored))
 
     def to_json(self) -> dict[str, Any]:
-        """All of it, as `showtell data check --json` writes it."""
+        """The object that `showtell data check --json` writes."""
         return {
             "name": self.name,
             "photos": self.splits,
             "captions": self.captions,
-            "findings": {
-                kind: [{"photos": list(item.photos), "text": item.text} for item in items]
-                for kind, items in self.findings.items()
-            },
-            "vocabulary": [
-                {"min_count": row.min_count, "words": row.words, "train": row.train, "others": row.others}
-                for row in self.vocabulary
-            ],
+            "findings": {kind: list(map(asdict, items)) for kind, items in self.findings.items()},
+            "vocabulary": list(map(asdict, self.vocabulary)),
             "caption_lengths": {str(length): count for length, count in self.lengths.items()},
         }
 
 
 @dataclass
 class _Photo:
-    """A photo that the files list: its name, and the splits and captions that they give it."""
+    """A listed photo: its name, splits and captions in the caption files."""
 
     name: str
     splits: list[Split] = field(default_factory=list)
@@ -110,35 +105,34 @@ class _Photo:
 
 
 @dataclass(frozen=True)
-class _Seen:
-    """What a look at a photo's file gave: an error, or what it is like."""
+class _Decoded:
+    """A decoded photo's properties, or the error of one that cannot be decoded."""
 
     error: ImageError | None = None
     digest: str = ""
-    sign: duplicates.Sign | None = None
+    fingerprint: duplicates.Fingerprint | None = None
     mode: str = ""
     size: tuple[int, int] = (0, 0)
 
 
-def check(listing: Listing, *, workers: int = 1, progress: Callable[[int, int], None] | None = None) -> Check:
-    """Looks at all photos and captions of a data set; `workers` threads decode photos. `progress(done, total)` counts them."""
+def check(listing: Listing, *, workers: int = 1, progress: Progress = silent) -> Check:
+    """Checks all photos and captions of a data set; `workers` threads decode photos, which `progress` counts."""
     findings: dict[str, list[Item]] = defaultdict(list)
     photos = _collect(listing, findings)
-    seen: dict[str, _Seen] = {}
+    decoded: dict[str, _Decoded] = {}
     with ThreadPoolExecutor(workers) as pool:
         try:
-            for path, found in zip(photos, pool.map(lambda path: _look(listing.photos, path), photos), strict=True):
-                seen[path] = found
-                if progress:
-                    progress(len(seen), len(photos))
-        except BaseException:  # who interrupts a check does not wait for all other photos
+            for path, photo in zip(photos, pool.map(lambda path: _decode(listing.photos, path), photos), strict=True):
+                decoded[path] = photo
+                progress("checking photos", len(decoded), len(photos))
+        except BaseException:  # an interrupted check does not wait for the photos in the queue
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    _judge_photos(photos, seen, findings)
-    _judge_duplicates(photos, seen, findings)
+    _check_photos(photos, decoded, findings)
+    _check_duplicates(photos, decoded, findings)
     for path in sorted(set(listing.photos.names()) - photos.keys()):
         findings["unused-photo"].append(Item((path,), path))
-    tokens = _judge_captions(photos, findings)
+    tokens = _check_captions(photos, findings)
     for reason, names in listing.skipped.items():
         findings["skipped"] += [Item((), f"{name}: {reason}") for name in names]
     splits = Counter(photo.splits[0] if photo.splits else "no split" for photo in photos.values())
@@ -154,23 +148,23 @@ def check(listing: Listing, *, workers: int = 1, progress: Callable[[int, int], 
 
 
 def _collect(listing: Listing, findings: dict[str, list[Item]]) -> dict[str, _Photo]:
-    """The photos that are listed and there, by path; those that are not become findings."""
+    """The listed photos that exist, by path; the others become findings."""
     photos: dict[str, _Photo] = {}
     lost: set[str] = set()
-    for name, meant in listing.photos.rename(entry.name for entry in listing.entries).items():
-        findings["renamed-photo"].append(Item((meant,), f"{name} is {meant}"))
+    for name, renamed in listing.photos.rename(entry.name for entry in listing.entries).items():
+        findings["renamed-photo"].append(Item((renamed,), f"{name} is {renamed}"))
     for entry in listing.entries:
+        if entry.name in lost:
+            continue
         try:
             path = listing.photos.find(entry.name)
         except DataError as error:
-            if entry.name not in lost:
-                findings["ambiguous-photo"].append(Item((), str(error)))
+            findings["ambiguous-photo"].append(Item((), str(error)))
             lost.add(entry.name)
             continue
         if path is None:
-            if entry.name not in lost:
-                near = listing.photos.near(entry.name) if len(lost) < MAX_NEAR else ""
-                findings["missing-photo"].append(Item((), f"{entry.name} ({entry.place}){near}"))
+            near = listing.photos.near(entry.name) if len(lost) < MAX_NEAR else ""
+            findings["missing-photo"].append(Item((), f"{entry.name} ({entry.place}){near}"))
             lost.add(entry.name)
             continue
         photo = photos.setdefault(path, _Photo(entry.name))
@@ -180,33 +174,34 @@ def _collect(listing: Listing, findings: dict[str, list[Item]]) -> dict[str, _Ph
     return photos
 
 
-def _look(photos: PhotoStore, path: str) -> _Seen:
+def _decode(photos: PhotoStore, path: str) -> _Decoded:
     try:
         data = photos.read(path)
         photo = read_photo(data, _PREPROCESSING, path)
     except ImageError as error:
-        return _Seen(error)
-    return _Seen(None, hashlib.sha256(data).hexdigest(), duplicates.sign(photo.pixels), photo.mode, (photo.width, photo.height))
+        return _Decoded(error)
+    digest = hashlib.sha256(data).hexdigest()
+    return _Decoded(None, digest, duplicates.fingerprint(photo.pixels), photo.mode, (photo.width, photo.height))
 
 
-def _judge_photos(photos: dict[str, _Photo], seen: dict[str, _Seen], findings: dict[str, list[Item]]) -> None:
+def _check_photos(photos: dict[str, _Photo], decoded: dict[str, _Decoded], findings: dict[str, list[Item]]) -> None:
     for path, photo in photos.items():
-        found = seen[path]
-        if found.error is not None:
-            kind = "empty-photo" if found.error.code == "empty" else "unreadable-photo"
-            findings[kind].append(Item((), f"{found.error} [{found.error.code}]"))
+        file = decoded[path]
+        if file.error is not None:
+            kind = "empty-photo" if file.error.code == "empty" else "unreadable-photo"
+            findings[kind].append(Item((), f"{file.error} [{file.error.code}]"))
             continue
-        if min(found.size) < MIN_SIDE:
-            findings["tiny-photo"].append(Item((path,), f"{photo.name}: {found.size[0]} x {found.size[1]}"))
-        if found.mode not in _COMMON_MODES:
-            findings["odd-mode"].append(Item((path,), f"{photo.name}: {found.mode}"))
+        if min(file.size) < MIN_SIDE:
+            findings["tiny-photo"].append(Item((path,), f"{photo.name}: {file.size[0]} x {file.size[1]}"))
+        if file.mode not in _COMMON_MODES:
+            findings["odd-mode"].append(Item((path,), f"{photo.name}: {file.mode}"))
 
 
-def _judge_duplicates(photos: dict[str, _Photo], seen: dict[str, _Seen], findings: dict[str, list[Item]]) -> None:
+def _check_duplicates(photos: dict[str, _Photo], decoded: dict[str, _Decoded], findings: dict[str, list[Item]]) -> None:
     equal: dict[str, list[str]] = defaultdict(list)
     for path in photos:
-        if seen[path].error is None:
-            equal[seen[path].digest].append(path)
+        if decoded[path].error is None:
+            equal[decoded[path].digest].append(path)
 
     def add(kind: str, group: Sequence[str]) -> None:
         shown = [f"{photos[path].name} ({' and '.join(photos[path].splits) or 'no split'})" for path in group]
@@ -218,12 +213,12 @@ def _judge_duplicates(photos: dict[str, _Photo], seen: dict[str, _Seen], finding
         elif len(group) > 1:
             add("duplicate-photo", group)
     for path, photo in photos.items():
-        if seen[path].error is not None and len(photo.splits) > 1:
+        if decoded[path].error is not None and len(photo.splits) > 1:
             add("photo-in-two-splits", [path])
     first = [group[0] for group in equal.values()]
-    signs = [found for path in first if (found := seen[path].sign) is not None]
-    for places in duplicates.near(signs):
-        group = [path for place in places for path in equal[seen[first[place]].digest]]
+    fingerprints = [fingerprint for path in first if (fingerprint := decoded[path].fingerprint) is not None]
+    for places in duplicates.near(fingerprints):
+        group = [path for place in places for path in equal[decoded[first[place]].digest]]
         add("near-photo-in-two-splits" if len(_splits(photos, group)) > 1 else "near-duplicate-photo", group)
 
 
@@ -231,8 +226,8 @@ def _splits(photos: dict[str, _Photo], group: Iterable[str]) -> set[Split]:
     return {split for path in group for split in photos[path].splits}
 
 
-def _judge_captions(photos: dict[str, _Photo], findings: dict[str, list[Item]]) -> list[tuple[Split | None, list[str]]]:
-    """Returns the words of all captions that have some, each with its split."""
+def _check_captions(photos: dict[str, _Photo], findings: dict[str, list[Item]]) -> list[tuple[Split | None, list[str]]]:
+    """Returns the tokens of all captions that have a word, each with its split."""
     tokens: list[tuple[Split | None, list[str]]] = []
     places: dict[str, dict[str, Split]] = defaultdict(dict)
     for path, photo in photos.items():
@@ -264,7 +259,7 @@ def _judge_captions(photos: dict[str, _Photo], findings: dict[str, list[Item]]) 
 
 
 def _coverage(tokens: Sequence[tuple[Split | None, list[str]]]) -> list[Coverage]:
-    """The vocabulary is that of the training captions, or of all where no photo is in train."""
+    """The coverage of each of MIN_COUNTS; without training captions, the vocabulary is that of all captions."""
     trained = [words for split, words in tokens if split == "train"]
     others = Counter(word for split, words in tokens if split in ("dev", "test") for word in words) if trained else Counter()
     train = Counter(word for words in (trained or [words for _, words in tokens]) for word in words)

@@ -1,22 +1,15 @@
-"""A check shown to people: tables on a terminal, and one page that opens without a server."""
+"""The report of a data set's check: tables on a terminal, and one HTML page that opens without a server."""
 
 import base64
-import io
-import json
 from html import escape
-from importlib import resources
 from pathlib import Path
-from string import Template
 
-from PIL import Image
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from showtell.data.check.check import KINDS, Check, Item
-from showtell.errors import ImageError
-from showtell.files import replacing, writing
-from showtell.image import read_rgb
+from showtell.io import pages
 from showtell.io.streams import one_line
 
 EXAMPLES = 3  # findings of a kind on the terminal
@@ -27,7 +20,7 @@ BINS = 20  # bars of the histogram
 
 
 def print_check(check: Check, console: Console | None = None) -> None:
-    """Prints what was found, the vocabulary and the captions' lengths."""
+    """Prints the findings, the vocabulary and the captions' lengths."""
     console = console or Console(highlight=False)
     console.print(Text(one_line(f"{check.name}: {_describe(check)}")))
     if check.findings:
@@ -56,19 +49,13 @@ def print_check(check: Check, console: Console | None = None) -> None:
     console.print(table)
 
 
-def write_json(check: Check, path: Path) -> None:
-    """Writes all of it as JSON; paths that are not UTF-8 keep their bytes as escapes. Raises OutputError."""
-    _write(path, to_json(check))
-
-
-def to_json(check: Check) -> str:
-    """All of it as JSON text."""
-    return json.dumps(check.to_json(), indent=2)
-
-
 def write_page(check: Check, path: Path) -> None:
-    """Writes all of it as one HTML file, photos included. Raises OutputError where it cannot be written."""
-    page = Template(resources.files(__package__).joinpath("check.html").read_text(encoding="utf-8")).substitute(
+    """Writes the check as one HTML file, photos included. Raises OutputError where it cannot be written."""
+    bars = histogram(check.lengths)
+    ticks = [((place + 0.5) / len(bars), "middle", label) for place, (label, _) in enumerate(bars)]
+    pages.write(
+        path,
+        Path(__file__).with_name("check.html"),
         title=escape(check.name),
         about=escape(_describe(check)),
         summary="".join(
@@ -81,17 +68,9 @@ def write_page(check: Check, path: Path) -> None:
             f"<td>{'' if row.others is None else f'{row.others:.2%}'}</td></tr>"
             for row in check.vocabulary
         ),
-        lengths=_svg(histogram(check.lengths)),
+        lengths=pages.histogram("Words of a caption", bars, "captions", ticks) if bars else "",
         findings="".join(_section(check, kind, items) for kind, items in check.findings.items()),
     )
-    _write(path, page)
-
-
-def _write(path: Path, text: str) -> None:
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", errors="replace")
 
 
 def histogram(lengths: dict[int, int]) -> list[tuple[str, int]]:
@@ -131,32 +110,8 @@ def _section(check: Check, kind: str, items: list[Item]) -> str:
 
 
 def _picture(check: Check, path: str) -> str:
-    try:
-        picture = read_rgb(check.photos.read(path), path)
-    except ImageError:
+    data = pages.thumbnail(check.photos.read, path, THUMBNAIL)
+    if data is None:
         return ""
-    picture.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
-    data = io.BytesIO()
-    picture.save(data, "JPEG", quality=75)
     name = escape(_short(path), quote=True)
-    return f'<img src="data:image/jpeg;base64,{base64.b64encode(data.getvalue()).decode()}" alt="{name}" title="{name}">'
-
-
-def _svg(bars: list[tuple[str, int]]) -> str:
-    """The histogram as an SVG of 600 by 160 units."""
-    if not bars:
-        return ""
-    width, height, base = 600 / len(bars), 110, 130
-    highest = max(count for _, count in bars)
-    drawn = "".join(
-        f'<rect x="{place * width:.1f}" y="{base - size:.1f}" width="{width - 2:.1f}" height="{size:.1f}">'
-        f"<title>{label} words: {count:,} captions</title></rect>"
-        f'<text x="{(place + 0.5) * width:.1f}" y="{base + 14}" text-anchor="middle">{label}</text>'
-        for place, (label, count) in enumerate(bars)
-        for size in [height * count / highest]
-    )
-    return (
-        f'<svg viewBox="0 0 600 160" role="img" aria-label="Captions by number of words">{drawn}'
-        f'<line x1="0" x2="600" y1="{base}" y2="{base}"/>'
-        f'<text x="600" y="12" text-anchor="end">highest bar: {highest:,}</text></svg>'
-    )
+    return f'<img src="data:image/jpeg;base64,{base64.b64encode(data).decode()}" alt="{name}" title="{name}">'

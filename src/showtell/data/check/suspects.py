@@ -1,11 +1,11 @@
-"""Signs that something is wrong with a caption's text. They are guesses, made to be looked at by a person."""
+"""Heuristics for captions with wrong text; a person must look at what they report."""
 
 import re
 import unicodedata
 
 MAX_WORDS = 50  # the longest of Flickr8k's 40,460 captions has 38
 
-# The commonest words without a meaning of their own. Some are of several languages; they decide nothing then.
+# Frequent function words. A word of several languages counts for both sides.
 _ENGLISH = """
     a an the and or of in on at to for with by from into over is are was were be being has have it its he she his her they their
     there this that these those as while who which up down out off near behind through not no one two
@@ -23,7 +23,7 @@ _ENTITY = re.compile(r"&(#\d+|#x[0-9a-fA-F]+|amp|quot|apos|lt|gt|nbsp);")
 
 
 def damage(caption: str) -> str | None:
-    """What betrays that a caption was decoded wrongly on its way, or None."""
+    """A description of the characters that show wrong decoding, or None."""
     if "\ufffd" in caption:
         return "a replacement character"
     if any(unicodedata.category(character) == "Cc" and character not in "\t\n" for character in caption):
@@ -41,11 +41,11 @@ def damage(caption: str) -> str | None:
 
 
 def is_foreign(caption: str) -> bool:
-    """Whether a caption looks as if it were not English: by its script, or by other languages' small words."""
+    """Whether a caption looks like another language than English: by its script, or by function words."""
     letters = [character for character in caption if character.isalpha()]
     latin = sum(unicodedata.name(letter, "").startswith("LATIN") for letter in letters)
     if 2 * latin < len(letters):
         return True
     words = re.findall(r"[^\W\d_]+", caption.lower())
-    ours, theirs = sum(word in _ENGLISH_WORDS for word in words), sum(word in _OTHER_WORDS for word in words)
-    return theirs >= 2 and theirs > 2 * ours
+    english, other = sum(word in _ENGLISH_WORDS for word in words), sum(word in _OTHER_WORDS for word in words)
+    return other >= 2 and other > 2 * english

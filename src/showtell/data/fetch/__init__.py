@@ -1,1 +1,1 @@
-"""Downloading data sets."""
+"""Downloads data sets."""

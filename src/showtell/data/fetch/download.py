@@ -1,7 +1,7 @@
-"""One file over HTTP: in a part file beside its target, resumed where it broke off, renamed when it is whole.
+"""Downloads one file over HTTP: into a part file beside its target, resumed where it broke off, renamed when it is complete.
 
-A part goes on only if the server says that the file is still the same (RFC 9110: `Range` with `If-Range` and a strong
-validator); a server that ignores this sends all of it, and the part begins anew.
+A part is resumed only if the server confirms that the file is unchanged (RFC 9110: `Range` with `If-Range` and a strong
+validator). A server without ranges sends the whole file, and the part starts again.
 """
 
 import http.client
@@ -11,27 +11,28 @@ import re
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
 from showtell.errors import FetchError, OutputError
-from showtell.files import sync, write_json
+from showtell.files import sync, write_json, writing
+from showtell.progress import Progress, silent
 
 _BLOCK = 1 << 18  # bytes read at a time
-_PASSING = {408, 425, 429, 500, 502, 503, 504}  # answers that another try may change
+_RETRIED = {408, 425, 429, 500, 502, 503, 504}  # HTTP statuses that may change at the next attempt
 _LONGEST_WAIT = 60.0  # seconds, whatever the server asks for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DownloadSettings:
-    """How patient a download is.
+    """Limits of a download.
 
-    `timeout` (seconds) is for each connection and each silence, not for the whole. After `retries` tries in a row that brought
-    nothing it gives up; the first wait is `wait` seconds and each further one twice as long. A file of more than `max_bytes`
-    is refused.
+    `timeout` (seconds) is for connecting and for each wait for data, not for the whole download. After `retries` attempts in
+    a row without a byte the download fails. The first wait between attempts is `wait` seconds, and each further one doubles.
+    A file of more than `max_bytes` is refused.
     """
 
     timeout: float = 30.0
@@ -40,71 +41,107 @@ class DownloadSettings:
     max_bytes: int = 4 << 30
 
 
-class _Interrupted(Exception):  # noqa: N818  # not an error yet: there may be another try
-    """This try ended early; another may bring more."""
+class _Interrupted(Exception):  # noqa: N818  # not an error yet: the download retries
+    """An attempt ended early; another one may succeed."""
 
     def __init__(self, reason: str, wait: float = 0.0) -> None:
         super().__init__(reason)
         self.wait = wait
 
 
-def download(
-    url: str,
-    target: Path,
-    settings: DownloadSettings | None = None,
-    progress: Callable[[int, int | None], None] | None = None,
-) -> None:
-    """Fetches `url` into `target`; `progress(done, total)` counts bytes, total None where the server does not say.
+class _Part:
+    """A part file, and beside it a JSON file with the URL and the validator that it belongs to."""
 
-    Raises FetchError where the server refuses, goes on failing or cannot be reached; what has come by then stays in the part
-    file for the next call.
+    def __init__(self, target: Path) -> None:
+        self.path = target.with_name(f"{target.name}.part")
+        self.about = target.with_name(f"{target.name}.part.json")
+
+    @property
+    def size(self) -> int:
+        return self.path.stat().st_size if self.path.exists() else 0
+
+    def resumable(self, url: str) -> tuple[int, str]:
+        """The part's size and validator; 0 and empty where it is not known to be of this URL."""
+        try:
+            about = json.loads(self.about.read_text(encoding="utf-8"))
+            if about["url"] == url and about["validator"]:
+                return self.size, str(about["validator"])
+        except (OSError, ValueError, KeyError, TypeError):
+            pass
+        return 0, ""
+
+    def remember(self, url: str, headers: Mapping[str, str]) -> None:
+        """Notes what the server says of the file."""
+        tag = headers.get("ETag", "")
+        validator = tag if tag and not tag.startswith("W/") else headers.get("Last-Modified", "")
+        with writing(self.path.parent):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(self.about, {"url": url, "validator": validator})
+
+    def delete(self) -> None:
+        self.path.unlink(missing_ok=True)
+        self.about.unlink(missing_ok=True)
+
+
+class _NoFtp(urllib.request.FTPHandler):
+    """Refuses redirects to FTP; urllib itself refuses those to files."""
+
+    def ftp_open(self, req: urllib.request.Request) -> NoReturn:
+        raise urllib.error.URLError("it redirects to FTP")
+
+
+def download(url: str, target: Path, settings: DownloadSettings | None = None, progress: Progress = silent) -> None:
+    """Downloads `url` to `target`; `progress` counts megabytes.
+
+    Raises FetchError where the server refuses, fails repeatedly or cannot be reached. The part file stays for the next call.
     """
     settings = settings or DownloadSettings()
     if urlsplit(url).scheme not in ("http", "https"):
-        raise FetchError(f"{url}: only http and https addresses are fetched")
-    part = target.with_name(target.name + ".part")
+        raise FetchError(f"{url}: only http and https addresses can be fetched")
+    part = _Part(target)
     failures = 0
     while True:
-        before = _size(part)
+        before = part.size
         try:
-            _try(url, part, settings, progress)
+            _attempt(url, part, settings, progress)
             break
         except _Interrupted as error:
-            failures = failures + 1 if _size(part) <= before else 0
+            failures = failures + 1 if part.size <= before else 0
             if failures > settings.retries:
-                kept = f" {_size(part):,} bytes are kept in {part} and the next try goes on from there." if _size(part) else ""
+                kept = f" {part.size:,} bytes are kept in {part.path}, and the next attempt resumes there." if part.size else ""
                 raise FetchError(
                     f"{url}: {error}, {failures} times in a row. Is there a network, and a proxy set where one is needed "
                     f"(HTTPS_PROXY)?{kept}"
                 ) from None
             wait = max(error.wait, settings.wait * 2 ** max(0, failures - 1) * random.uniform(0.5, 1.0))
             time.sleep(min(wait, _LONGEST_WAIT))
-    sync(part)
-    part.replace(target)
-    _about(part).unlink(missing_ok=True)
+    sync(part.path)
+    part.path.replace(target)
+    part.about.unlink(missing_ok=True)
 
 
-def _try(url: str, part: Path, settings: DownloadSettings, progress: Callable[[int, int | None], None] | None) -> None:
-    """One request. Raises _Interrupted where less came than was promised, FetchError where trying again is of no use."""
-    start, validator = _resumable(part, url)
+def _attempt(url: str, part: _Part, settings: DownloadSettings, progress: Progress) -> None:
+    """Makes one request. Raises _Interrupted where bytes are missing, FetchError where another attempt cannot help."""
+    start, validator = part.resumable(url)
     headers = {"User-Agent": "showtell", "Accept-Encoding": "identity"}
     if start:
         headers |= {"Range": f"bytes={start}-", "If-Range": validator}
     try:
-        with _opener().open(urllib.request.Request(url, headers=headers), timeout=settings.timeout) as answer:
-            start, total = _agreed(answer, start, part)
+        request = urllib.request.Request(url, headers=headers)
+        with urllib.request.build_opener(_NoFtp).open(request, timeout=settings.timeout) as response:
+            start, total = _range(response, start, part)
             if total is not None and total > settings.max_bytes:
                 raise FetchError(f"{url}: has {total:,} bytes; at most {settings.max_bytes:,} are fetched")
-            _remember(part, url, answer.headers)
-            _receive(answer, part, start, total, settings.max_bytes, url, progress)
+            part.remember(url, response.headers)
+            _receive(response, part, start, total, url, settings.max_bytes, progress)
     except urllib.error.HTTPError as error:
         with error:
             if error.code == 416:
                 if error.headers.get("Content-Range", "") == f"bytes */{start}":
-                    return  # nothing is behind what is there: it is whole
-                _forget(part)
+                    return  # no bytes are left: the part is complete
+                part.delete()
                 raise _Interrupted("the file on the server has changed") from None
-            if error.code in _PASSING:
+            if error.code in _RETRIED:
                 after = error.headers.get("Retry-After", "")
                 raise _Interrupted(f"the server answers {error.code}", float(after) if after.isdecimal() else 0.0) from None
             raise FetchError(f"{url}: the server answers {error.code} ({error.reason}); check the address") from None
@@ -119,99 +156,30 @@ def _try(url: str, part: Path, settings: DownloadSettings, progress: Callable[[i
         raise _Interrupted(f"the connection broke off ({error or type(error).__name__})") from None
 
 
-def _receive(
-    answer: Any,
-    part: Path,
-    start: int,
-    total: int | None,
-    max_bytes: int,
-    url: str,
-    progress: Callable[[int, int | None], None] | None,
-) -> None:
-    try:
-        file = open(part, "ab" if start else "wb")  # noqa: SIM115  # the block below holds it
-    except OSError as error:
-        raise OutputError(f"{part}: cannot be written ({error.strerror})") from None
+def _receive(response: Any, part: _Part, start: int, total: int | None, url: str, max_bytes: int, progress: Progress) -> None:
+    with writing(part.path):
+        file = open(part.path, "ab" if start else "wb")  # noqa: SIM115  # the block below closes it
     with file:
         done = start
-        while True:
-            block = answer.read1(_BLOCK)  # read() would lose what came before a connection breaks
-            if not block:
-                break
-            try:
+        while block := response.read1(_BLOCK):  # read() would lose what came before a connection breaks
+            with writing(part.path):
                 file.write(block)
-            except OSError as error:
-                raise OutputError(f"{part}: cannot be written ({error.strerror})") from None
             done += len(block)
             if done > max_bytes:
-                _forget(part)
+                part.delete()
                 raise FetchError(f"{url}: sends more than the {max_bytes:,} bytes that are fetched")
-            if progress:
-                progress(done, total)
+            progress(f"{part.path.stem}, MB", done // 10**6, (total or done) // 10**6)
     if total is not None and done < total:
         raise _Interrupted(f"the connection broke off after {done:,} of {total:,} bytes")
 
 
-def _agreed(answer: Any, start: int, part: Path) -> tuple[int, int | None]:
-    """Where the bytes that come belong, and how long the file is."""
-    if answer.status == 206:
-        match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", answer.headers.get("Content-Range", ""))
+def _range(response: Any, start: int, part: _Part) -> tuple[int, int | None]:
+    """The position of the response's first byte, and the file's length where it is known."""
+    if response.status == 206:
+        match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
         if match is None or int(match[1]) != start:
-            _forget(part)
+            part.delete()
             raise _Interrupted(f"the server was asked for the bytes from {start:,} on and sends others")
         return start, None if match[2] == "*" else int(match[2])
-    length = answer.headers.get("Content-Length", "")
+    length = response.headers.get("Content-Length", "")
     return 0, int(length) if length.isdecimal() else None
-
-
-def _opener() -> urllib.request.OpenerDirector:
-    """HTTP and HTTPS alone, so that no redirect leads to a local file."""
-    opener = urllib.request.OpenerDirector()
-    for handler in (
-        urllib.request.ProxyHandler,
-        urllib.request.HTTPHandler,
-        urllib.request.HTTPSHandler,
-        urllib.request.HTTPDefaultErrorHandler,
-        urllib.request.HTTPRedirectHandler,
-        urllib.request.HTTPErrorProcessor,
-        urllib.request.UnknownHandler,
-    ):
-        opener.add_handler(handler())
-    return opener
-
-
-# --- what is known of a part file --------------------------------------------------------------------------------------------
-
-
-def _about(part: Path) -> Path:
-    return part.with_name(part.name + ".json")
-
-
-def _size(part: Path) -> int:
-    return part.stat().st_size if part.exists() else 0
-
-
-def _resumable(part: Path, url: str) -> tuple[int, str]:
-    """How much of the part can stay, and the validator to ask with; nothing where either is not known to be this file's."""
-    try:
-        about = json.loads(_about(part).read_text(encoding="utf-8"))
-        if about["url"] == url and about["validator"]:
-            return _size(part), str(about["validator"])
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
-    return 0, ""
-
-
-def _remember(part: Path, url: str, headers: Any) -> None:
-    tag = headers.get("ETag", "")
-    validator = tag if tag and not tag.startswith("W/") else headers.get("Last-Modified", "")
-    try:
-        part.parent.mkdir(parents=True, exist_ok=True)
-        write_json(_about(part), {"url": url, "validator": validator})
-    except OSError as error:
-        raise OutputError(f"{part.parent}: cannot be written ({error.strerror})") from None
-
-
-def _forget(part: Path) -> None:
-    part.unlink(missing_ok=True)
-    _about(part).unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""What a layout is."""
+"""The interface of a layout."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from showtell.data.tree import Tree
 
 @dataclass(frozen=True)
 class Columns:
-    """Names of a table's columns; None is recognised by the common names."""
+    """Names of a table's columns; None means one of the common names."""
 
     image: str | None = None
     caption: str | None = None
@@ -18,9 +18,13 @@ class Columns:
 
 @dataclass(frozen=True)
 class Layout:
-    """`sign` says in words what `detect` looks for. `read` raises DataError where a file is broken."""
+    """A form that data sets come in.
+
+    `sign` describes the files that `files` finds: without one, the data has another layout. `read` reads them; a layout that is
+    named by the user may have to read without. It raises DataError where a file is missing or broken.
+    """
 
     name: str
     sign: str
-    detect: Callable[[Tree, Columns], bool]
-    read: Callable[[Tree, Columns], Listing]
+    files: Callable[[Tree, Columns], list[str]]
+    read: Callable[[Tree, Columns, list[str]], Listing]

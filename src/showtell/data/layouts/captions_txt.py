@@ -1,4 +1,4 @@
-"""`captions.txt`, the form in which Flickr8k is passed around most: a table in a text file, no splits.
+"""`captions.txt`, the most common form of Flickr8k: a table in a text file, without splits.
 
 image,caption
 1000268201_693b08cb0e.jpg,A girl feeds ducks at a pond .
@@ -12,20 +12,15 @@ from showtell.errors import DataError
 
 
 def _files(tree: Tree, columns: Columns) -> list[str]:
-    # Other text files are not opened: there may be one beside each photo.
+    # Other text files are not opened: there may be one for each photo.
     named = tree.where(lambda file: file.suffix.lower() == ".txt" and (tree.single or "captions" in file.stem.lower()))
     return [file for file in named if has_columns(tree, file, columns)]
 
 
-def _detect(tree: Tree, columns: Columns) -> bool:
-    return bool(_files(tree, columns))
-
-
-def _read(tree: Tree, columns: Columns) -> Listing:
-    files = _files(tree, columns)
+def _read(tree: Tree, columns: Columns, files: list[str]) -> Listing:
     if len(files) != 1:
         raise DataError(f"{tree.path}: {len(files)} text files are tables of captions; give the path of one")
     return read_tables(tree, files, columns)
 
 
-LAYOUT = Layout("captions-txt", "captions.txt with a header such as image,caption", _detect, _read)
+LAYOUT = Layout("captions-txt", "captions.txt with a header such as image,caption", _files, _read)

@@ -14,25 +14,20 @@ from showtell.data.tree import Tree
 from showtell.errors import DataError
 
 _HEADER = ["image_name", "comment_number", "comment"]
-# One row of the file that everyone has, the fifth of 2199200615.jpg, lacks its second bar: spaces stand there.
+# In the published file, the fifth row of 2199200615.jpg has spaces instead of its second bar.
 _ROW = re.compile(r"(?P<name>[^|]+?)\s*\|\s*\d+\s*(\||\s{2})(?P<caption>.*)")
 
 
-def _files(tree: Tree) -> list[str]:
+def _files(tree: Tree, columns: Columns) -> list[str]:
     return [file for file in tree.with_suffix(".csv") if is_flickr30k(tree.first_line(file))]
 
 
 def is_flickr30k(line: str) -> bool:
-    """Whether a table's first line is that of Flickr30k's."""
+    """Whether a line is the header of Flickr30k's table."""
     return [cell.strip() for cell in line.split("|")] == _HEADER
 
 
-def _detect(tree: Tree, columns: Columns) -> bool:
-    return bool(_files(tree))
-
-
-def _read(tree: Tree, columns: Columns) -> Listing:
-    files = _files(tree)
+def _read(tree: Tree, columns: Columns, files: list[str]) -> Listing:
     if len({parsing.content(tree.root / file) for file in files}) == 1:
         files = files[:1]  # Kaggle's archive has it twice
     if len(files) != 1:
@@ -51,4 +46,4 @@ def _read(tree: Tree, columns: Columns) -> Listing:
     return Listing("Flickr30k", tree.root, entries, tree.photos())
 
 
-LAYOUT = Layout("flickr30k", "results.csv with the header image_name| comment_number| comment", _detect, _read)
+LAYOUT = Layout("flickr30k", "results.csv with the header image_name| comment_number| comment", _files, _read)

@@ -25,16 +25,18 @@ SPLIT_FILES: dict[Split, str] = {
 
 
 def splits_beside(tree: Tree) -> bool:
-    """Whether a token file is named that has the split lists beside it."""
+    """Whether the user named a token file that has the split lists beside it."""
     named = tree.single and tree.path.name.endswith((".token", ".token.txt"))
     return named and all((tree.path.parent / name).is_file() for name in SPLIT_FILES.values())
 
 
-def _detect(tree: Tree, columns: Columns) -> bool:
-    return splits_beside(tree) or (not tree.single and bool(tree.where(lambda file: file.name == TOKEN_FILE)))
+def _files(tree: Tree, columns: Columns) -> list[str]:
+    if tree.single:
+        return [*tree.files] if splits_beside(tree) else []
+    return tree.where(lambda file: file.name == TOKEN_FILE)
 
 
-def _read(tree: Tree, columns: Columns) -> Listing:
+def _read(tree: Tree, columns: Columns, files: list[str]) -> Listing:
     captions = {entry.name: entry for entry in token_lines(tree.path if tree.single else _find(tree, TOKEN_FILE))}
     entries: list[Entry] = []
     listed: set[str] = set()
@@ -43,7 +45,7 @@ def _read(tree: Tree, columns: Columns) -> Listing:
         for number, line in parsing.lines(path):
             name = line.strip()
             texts = captions[name].captions if name in captions else ()
-            # A photo that two lists name keeps its captions once.
+            # A photo in two lists gets its captions once.
             entries.append(Entry(parsing.line(path, number), name, () if name in listed else texts, split))
             listed.add(name)
     entries += [entry for entry in captions.values() if entry.name not in listed]
@@ -53,11 +55,11 @@ def _read(tree: Tree, columns: Columns) -> Listing:
 def _find(tree: Tree, name: str) -> Path:
     if tree.single and (path := tree.path.parent / name).is_file():
         return path
-    # Copies in other folders are common; the one highest up is meant.
-    found = sorted(tree.where(lambda file: file.name == name), key=lambda file: (file.count("/"), file))
-    if not found:
+    # Copies in other folders are common; the one highest up is the right one.
+    files = sorted(tree.where(lambda file: file.name == name), key=lambda file: (file.count("/"), file))
+    if not files:
         raise DataError(f"{tree.root}: {name} is not in this folder or below it; get it from Flickr8k_text.zip")
-    return tree.root / found[0]
+    return tree.root / files[0]
 
 
-LAYOUT = Layout("flickr8k", TOKEN_FILE, _detect, _read)
+LAYOUT = Layout("flickr8k", TOKEN_FILE, _files, _read)

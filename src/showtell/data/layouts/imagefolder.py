@@ -14,19 +14,14 @@ from showtell.errors import DataError
 
 
 def _files(tree: Tree, columns: Columns) -> list[str]:
-    found = tree.where(lambda file: file.stem.lower() == "metadata" and file.suffix.lower() in SUFFIXES)
-    return [file for file in found if has_columns(tree, file, columns)]
+    tables = tree.where(lambda file: file.stem.lower() == "metadata" and file.suffix.lower() in SUFFIXES)
+    return [file for file in tables if has_columns(tree, file, columns)]
 
 
-def _detect(tree: Tree, columns: Columns) -> bool:
-    return bool(_files(tree, columns))
-
-
-def _read(tree: Tree, columns: Columns) -> Listing:
-    files = _files(tree, columns)
+def _read(tree: Tree, columns: Columns, files: list[str]) -> Listing:
     if not files:
         raise DataError(f"{tree.path}: no metadata.jsonl or metadata.csv with file_name and captions is here or below")
     return read_tables(tree, files, columns)
 
 
-LAYOUT = Layout("imagefolder", "metadata.jsonl or metadata.csv with file_name and captions", _detect, _read)
+LAYOUT = Layout("imagefolder", "metadata.jsonl or metadata.csv with file_name and captions", _files, _read)

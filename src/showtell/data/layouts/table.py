@@ -1,4 +1,4 @@
-"""Tables with a column of paths and one or more of captions: CSV, TSV, JSON, JSON lines and Parquet.
+"""Tables with a column of paths and one or more columns of captions: CSV, TSV, JSON, JSON lines and Parquet.
 
     image,caption,split
     photos/dog.jpg,A dog runs.,train
@@ -18,17 +18,18 @@ from typing import Any
 
 from showtell.data import parquet, parsing
 from showtell.data.dataset import Listing
-from showtell.data.entries import TOKEN_LINE, Entry, as_split, is_coco, is_karpathy, split_of_file
+from showtell.data.entries import TOKEN_LINE, Entry, as_split, split_of_file
 from showtell.data.layouts.base import Columns, Layout
-from showtell.data.layouts.coco import json_files
+from showtell.data.layouts.coco import is_coco, json_files
 from showtell.data.layouts.flickr30k import is_flickr30k
+from showtell.data.layouts.karpathy import is_karpathy
 from showtell.data.photos import PhotoStore, Place
 from showtell.data.tree import Tree
 from showtell.errors import DataError
 from showtell.image import SUFFIXES as PHOTO_SUFFIXES
 
 SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet")
-# The common names of columns, the commonest first. Ids are what COCO's results have instead of paths.
+# The common names of columns, the most common first. COCO's results have ids instead of paths.
 _COMMON = {
     "image": "image path file_name filename filepath file_path image_path image_file image_name img photo file",
     "id": "image_id img_id cocoid",
@@ -43,7 +44,7 @@ Row = tuple[str, Mapping[str, Any]]  # its place and its cells by column
 
 @dataclass(frozen=True)
 class Chosen:
-    """The columns of one table that are read."""
+    """The names of the columns to read of one table."""
 
     image: str
     captions: tuple[str, ...]
@@ -52,7 +53,7 @@ class Chosen:
 
 
 def read_tables(tree: Tree, files: Sequence[str], columns: Columns) -> Listing:
-    """The rows of tables whose paths are relative to the table's own folder or to the root, or are file names."""
+    """Reads tables, whose paths are relative to the table's folder or to the root, or are file names."""
     photos = tree.photos()
     entries: list[Entry] = []
     failed: list[str] = []
@@ -78,7 +79,7 @@ def read_tables(tree: Tree, files: Sequence[str], columns: Columns) -> Listing:
 
 
 def choose(names: Sequence[str], columns: Columns, path: Path) -> Chosen:
-    """Which columns of a table hold what. Raises DataError where one cannot be told or is not there."""
+    """Chooses the columns of a table by `columns` and by their names. Raises DataError where one is missing."""
 
     def first(kind: str) -> str | None:
         return next((name for common in COMMON[kind] for name in names if name.lower() == common), None)
@@ -91,7 +92,7 @@ def choose(names: Sequence[str], columns: Columns, path: Path) -> Chosen:
         numbered = (
             [name for name in names if re.fullmatch(rf"{common}([._ -]?\d+)?", name.lower())] for common in COMMON["caption"]
         )
-        captions = next((found for found in numbered if found), [])
+        captions = next(filter(None, numbered), [])
     split = columns.split or first("split")
     have = f"the columns are {', '.join(names) or 'none'}"
     if image is None:
@@ -108,14 +109,14 @@ def choose(names: Sequence[str], columns: Columns, path: Path) -> Chosen:
 
 
 def has_columns(tree: Tree, file: str, columns: Columns) -> bool:
-    """Whether a file can be read as a table, as far as its first row tells. Raises DataError where that is broken."""
+    """Whether a file is a table of captions, judged by its first row. Raises DataError where that row is broken."""
     suffix = PurePosixPath(file).suffix.lower()
     if suffix == ".json" and (file not in json_files(tree) or is_coco(tree.json(file)) or is_karpathy(tree.json(file))):
         return False
     if is_flickr30k(tree.first_line(file)):
         return False
     if tree.single and suffix != ".txt":
-        return True  # what is wrong with it is said when it is read
+        return True  # errors in it are reported when it is read
     if suffix == ".parquet" and not parquet.installed():
         return False
     if suffix == ".json" and not isinstance(tree.json(file), list) and not _is_kohya(tree.json(file)):
@@ -133,12 +134,8 @@ def _files(tree: Tree, columns: Columns) -> list[str]:
     return [file for file in tables if has_columns(tree, file, columns)]
 
 
-def _detect(tree: Tree, columns: Columns) -> bool:
-    return bool(_files(tree, columns))
-
-
-def _read(tree: Tree, columns: Columns) -> Listing:
-    files = _files(tree, columns) or ([*tree.files] if tree.single else [])
+def _read(tree: Tree, columns: Columns, files: list[str]) -> Listing:
+    files = files or ([*tree.files] if tree.single else [])
     if not files:
         raise DataError(
             f"{tree.path}: no table with columns of paths and captions is below this folder ({', '.join(SUFFIXES)}); name the "
@@ -153,13 +150,13 @@ def _read(tree: Tree, columns: Columns) -> Listing:
 
 
 def _below(name: str, table: str, photos: PhotoStore) -> str:
-    """The path from the root of a photo that a table names from its own folder; the name itself where there is none such."""
+    """The path from the root of a photo that a table names from its folder; the name itself where no such photo exists."""
     path = photos.below((PurePosixPath(table).parent / name.replace("\\", "/")).as_posix())
     return name if path is None else path
 
 
 def _name(row: Mapping[str, Any], column: str, place: str) -> str | bytes:
-    """The photo's path or id, or the photo itself where the table holds it."""
+    """The photo's path or id, or its bytes where the table holds them."""
     value = row.get(column)
     if (photo := parquet.photo(value)) is not None:
         return photo
@@ -173,7 +170,7 @@ def _name(row: Mapping[str, Any], column: str, place: str) -> str | bytes:
 
 
 def _captions(row: Mapping[str, Any], columns: Sequence[str], place: str) -> list[str]:
-    """The captions of a row; columns that it lacks have none, but one of them must be there."""
+    """The captions of a row. It may lack columns, but not all. Raises DataError."""
     captions: list[str] = []
     for column in columns:
         value, where = row.get(column), f"{place}, column {column}"
@@ -189,7 +186,7 @@ def _captions(row: Mapping[str, Any], columns: Sequence[str], place: str) -> lis
 
 
 def _listed(text: str, place: str) -> list[str]:
-    """The captions of a cell that holds a list of them, as JSON or as Python prints it, or the cell's one caption."""
+    """The captions of a cell: a list of them as JSON or as Python prints it, or one caption."""
     value: Any = None
     if _PYTHON_LIST.fullmatch(text):
         try:
@@ -210,7 +207,7 @@ def _listed(text: str, place: str) -> list[str]:
 
 
 def _open(tree: Tree, file: str, columns: Columns) -> tuple[list[str], Iterable[Row]]:
-    """The names of a table's columns, and its rows."""
+    """Opens a table; returns the names of its columns, and its rows."""
     path = tree.root / file
     suffix = path.suffix.lower()
     if suffix == ".parquet":
@@ -225,7 +222,7 @@ def _open(tree: Tree, file: str, columns: Columns) -> tuple[list[str], Iterable[
 
 
 def _dialect(tree: Tree, file: str, columns: Columns) -> tuple[str, bool]:
-    """What stands between the cells of a text table, and whether its first row is a header."""
+    """The delimiter of a text table, and whether its first row is a header."""
     first = tree.first_line(file)
     delimiters = "\t,;|" if file.lower().endswith(".tsv") else ",;\t|"
     for delimiter in delimiters:
@@ -252,7 +249,7 @@ def _cells(line: str, delimiter: str) -> list[str]:
 
 
 def _distinct(header: Sequence[str]) -> list[str]:
-    """Names of columns, those that stand there again numbered as pandas does: caption, caption.1."""
+    """The names of columns, repeated ones numbered as pandas does: caption, caption.1."""
     names: list[str] = []
     for name in map(str.strip, header):
         count = sum(known.rpartition(".")[0] == name or known == name for known in names)
@@ -274,7 +271,7 @@ def _text_rows(path: Path, header: list[str], rows: Iterable[tuple[int, list[str
 
 
 def _json_rows(path: Path) -> list[Row]:
-    """The objects of JSON lines, of a list in JSON, or of an object by photo as kohya's trainers have it."""
+    """The rows of JSON lines, of a JSON list of objects, or of a JSON object by photo as kohya's trainers write it."""
     if path.suffix.lower() != ".json":
         rows = list(parsing.json_lines(path))
     elif isinstance(value := parsing.read_json(path), list):
@@ -294,4 +291,4 @@ def _is_kohya(value: Any) -> bool:
     return isinstance(value, dict) and bool(value) and all(isinstance(row, dict) for row in value.values())
 
 
-LAYOUT = Layout("table", f"a table with columns of paths and captions ({', '.join(SUFFIXES)})", _detect, _read)
+LAYOUT = Layout("table", f"a table with columns of paths and captions ({', '.join(SUFFIXES)})", _files, _read)

@@ -1,4 +1,4 @@
-"""Captions alone in the format of Flickr8k and Flickr30k, such as Flickr30k's `results_20130124.token`; it has no splits.
+"""Token files without split lists, such as Flickr30k's `results_20130124.token`.
 
 1000092795.jpg#0<TAB>Two dogs wait at a door .
 """
@@ -10,18 +10,16 @@ from showtell.data.layouts.flickr8k import splits_beside
 from showtell.data.tree import Tree
 
 
-def _files(tree: Tree) -> list[str]:
+def _files(tree: Tree, columns: Columns) -> list[str]:
+    if splits_beside(tree):
+        return []
     named = tree.with_suffix(".token", *([".txt"] if tree.single else []))
     return [file for file in named if file.endswith(".token") or TOKEN_LINE.fullmatch(tree.first_line(file))]
 
 
-def _detect(tree: Tree, columns: Columns) -> bool:
-    return bool(_files(tree)) and not splits_beside(tree)
-
-
-def _read(tree: Tree, columns: Columns) -> Listing:
-    entries: list[Entry] = [entry for file in _files(tree) or tree.files for entry in token_lines(tree.root / file)]
+def _read(tree: Tree, columns: Columns, files: list[str]) -> Listing:
+    entries: list[Entry] = [entry for file in files or tree.files for entry in token_lines(tree.root / file)]
     return Listing(tree.name, tree.root, entries, tree.photos())
 
 
-LAYOUT = Layout("token", "a .token file such as results_20130124.token", _detect, _read)
+LAYOUT = Layout("token", "a .token file such as results_20130124.token", _files, _read)

@@ -1,8 +1,8 @@
-"""WebDataset tars as img2dataset writes them: of each sample a photo, its caption and what else is known.
+"""WebDataset tars as img2dataset writes them: for each sample a photo, its caption and metadata.
 
     00000.tar    000000000.jpg  000000000.txt  000000000.json  000000001.jpg ...
 
-`data.convert` adds to the JSON what img2dataset has no place for: `image` (the photo's name), all `captions` and the `split`.
+`data.convert` adds keys to the JSON that img2dataset does not have: `image` (the photo's name), `captions` and `split`.
 """
 
 from collections import Counter, defaultdict
@@ -21,14 +21,14 @@ from showtell.errors import DataError
 _TEXTS = ("txt", "caption", "json")
 _LARGEST_TEXT = 1 << 20  # bytes; no caption is longer
 _NO_PHOTO = "samples of the tars have no photo"
-_BESIDE = "photos of the tars stand beside another one of their sample"
-_SEVERAL = "photos of the tars have one caption for several"
+_BESIDE = "photos of the tars are second photos of a sample"
+_SEVERAL = "photos of the tars share one caption"
 
-Parts = dict[str, Place]  # a sample's texts by their kind
+Parts = dict[str, Place]  # a sample's text files by suffix
 
 
-def _detect(tree: Tree, columns: Columns) -> bool:
-    return any(_has_captions(tree, file) for file in tree.with_suffix(".tar"))
+def _files(tree: Tree, columns: Columns) -> list[str]:
+    return [file for file in tree.with_suffix(".tar") if _has_captions(tree, file)]
 
 
 def _has_captions(tree: Tree, file: str) -> bool:
@@ -42,14 +42,14 @@ def _members(path: Path) -> dict[str, Place]:
     return dict(members(path))
 
 
-def _read(tree: Tree, columns: Columns) -> Listing:
+def _read(tree: Tree, columns: Columns, files: list[str]) -> Listing:
     photos = PhotoStore()
     entries: list[Entry] = []
     skipped: dict[str, list[str]] = defaultdict(list)
     for file in tree.with_suffix(".tar"):
-        found = tree.once(file, _members)
+        places = tree.once(file, _members)
         left_out: dict[str, list[str]] = defaultdict(list)
-        for member, parts in _samples(found, left_out):
+        for member, parts in _samples(places, left_out):
             place = f"{tree.root / file}, sample {_stem(member)}"
             about = parsing.parse_json(tree.root / file, _text(parts["json"], place), 1) if "json" in parts else {}
             if not isinstance(about, dict):
@@ -57,7 +57,7 @@ def _read(tree: Tree, columns: Columns) -> Listing:
             name = about.get("image")
             if not isinstance(name, str) or photos.below(name) is not None:
                 name = f"{file}/{member}"
-            photos.add(name, found[member])
+            photos.add(name, places[member])
             split = as_split(about.get("split"), place) or split_of_file(file)
             entries.append(Entry(place, name, _captions(parts, about, place), split))
         for reason, names in left_out.items():
@@ -65,20 +65,20 @@ def _read(tree: Tree, columns: Columns) -> Listing:
     return Listing(tree.name, tree.root, entries, photos, skipped)
 
 
-def _samples(found: dict[str, Place], left_out: dict[str, list[str]]) -> Iterator[tuple[str, Parts]]:
-    """The photos of a tar, each with its texts, whatever their order; what is left out is named in `left_out`, by reason.
+def _samples(places: dict[str, Place], left_out: dict[str, list[str]]) -> Iterator[tuple[str, Parts]]:
+    """The photos of a tar, each with its text files in any order; adds the names of other members to `left_out`, by reason.
 
-    A text belongs to the photo of its very name up to the last dot, or else of its name up to the first one.
+    A text file belongs to the photo with the same name up to the last dot, or else up to the first dot.
     """
     photos: dict[str, list[str]] = defaultdict(list)
     texts: dict[str, Parts] = defaultdict(dict)
-    for name, place in found.items():
+    for name, place in places.items():
         kind = PurePosixPath(name).suffix.lower().removeprefix(".")
         if kind in _TEXTS:
             texts[_stem(name)][kind] = place
         elif is_photo(name, place):
             photos[_stem(name)].append(name)
-    shared: dict[str, Parts] = defaultdict(dict)  # texts with no photo of their very name, by key
+    shared: dict[str, Parts] = defaultdict(dict)  # text files without a photo of the same name, by key
     for stem, parts in texts.items():
         if stem not in photos:
             shared[_key(stem)].update(parts)
@@ -122,13 +122,10 @@ def _captions(parts: Parts, about: dict[str, Any], place: str) -> list[str]:
 def _text(part: Place, place: str) -> str:
     if part.size > _LARGEST_TEXT:
         raise DataError(f"{place}: {part.member} has {part.size:,} bytes; at most {_LARGEST_TEXT:,} are read")
-    with open(part.file, "rb") as file:
-        file.seek(part.offset)
-        data = file.read(part.size)
     try:
-        return data.decode("utf-8-sig")
+        return part.read().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"{place}: byte {error.start} of {part.member} is not UTF-8") from None
 
 
-LAYOUT = Layout("webdataset", "tar files with photos and captions side by side", _detect, _read)
+LAYOUT = Layout("webdataset", "tar files with photos and captions side by side", _files, _read)

@@ -1,11 +1,11 @@
-// One photo to the service and its record back, waiting its turn and waiting for a busy server.
+// Sends photos to the service: a few requests at a time, repeated while the server is busy.
 
-const AT_ONCE = 3; // photos on their way; more would only wait in the server's queue instead of here
-const BUSY = [429, 503]; // answers after which another try is wanted
-const TRIES = 30; // of one photo while the server is busy
-const LONGEST = 30; // seconds between two tries at most
+const AT_ONCE = 3; // requests at a time; more would wait in the server's queue
+const BUSY = [429, 503]; // HTTP statuses after which a request is repeated
+const TRIES = 30; // requests for one photo while the server is busy
+const LONGEST = 30; // most seconds between two requests
 
-// What the image error codes (docs/images.md) mean to somebody who only has the photo.
+// The image error codes (docs/images.md) in words for a person who has only the photo.
 const MEANINGS = {
   empty: "The file is empty.",
   "too-large": "The file is too large for this server. A smaller copy will do: the model looks at 224 by 224 pixels.",
@@ -34,7 +34,7 @@ export function useToken(value) {
 }
 
 /**
- * The record of a photo. `report` hears what is going on: "Waiting", "Captioning", "The server is busy ...".
+ * Gets the record of a photo. `report` receives the state: "Waiting", "Captioning", "The server is busy ...".
  * Throws Failure, or the signal's AbortError.
  */
 export async function caption(file, signal, report) {
@@ -53,7 +53,7 @@ export async function caption(file, signal, report) {
       else {
         const seconds = Math.min(Number(answer.headers.get("Retry-After")) || 2, LONGEST);
         report(`The server is busy. Trying again in ${seconds} s`);
-        await pause(seconds + Math.random(), signal); // not all pages at the same moment
+        await pause(seconds + Math.random(), signal); // so that pages do not repeat at the same moment
       }
     }
   } finally {
@@ -69,7 +69,7 @@ async function send(file, maps, signal) {
     return await fetch(`v1/captions?num_captions=3&attention=${maps}`, { method: "POST", body, headers, signal });
   } catch (error) {
     if (signal.aborted) throw error;
-    // A photo that was deleted or a folder fails in the same way as a server that is gone.
+    // A folder or a deleted photo gives the same error as a server that has stopped.
     const readable = await file.slice(0, 1).arrayBuffer().then(() => true, () => false);
     if (!readable) throw new Failure("The browser cannot read this file. Is it a folder, or was it moved?");
     throw new Failure("The server cannot be reached.", { again: true });
@@ -94,7 +94,7 @@ const turns = {
     else await new Promise((resolve) => this.waiting.push(resolve));
   },
   leave() {
-    const next = this.waiting.shift(); // the turn goes straight to it, so that nobody slips in between
+    const next = this.waiting.shift(); // it gets the turn at once, so that no other request takes it
     if (next) next();
     else this.free++;
   },

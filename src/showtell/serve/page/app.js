@@ -1,4 +1,4 @@
-// The page: photos come in by drop, paste, choice or camera; each gets a card; all can be downloaded.
+// The page: takes photos by drop, paste, choice or camera, makes a card for each, and downloads the captions.
 
 import { useToken } from "./api.js";
 import { Card } from "./card.js";
@@ -67,7 +67,7 @@ for (const [button, input] of [["choose", "files"], ["camera", "shot"]]) {
 addEventListener("paste", (event) => add(event.clipboardData.files));
 
 addEventListener("dragover", (event) => {
-  if (!event.dataTransfer.types.includes("Files")) return; // words can be dragged into text fields as ever
+  if (!event.dataTransfer.types.includes("Files")) return; // text can still be dragged into text fields
   event.preventDefault();
   at("drop").classList.add("over");
 });

@@ -1,4 +1,4 @@
-// One photo on the page: its picture, what became of it, its captions and what can be done with them.
+// The card of a photo: its picture, its state, its captions and the buttons for them.
 
 import { caption, Failure } from "./api.js";
 import { html, sentence } from "./formats.js";
@@ -10,14 +10,14 @@ const template = document.getElementById("card");
 let cards = 0;
 
 /**
- * A photo, from its choice to its removal. `state` is "waiting", "done" or "failed". Events: "change" when it becomes another,
- * "remove", and "login" when the server asks for a token.
+ * The card of a photo. `state` is "waiting", "done" or "failed". Events: "change" of the state, "remove", and "login" when the
+ * server asks for a token.
  */
 export class Card extends EventTarget {
   #record = null;
   #failure = null;
-  #sending = null; // the AbortController of a request on its way
-  #text = ""; // the caption as it is copied: one of the record's as a sentence, or what was written here
+  #sending = null; // the AbortController of the current request
+  #text = ""; // the caption to copy: one of the record's as a sentence, or the user's text
 
   constructor(file) {
     super();
@@ -34,7 +34,7 @@ export class Card extends EventTarget {
     this.#showPhoto();
   }
 
-  /** Sends the photo, unless it is on its way. */
+  /** Sends the photo, unless a request is running. */
   async start() {
     if (this.#sending) return;
     this.#sending = new AbortController();
@@ -46,7 +46,7 @@ export class Card extends EventTarget {
       this.#enter("done");
     } catch (error) {
       if (error.name === "AbortError") return;
-      // Anything else than a Failure is an answer that broke off or is none of the service's.
+      // Other errors come from a broken answer, or from another server's.
       const unreadable = () => new Failure(`The answer is not readable: ${error.message}`, { again: true });
       this.#failure = error instanceof Failure ? error : unreadable();
       this.#say(this.#failure.message);
@@ -57,7 +57,7 @@ export class Card extends EventTarget {
     }
   }
 
-  /** Takes the photo off the page; one on its way is called back. */
+  /** Removes the card; a running request is aborted. */
   remove() {
     this.#sending?.abort();
     URL.revokeObjectURL(this.#part("img").src);
@@ -65,21 +65,21 @@ export class Card extends EventTarget {
     this.element.remove();
   }
 
-  /** Whether the server wants to see a token before it captions the photo. */
+  /** Whether the server asks for a token. */
   get needsToken() {
     return this.state === "failed" && Boolean(this.#failure.login);
   }
 
-  /** What became of the photo, in one sentence. */
+  /** The photo's state in one sentence. */
   get summary() {
     return `${this.file.name}: ${this.state === "done" ? this.#text : this.#part(".state").textContent}`;
   }
 
-  /** The record for a file: the service's, with the caption that was chosen or written here. */
+  /** The service's record with the chosen or written caption, for a file. */
   get record() {
     const path = this.file.name;
     if (this.state === "done") {
-      const chosen = this.#record.captions.find((found) => sentence(found) === this.#text); // none where it was rewritten
+      const chosen = this.#record.captions.find((caption) => sentence(caption) === this.#text); // none where it was rewritten
       return { ...this.#record, path, caption: this.#text, score: chosen?.score };
     }
     const { code, detail } = this.state === "failed" ? this.#failure : { code: "unfinished", detail: "not captioned yet" };
@@ -115,22 +115,22 @@ export class Card extends EventTarget {
     const { captions, width, height } = this.#record;
     this.#part(".unseen").style.aspectRatio = `${width} / ${height}`;
     const group = `caption-${++cards}`;
-    const choices = captions.map((found) => {
+    const choices = captions.map((caption) => {
       const radio = make("input", { type: "radio", name: group });
-      radio.addEventListener("change", () => this.#write(sentence(found)));
+      radio.addEventListener("change", () => this.#write(sentence(caption)));
       const choice = make("label", {});
-      choice.append(radio, make("span", { textContent: sentence(found) }));
+      choice.append(radio, make("span", { textContent: sentence(caption) }));
       return choice;
     });
     this.#part(".choices").append(...choices);
     this.#write(sentence(captions[0]));
   }
 
-  /** Takes `text` as the caption. Only the words of the best caption come with maps; other text is shown plainly. */
+  /** Shows `text` as the caption. Only the best caption has attention maps for its words. */
   #write(text) {
     this.#text = this.#part(".edit").value = text;
     const { captions, pieces, attention } = this.#record;
-    const chosen = captions.find((found) => sentence(found) === text); // none where it was rewritten
+    const chosen = captions.find((caption) => sentence(caption) === text); // none where it was rewritten
     const [line, canvas] = [this.#part(".words"), this.#part("canvas")];
     if (attention?.length && chosen === captions[0]) {
       line.setAttribute("role", "toolbar");
@@ -145,7 +145,7 @@ export class Card extends EventTarget {
     this.#part(".choices").querySelectorAll("input").forEach((radio, index) => {
       radio.checked = captions[index] === chosen;
     });
-    // Of the chosen caption alone: the search ranks by length too, so that the figures of all would not be in its order.
+    // Of the chosen caption alone: the search also ranks by length, so the percentages of all would not be in its order.
     const percent = Math.round(100 * Math.exp(chosen?.score)); // the score is the words' mean log-probability
     this.#part(".likelihood").textContent = chosen ? `Likelihood of the words: ${percent}%` : "";
     this.#part(".cut").hidden = !chosen?.cut;
@@ -162,7 +162,7 @@ export class Card extends EventTarget {
   }
 }
 
-/** Copies `text` and says so on the button. */
+/** Copies `text`, and shows this on the button. */
 async function copy(button, text) {
   const label = (button.dataset.label ??= button.textContent);
   button.textContent = (await copied(text)) ? "Copied" : "Cannot copy here";

@@ -1,4 +1,4 @@
-// What leaves the page: HTML for one photo, CSV and JSON lines for all.
+// The page's output formats: HTML for one photo, CSV and JSON lines for all.
 
 const CSV_COLUMNS = ["path", "status", "caption", "score", "error_code", "error_message"];
 
@@ -7,19 +7,19 @@ export function html(name, caption) {
   return `<img src="${escape(encodeURIComponent(name))}" alt="${escape(caption)}">`;
 }
 
-/** A caption of a record with a capital letter and a full stop, as alt text wants it; with an ellipsis where it was cut. */
+/** A record's caption with a capital letter and a full stop, as alt text; with an ellipsis where it was cut. */
 export function sentence(caption) {
   const { text } = caption;
   return text && `${text[0].toUpperCase()}${text.slice(1)}${ending(caption)}`;
 }
 
-/** What ends the sentence. */
+/** The end of the sentence. */
 export function ending({ text, cut }) {
   if (cut) return " …";
   return text.endsWith(".") ? "" : ".";
 }
 
-/** Records as CSV (RFC 4180), with a byte order mark, by which Excel knows that it is UTF-8. */
+/** Records as CSV (RFC 4180), with a byte order mark that tells Excel the encoding. */
 export function csv(records) {
   const rows = records.map((record) => [
     record.path,
@@ -37,7 +37,7 @@ export function jsonl(records) {
   return records.map((record) => `${JSON.stringify(record)}\n`).join("");
 }
 
-/** Lets the browser save `text` as a file. */
+/** Makes the browser save `text` as a file. */
 export function save(name, type, text) {
   const link = document.createElement("a");
   link.href = URL.createObjectURL(new Blob([text], { type }));
@@ -47,7 +47,7 @@ export function save(name, type, text) {
 }
 
 function cell(value = "") {
-  // A spreadsheet takes text that begins so for a formula: a file's name must not become one.
+  // Spreadsheets take text that begins like this for a formula, which a file name must not become.
   const text = typeof value === "string" && /^[=+\-@\t\r]/.test(value) ? `'${value}` : String(value);
   return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 }

@@ -1,10 +1,10 @@
-// Where the model looked for a word: its attention weights, 8 x 8 say, as colours over the photo.
+// Draws the attention weights of a word, such as 8 x 8, as colours over the photo.
 //
 // The model sees every photo squashed to a square. The canvas is that square; stretching it over the photo (page.css) undoes
 // the squashing, so that the grid covers the photo evenly whatever its shape. showtell/runtime/explain.py draws the same.
 
-const BLUR = 0.55; // fields; the standard deviation by which a field melts into its neighbours
-// Weight as a part of the largest, then red, green, blue and opacity: dark where the model did not look, clear where it did.
+const BLUR = 0.55; // standard deviation of the blur, in fields of the grid
+// Weight as a share of the largest, then red, green, blue and opacity: dark for low weights, clear for high ones.
 const RAMP = [
   [0, [16, 10, 40, 0.82]],
   [0.35, [70, 24, 90, 0.62]],
@@ -12,7 +12,7 @@ const RAMP = [
   [1, [255, 230, 140, 0.04]],
 ];
 
-/** Draws `map`, rows of as many weights, smoothly on the square canvas; without a map, clears it. */
+/** Draws `map`, a square of weights, smoothly on the canvas; clears it without a map. */
 export function draw(canvas, map) {
   const pen = canvas.getContext("2d");
   const size = canvas.width;
@@ -30,7 +30,7 @@ export function draw(canvas, map) {
   pen.putImageData(pixels, 0, 0);
 }
 
-/** Says where in the photo the largest weight lies, for those who do not see the colours. */
+/** Describes the place of the largest weight, for people who do not see the colours. */
 export function describe(map) {
   const weights = map.flat();
   const largest = weights.indexOf(Math.max(...weights));
@@ -40,7 +40,7 @@ export function describe(map) {
   return `looked most at the ${[row, column].filter(Boolean).join(" ") || "middle"}`;
 }
 
-/** How much each of the fields counts at each of `size` places along one side: a Gaussian that sums to 1, (size, fields). */
+/** The weights of the fields at each of `size` places along one side: a Gaussian that sums to 1, (size, fields). */
 function kernel(size, fields) {
   return Array.from({ length: size }, (_, place) => {
     const centre = ((place + 0.5) / size) * fields - 0.5;

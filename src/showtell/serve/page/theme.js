@@ -1,4 +1,4 @@
-// Dark or light: what the system says, unless the button was used.
+// The dark or light theme: the system's, unless the user chose one by the button.
 
 const button = document.getElementById("theme");
 const system = matchMedia("(prefers-color-scheme: dark)");

@@ -1,11 +1,11 @@
-// A caption's words, each a button: pointed at, focused or tapped, it shows where the model looked when it chose the word.
+// The words of a caption as buttons: hovered, focused or tapped, each shows its attention map.
 
 import { ending } from "./formats.js";
 import { describe, draw } from "./heatmap.js";
 
 /**
- * Fills `line` with the words of a caption. `pieces` are what each word adds to its text, a space before it included; `maps` are
- * one attention map each. One tab stop; arrow keys go from word to word, Enter or a tap keeps a word's colours, Escape drops them.
+ * Fills `line` with the words of a caption. `pieces` has the text of each word with the space before it, `maps` has an attention
+ * map for each. There is one tab stop: arrow keys move between words, Enter or a tap keeps a map, Escape removes it.
  */
 export function showWords(line, canvas, caption, pieces, maps) {
   const words = pieces.map((piece, index) => button(index === 0 ? capital(piece) : piece.trimStart(), maps[index]));

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from showtell.decoding import Array
+from showtell.arrays import Array
 from showtell.metrics.result import Tokens
 from showtell.text import RULES
 from showtell.train.inputs.borrowing import Borrowed

@@ -10,7 +10,6 @@ import json
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,12 +17,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import sparse
 
+from showtell.arrays import Array
 from showtell.data import Dataset
-from showtell.decoding import Array
 from showtell.errors import DataError
 from showtell.files import replacing
 from showtell.metrics import Cider, NGramTable
 from showtell.metrics.result import Tokens
+from showtell.progress import Progress, silent
 from showtell.text import RULES
 from showtell.train.run.display import Reporter
 
@@ -59,7 +59,7 @@ def borrowed_captions(
         texts = read_texts(path, tokenize)
         samples = [sample for sample in dataset.split("train") if sample.style == style]
         captions = {sample.image: [tokenize(text) for text in sample.captions] for sample in samples}
-        borrowed |= borrow(captions, texts, count, partial(report.progress, "borrowing captions"))
+        borrowed |= borrow(captions, texts, count, report.progress)
         report.message(f"{sum(len(borrowed[name]) for name in captions)} captions borrowed for {len(captions)} photos")
     with replacing(file) as temporary, open(temporary, "w", encoding="utf-8") as lines_out:
         for name, many in borrowed.items():
@@ -71,7 +71,7 @@ def borrow(
     captions: Mapping[str, Sequence[Tokens]],
     texts: Sequence[Tokens],
     count: int,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress = silent,
 ) -> dict[str, list[Borrowed]]:
     """For each photo the `count` texts that are nearest to its own tokenised captions by CIDEr-D, best first.
 
@@ -95,8 +95,7 @@ def borrow(
             name = names[row]
             scores = cider.rewards([row] * len(candidates), [texts[place] for place in candidates])
             found[name] = _best(captions[name], [texts[place] for place in candidates], scores, count)
-        if progress:
-            progress(len(found), len(names))
+        progress("borrowing captions", len(found), len(names))
     return found
 
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from showtell.arrays import Array
 from showtell.errors import CacheError
 from showtell.files import write_json
-from showtell.image import Array
 from showtell.train.run.folder import locked
 
 KEY = 32  # bytes of a key, a SHA-256

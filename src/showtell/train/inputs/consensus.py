@@ -9,8 +9,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from showtell.metrics import Cider, DocumentFrequencies, NGramTable
-from showtell.metrics.result import FloatArray, Tokens
+from showtell.arrays import FloatArray
+from showtell.metrics import Cider, NGramTable
+from showtell.metrics.result import Tokens
 
 
 def consensus_weights(captions: Sequence[Sequence[Tokens]], power: float) -> list[FloatArray]:
@@ -22,12 +23,12 @@ def consensus_weights(captions: Sequence[Sequence[Tokens]], power: float) -> lis
     weights = [np.ones(len(many)) for many in captions]
     if power == 0:
         return weights
-    frequencies = DocumentFrequencies.of(captions)
+    table = NGramTable()
+    corpus = table.count(captions)
     for k in range(max(map(len, captions))):
-        table = NGramTable()
         others = table.count([*many[:k], *many[k + 1 :]] for many in captions)
         rows = [row for row, many in enumerate(captions) if len(many) > max(1, k)]
-        scores = Cider(others, table, frequencies).rewards(rows, [captions[row][k] for row in rows])
+        scores = Cider(others, table, corpus).rewards(rows, [captions[row][k] for row in rows])
         for row, score in zip(rows, scores, strict=True):
             weights[row][k] = score**power
     return [many / many.mean() if many.any() else np.ones_like(many) for many in weights]

@@ -26,11 +26,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from showtell.arrays import Array
 from showtell.bundle import Bundle
 from showtell.data import PhotoStore
 from showtell.errors import CacheError
-from showtell.image import Array, ImageSettings, Preprocessing
+from showtell.image import ImageSettings, Preprocessing
 from showtell.nn.encoder import STAGES, Encoder
+from showtell.progress import Progress, silent
 from showtell.train.inputs.cache import Rows
 from showtell.train.inputs.prefetch import prefetch
 from showtell.train.inputs.views import DEFAULT_IMAGES, Augmentation, read_view
@@ -101,12 +103,13 @@ class FeatureSource:
         names: Sequence[str],
         *,
         batch_size: int = 16,
-        progress: Callable[[int, int], None] | None = None,
+        progress: Progress = silent,
+        what: str = "features",
     ) -> FeatureCache:
         """Features of the named photos, computed as far as the cache in `folder` lacks them.
 
-        `progress(done, total)` is called after each batch. Raises CacheError where `folder` holds a cache of another source,
-        ImageError where a photo cannot be read.
+        `progress(what, done, total)` is called after each batch. Raises CacheError where `folder` holds a cache of another
+        source, ImageError where a photo cannot be read.
         """
         rows = Rows(folder, self._manifest(), self._shape())
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
@@ -119,8 +122,7 @@ class FeatureSource:
         rows.check_room(len(alike))
         compute = _in_onnxruntime(self.bundle) if self.bundle else _in_torch(self.encoder, self.after_stage)
         finished = len(keys) - sum(map(len, alike.values()))
-        if progress:
-            progress(finished, len(keys))
+        progress(what, finished, len(keys))
         for batch, pixels in _batches(list(alike.values()), partial(self._read, photos, keys), batch_size):
             features = compute(pixels)
             if not np.isfinite(features).all() or np.abs(features).max() > np.finfo(np.float16).max:
@@ -129,8 +131,7 @@ class FeatureSource:
                 )
             rows.append([keys[same[0]] for same in batch], features)
             finished += sum(map(len, batch))
-            if progress:
-                progress(finished, len(keys))
+            progress(what, finished, len(keys))
         known = rows.places()
         return FeatureCache(tuple(names), rows.array(), [known[keys[name]] for name in names], self.after_stage)
 

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from showtell.arrays import Array
 from showtell.data import PhotoStore
-from showtell.decoding import Array
 from showtell.image import ImageSettings, Preprocessing
 from showtell.nn.encoder import STAGES
 from showtell.nn.model import CaptionModel

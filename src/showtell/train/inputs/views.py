@@ -15,7 +15,8 @@ from typing import Any, Self
 import numpy as np
 from PIL import Image, ImageEnhance
 
-from showtell.image import Array, ImageSettings, Preprocessing, read_photo, read_rgb, to_pixels
+from showtell.arrays import Array
+from showtell.image import ImageSettings, Preprocessing, read_photo, read_rgb, to_pixels
 
 DEFAULT_IMAGES = ImageSettings()
 STRETCH = 4 / 3  # largest change of the aspect ratio; Szegedy et al. use 3/4 to 4/3

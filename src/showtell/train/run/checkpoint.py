@@ -1,14 +1,13 @@
-"""Checkpoints: folders that are whole or not taken for one.
+"""Checkpoints: written atomically, verified by SHA-256.
 
-    checkpoints/epoch-007/       after an epoch; epoch-000 is the model that a run starts from, if any;
-                                 checkpoints/step-0001234/ is one from inside an epoch, without dev scores
+    checkpoints/epoch-007/       after an epoch; epoch-000 is the start model of a run with `init`;
+                                 checkpoints/step-0001234/ is from inside an epoch, without dev scores
         config.json          format, networks' configs, preprocessing, recipe, dev scores, progress of the run, files' SHA-256
         vocab.json           the words in id order
-        model.safetensors    encoder.* and decoder.* parameters, float32: the moving average's where the recipe asks for one
-        training.safetensors optimiser moments and raw weights, to go on from here
+        model.safetensors    encoder.* and decoder.* parameters, float32; with `ema_decay`, of the moving average
+        training.safetensors optimiser moments and raw weights, to resume from
 
-A folder is written under another name, flushed to disk and renamed, so that a kill leaves none of these names half written;
-what a disk loses later shows in the hashes. Kept are the two newest, so that there is one to fall back on, and the best.
+A run keeps its two newest checkpoints and its best one. A bundle counts as a checkpoint wherever only a model is needed.
 """
 
 import json
@@ -24,11 +23,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from showtell.bundle import MODELS
 from showtell.errors import CheckpointError, OptionError, OutputError
-from showtell.files import sha256, sync, write_json
+from showtell.files import new_folder, sha256, write_json
 from showtell.image import Preprocessing
 from showtell.nn import decoders, encoders
 from showtell.nn.model import CaptionModel
+from showtell.nn.widen import widened_decoder, widened_encoder
 from showtell.vocabulary import Vocabulary
 
 FORMAT = 1
@@ -37,19 +38,19 @@ KEYS = ("epoch", "encoder", "decoder", "preprocessing", "recipe")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint's folder and the contents of its config.json."""
+    """The folder of a checkpoint, or of a bundle, and the contents of its config.json."""
 
     path: Path
     config: dict[str, Any]
 
     @property
     def epoch(self) -> int:
-        """The epoch, counted from 1, that this checkpoint is the end of or lies in."""
+        """The epoch, counted from 1, that ends with this checkpoint or that it is inside."""
         return int(self.config["epoch"])
 
     @property
     def step(self) -> int:
-        """Optimiser steps behind it, from the run's beginning."""
+        """Optimiser steps from the beginning of the run."""
         return int(self.config.get("step", 0))
 
     @property
@@ -59,11 +60,16 @@ class Checkpoint:
 
     @property
     def rank(self) -> tuple[float, float, int]:
-        """What the best checkpoint has most of: dev CIDEr; among equals a low dev loss, and then an early epoch."""
+        """Key that the best checkpoint has the largest of: dev CIDEr, then low dev loss, then an early epoch."""
         return self.scores["CIDEr"], -self.config.get("dev_loss", math.inf), -self.epoch
 
+    @property
+    def is_bundle(self) -> bool:
+        """Whether it is a bundle, which training may start from too."""
+        return "encoder.onnx" in self.config.get("files", {})
+
     def verify(self) -> None:
-        """Raises CheckpointError where a file is missing or is not what was written."""
+        """Checks the files' SHA-256. Raises CheckpointError where a file is missing or altered."""
         for name, digest in self.config.get("files", {}).items():
             file = self.path / name
             try:
@@ -74,7 +80,10 @@ class Checkpoint:
                 raise CheckpointError(f"{file}: cut short or altered since it was written; take another checkpoint")
 
     def load_model(self) -> CaptionModel:
-        """The captioner, in evaluation mode. Raises CheckpointError where files are damaged or do not fit the config."""
+        """The captioner in float32, in evaluation mode; that of a bundle is widened.
+
+        Raises CheckpointError where files are damaged or do not fit the config.
+        """
         self.verify()
         vocabulary = Vocabulary.load(self.path / "vocab.json")
         try:
@@ -86,12 +95,11 @@ class Checkpoint:
             raise CheckpointError(
                 f"{self.path}: the decoder has {decoder_config.vocabulary} words and vocab.json {len(vocabulary)}"
             )
-        model = CaptionModel(
-            encoders.build(encoder_config),
-            decoders.build(decoder_config),
-            vocabulary,
-            Preprocessing.from_json(self.config["preprocessing"]),
-        )
+        preprocessing = Preprocessing.from_json(self.config["preprocessing"])
+        if self.is_bundle:
+            encoder = widened_encoder(encoder_config, self.path / "encoder.onnx")
+            return CaptionModel(encoder, widened_decoder(decoder_config, self.path), vocabulary, preprocessing)
+        model = CaptionModel(encoders.build(encoder_config), decoders.build(decoder_config), vocabulary, preprocessing)
         networks = model.networks()
         try:
             networks.load_state_dict(load_tensors(self.path / "model.safetensors"))
@@ -106,13 +114,13 @@ class Checkpoint:
 def save(folder: Path, model: CaptionModel, config: Mapping[str, Any], training: Mapping[str, Tensor]) -> Checkpoint:
     """Writes a checkpoint of the run in `folder`, then removes those that are not kept.
 
-    It is an epoch's where `config` has scores. Raises OutputError where it cannot be written; those before it are then intact.
+    It is an epoch's if `config` has scores. Raises OutputError where it cannot be written; earlier ones stay intact.
     """
     name = f"epoch-{config['epoch']:03d}" if "scores" in config else f"step-{config['step']:07d}"
     try:
         saved = write(folder / "checkpoints" / name, model, config, training)
     except OutputError as error:
-        raise OutputError(f"{error}; the checkpoints before it are whole: make room and go on with --resume") from None
+        raise OutputError(f"{error}; the checkpoints before it are whole: make room and continue with --resume") from None
     found = _all(folder)
     kept = {checkpoint.path for checkpoint in found[-2:]}
     if any(checkpoint.scores for checkpoint in found):
@@ -126,11 +134,10 @@ def save(folder: Path, model: CaptionModel, config: Mapping[str, Any], training:
 def write(
     target: Path, model: CaptionModel, config: Mapping[str, Any], training: Mapping[str, Tensor] | None = None
 ) -> Checkpoint:
-    """Writes a checkpoint to the folder `target`; one that nobody will resume has no `training`.
+    """Writes a checkpoint to the folder `target`; without `training` it cannot be resumed.
 
     Raises OutputError where it cannot be written.
     """
-    temporary = target.with_name(f".{target.name}.partial")
     whole = {
         "format": FORMAT,
         **config,
@@ -139,35 +146,40 @@ def write(
         "preprocessing": asdict(model.preprocessing),
     }
     try:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        _write_tensors(temporary / "model.safetensors", model.networks().state_dict())
-        if training is not None:
-            _write_tensors(temporary / "training.safetensors", training)
-        model.vocabulary.save(temporary / "vocab.json")
-        whole["files"] = {file.name: sha256(file) for file in sorted(temporary.iterdir())}
-        write_json(temporary / "config.json", whole)
-        for file in temporary.iterdir():
-            sync(file)
-        sync(temporary)
-        temporary.rename(target)
-        sync(target.parent)
-    except (OSError, SafetensorError) as error:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise OutputError(f"{target}: cannot be written ({getattr(error, 'strerror', None) or error})") from None
+        with new_folder(target) as temporary:
+            _write_tensors(temporary / "model.safetensors", model.networks().state_dict())
+            if training is not None:
+                _write_tensors(temporary / "training.safetensors", training)
+            model.vocabulary.save(temporary / "vocab.json")
+            whole["files"] = {file.name: sha256(file) for file in sorted(temporary.iterdir())}
+            write_json(temporary / "config.json", whole)
+    except SafetensorError as error:
+        raise OutputError(f"{target}: cannot be written ({error})") from None
     return Checkpoint(target, whole)
 
 
 def size(model: CaptionModel, trained: int) -> int:
-    """Bytes that a checkpoint will take, about: the model, and of `trained` parameters moments and raw weights."""
+    """Estimated bytes of a checkpoint: the model, and moments and raw weights of `trained` parameters."""
     weights: int = sum(value.numel() * value.element_size() for value in model.networks().state_dict().values())
     return weights + 3 * 4 * trained
 
 
+def exists(path: Path) -> bool:
+    """Whether `find` has something to look at: a checkpoint, a run, a bundle or an installed bundle's name."""
+    return (path / "checkpoints").is_dir() or any((folder / "config.json").is_file() for folder in (path, MODELS / path))
+
+
 def find(path: Path) -> Checkpoint:
-    """The checkpoint at `path`, or the best one where `path` is a run's folder. Raises CheckpointError where it is neither."""
+    """The checkpoint or bundle at `path`, the best checkpoint of the run at `path`, or the installed bundle of that name.
+
+    Raises CheckpointError where it is none of these.
+    """
+    if not path.exists() and (MODELS / path / "config.json").is_file():
+        path = MODELS / path
     if not path.exists():
-        raise CheckpointError(f"{path}: there is no such folder; give a run's folder or one of its checkpoints")
+        raise CheckpointError(
+            f"{path}: no such folder; give a run's folder, a checkpoint or bundle, or an installed bundle's name"
+        )
     if (path / "config.json").is_file():
         return _read(path)
     return best(path)
@@ -184,7 +196,7 @@ def best(run: Path) -> Checkpoint:
 def newest(run: Path, message: Callable[[str], None]) -> Checkpoint | None:
     """The run's newest whole checkpoint, or None where it has none.
 
-    Damaged ones are renamed, so that nothing takes them for whole again, and `message` is told. For the process that trains.
+    Damaged ones are renamed and reported to `message`. Only the process that trains may call this.
     """
     for unfinished in (run / "checkpoints").glob(".*.partial"):
         shutil.rmtree(unfinished)
@@ -217,7 +229,7 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Puts what `optimizer_tensors` gave back."""
+    """Restores the state that `optimizer_tensors` gave."""
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         number, _, name = key.partition(".")
@@ -248,13 +260,11 @@ def _read(path: Path) -> Checkpoint:
         config = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{file}: not readable ({error})") from None
-    if isinstance(config, dict) and "encoder.onnx" in config.get("files", {}):
-        raise CheckpointError(f"{path}: is a bundle, which cannot be trained or exported; give the checkpoint that it is of")
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         found = config.get("format") if isinstance(config, dict) else None
         raise CheckpointError(f"{file}: checkpoint format {found!r}; this version reads {FORMAT}")
-    if "architecture" in config:
-        raise CheckpointError(f"{path}: a bundle, not a checkpoint; give the run or the checkpoint that it was exported from")
+    if "architecture" in config:  # a bundle's, whose formats have the same number
+        config = {"scores": config.get("training_scores", {}), **config, **config["architecture"]}
     if missing := [key for key in KEYS if key not in config]:
         raise CheckpointError(f"{file}: the key {missing[0]!r} is missing; take another checkpoint")
     return Checkpoint(path, config)

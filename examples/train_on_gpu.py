@@ -1,6 +1,6 @@
 """Trains by the recipes `general` and `general-scst` on one GPU, ten times as fast as `showtell train` does there.
 
-    python checkpoints/train_on_gpu.py --data COCO --data FLICKR8K --output RUN --set encoder.weights=LITE2.pth \
+    python examples/train_on_gpu.py --data COCO --data FLICKR8K --output RUN --set encoder.weights=LITE2.pth \
         --set 'text.files=["coco.jsonl.gz", "flickr30k.jsonl.gz"]'
 
 It computes what `showtell train` computes, but that the encoder is frozen in the first two epochs. Photos lie in the GPU's

@@ -2,17 +2,15 @@
 
 import io
 import json
-import random
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 from PIL import Image
-from test_layouts import put
 
+from layout_samples import put
 from showtell.cli.main import cli
 from showtell.data import list_entries
-from showtell.data.check import duplicates, suspects
 from showtell.data.check.check import KINDS, check
 from showtell.data.check.report import histogram
 
@@ -136,70 +134,6 @@ def test_a_photo_called_otherwise_is_one_finding_and_a_near_name_is_said(good):
     assert [item.text for item in findings["renamed-photo"]] == ["6.jpg is 6.JPEG"]
     assert findings["missing-photo"][0].text.endswith("(near is sea lion.jpg)")
     assert list(findings) == ["missing-photo", "renamed-photo", "unused-photo"]
-
-
-@pytest.mark.parametrize(
-    ("caption", "reason"),
-    [
-        ("A café by the sea .", None),
-        ("“Quotes” – and dashes … are fine, so is naïve Ågot .", None),
-        ("Señor Müller's façade .", None),
-        ("A cafÃ© .", "UTF-8 read as cp1252; meant is 'A café .'"),
-        ("A dogâ€™s ball .", "UTF-8 read as cp1252"),
-        ("A caf\ufffd .", "replacement"),
-        ("A\x00dog .", "control"),
-        ("A dog &amp; a cat .", "HTML entity &amp;"),
-        ("R&B singers ; rock & roll .", None),
-    ],
-)
-def test_damaged_captions(caption, reason):
-    assert (suspects.damage(caption) is None) if reason is None else (reason in suspects.damage(caption))
-
-
-@pytest.mark.parametrize(
-    ("caption", "foreign"),
-    [
-        ("A dog runs across the grass .", False),
-        ("dog", False),
-        ("Two dogs play", False),
-        ("A man in a de la Salle shirt eats a taco al pastor .", False),
-        ("Children die laughing in a pub called la mer .", False),
-        ("12 34", False),
-        ("Ein Hund läuft über die Wiese .", True),
-        ("Un chien court dans l'herbe avec une balle .", True),
-        ("Un perro corre por la hierba .", True),
-        ("Um cachorro corre na grama com uma bola .", True),
-        ("Een hond rent op het gras .", True),
-        ("Собака бежит по траве .", True),
-        ("一只狗在草地上奔跑 。", True),
-    ],
-)
-def test_foreign_captions(caption, foreign):
-    assert suspects.is_foreign(caption) is foreign
-
-
-def test_the_index_finds_what_comparing_all_pairs_finds():
-    """Random hashes and some that are up to 20 bits away from another one, in one colour."""
-    random.seed(3)
-    generator = np.random.default_rng(3)
-    hashes = list(generator.integers(0, 256, (300, 16), dtype=np.uint8))
-    for place in range(0, 300, 3):
-        bits = np.unpackbits(hashes[place])
-        bits[random.sample(range(128), place % 21)] ^= 1
-        hashes.append(np.packbits(bits))
-    colour = np.zeros((12, 12, 3), np.uint8)
-    groups = duplicates.near([duplicates.Sign(h, colour) for h in hashes])
-    bits = np.unpackbits(np.stack(hashes), axis=1).astype(int)
-    apart = np.abs(bits[:, None] - bits[None]).sum(2)
-    close = [(i, j) for i in range(400) for j in range(i + 1, 400) if apart[i, j] <= duplicates.MAX_BITS]
-    assert sorted(groups) == sorted(duplicates.groups(close, 400))
-    assert 50 < len(groups) < 100
-
-
-def test_plain_photos_of_other_colours_are_not_near():
-    plain = [np.full((36, 36, 3), value, np.uint8) for value in (0, 100, 110, 200)]
-    assert duplicates.near([duplicates.sign(pixels) for pixels in plain]) == [[1, 2]]
-    assert duplicates.near([]) == []
 
 
 def test_histogram_bars():

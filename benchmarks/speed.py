@@ -41,13 +41,13 @@ import onnxruntime
 from PIL import Image
 
 import showtell
+from showtell.archive.sinks import JsonlSink, to_line
+from showtell.archive.sources import photos as photo_sources
 from showtell.arrays import Array
 from showtell.data import read as read_dataset
 from showtell.data import recognise
 from showtell.decoding import search
 from showtell.image import read_photo, read_rgb
-from showtell.io.sinks import JsonlSink, to_line
-from showtell.io.sources import photo_paths
 from showtell.runtime.cpu import available_cpus
 from showtell.runtime.sessions import OnnxEncoder
 from showtell.types import Record
@@ -106,7 +106,7 @@ class Bench:
             samples = dataset.split("dev")
             chosen = [samples[place % len(samples)].image for place in range(count)]
             return (dataset.photos.read(name) for name in chosen)
-        paths = photo_paths([str(self._source)], sys.stdin.buffer)
+        paths = list(photo_sources([str(self._source)], sys.stdin.buffer))
         if not paths:
             raise SystemExit(f"{self._source}: no photos here")
         return (Path(paths[place % len(paths)]).read_bytes() for place in range(count))
@@ -114,7 +114,7 @@ class Bench:
     def caption(self, folder: Path, threads: int, batch: int = BATCH, beam: int = BEAM) -> None:
         """What `showtell caption FOLDER --output FILE.jsonl` does once it has started."""
         captioner = self.captioner(threads)
-        photos = photo_paths([str(folder)], sys.stdin.buffer)
+        photos = list(photo_sources([str(folder)], sys.stdin.buffer))
         with (self.out / "captions.jsonl").open("w") as stream:
             sink = JsonlSink(stream)
             for record in captioner.records(photos, captioner.options(beam_size=beam), batch_size=batch):

@@ -1,5 +1,6 @@
 """Shared fixtures: a tiny data set of coloured shapes, a captioner trained on it, and the real photos where they are."""
 
+import io
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from PIL import Image, ImageDraw
 from fakes import RecordingReporter
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 180, 50), "blue": (40, 60, 220), "yellow": (240, 220, 40)}
+ALBUM = ("red", "green", "blue", "white", "orange")
 SHAPES = ("fence", "square", "cross")
 
 
@@ -95,6 +97,25 @@ def here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
         return ended.value.code, *capsys.readouterr()
 
     return run_here
+
+
+@pytest.fixture
+def jpeg() -> bytes:
+    data = io.BytesIO()
+    Image.new("RGB", (64, 64), "red").save(data, "JPEG")
+    return data.getvalue()
+
+
+@pytest.fixture
+def album(tmp_path: Path) -> Path:
+    """Five photos `0.jpg` to `4.jpg`, the last of them in a folder below, and `broken.jpg`."""
+    folder = tmp_path / "album"
+    (folder / "below").mkdir(parents=True)
+    for number, colour in enumerate(ALBUM):
+        path = folder / f"{number}.jpg" if number < 4 else folder / "below" / f"{number}.jpg"
+        Image.new("RGB", (64 + number, 48), colour).save(path)
+    (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff but no more")
+    return folder
 
 
 @pytest.fixture

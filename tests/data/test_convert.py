@@ -10,8 +10,8 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from layout_samples import CAPTIONS, DOG, PHOTOS, SAMPLES, SPLITS, jpeg, put
 
+from layout_samples import CAPTIONS, DOG, PHOTOS, SAMPLES, SPLITS, jpeg, put
 from showtell.cli.main import cli
 from showtell.data import convert, read
 from showtell.errors import OptionError, OutputError

@@ -5,8 +5,8 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from layout_samples import CAT, DOG, MEN, photos, put
 
+from layout_samples import CAT, DOG, MEN, photos, put
 from showtell.data import read
 from showtell.errors import DataError
 

@@ -4,8 +4,8 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from layout_samples import CAT, DOG, MEN, captions_of, jpeg, lines, photos, put, tar
 
+from layout_samples import CAT, DOG, MEN, captions_of, jpeg, lines, photos, put, tar
 from showtell.data import PhotoStore, read
 from showtell.errors import DataError, ImageError
 

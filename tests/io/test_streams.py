@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from commands import run
+from showtell.archive.sinks import JsonlSink, TextSink, to_line
+from showtell.archive.sources import photos
 from showtell.errors import OptionError
-from showtell.io.sinks import JsonlSink, TextSink, to_line
-from showtell.io.sources import photo_paths
 from showtell.io.streams import ESCAPED, one_line, open_text
 from showtell.types import Caption, Record
 
@@ -154,7 +154,7 @@ def test_messages_do_not_steer_a_terminal_either(tmp_path: Path, here) -> None:
 
 
 def list_of(data: bytes) -> list[str]:
-    found = photo_paths(["-"], io.BytesIO(data))
+    found = list(photos(["-"], io.BytesIO(data)))
     assert all(isinstance(path, str) for path in found)
     return found
 
@@ -183,7 +183,7 @@ def test_a_photo_on_standard_input_is_captioned_as_one(format_: str) -> None:
 
     buffer = io.BytesIO()
     Image.new("RGB", (40, 30), (10, 10, 10)).save(buffer, format_)  # a PPM whose pixels are all ends of lines
-    [photo] = photo_paths(["-"], io.BytesIO(buffer.getvalue()))
+    [photo] = list(photos(["-"], io.BytesIO(buffer.getvalue())))
     assert not isinstance(photo, str)
     assert photo.read() == buffer.getvalue()
     assert photo.name == "-"
@@ -191,7 +191,7 @@ def test_a_photo_on_standard_input_is_captioned_as_one(format_: str) -> None:
 
 @pytest.mark.parametrize("data", [b"%PDF-1.7\n", b"8BPS\0\1", b'<?xml version="1.0"?><svg/>', b"\0\0\0\x0cjP  \r\n\x87\n"])
 def test_other_pictures_on_standard_input_are_named_and_are_no_lists(data: bytes) -> None:
-    [photo] = photo_paths(["-"], io.BytesIO(data))
+    [photo] = list(photos(["-"], io.BytesIO(data)))
     assert not isinstance(photo, str)
 
 

@@ -80,7 +80,7 @@ def test_command(photo: Path, tmp_path: Path) -> None:
     written = output.read_bytes()
     done = run("explain", photo, "--output", output)
     assert done.returncode == 2
-    assert b"is there already; give another file or --overwrite" in done.stderr
+    assert b"already exists; give another file or --overwrite" in done.stderr
     assert output.read_bytes() == written
 
 

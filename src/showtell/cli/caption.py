@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import io
+import itertools
+import os
+import shlex
+import signal
 import sys
-from collections import Counter
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO, cast
 
 import click
 
@@ -15,11 +20,13 @@ from showtell.cli import options
 from showtell.cli.console import Console, tell
 from showtell.cli.options import PATH
 from showtell.errors import OptionError, OutputError
-from showtell.io.streams import open_text
+
+_MINUTE = 60.0  # seconds between lines of progress that do not go to a terminal
+_FEW = 64  # photos at most that are listed before the first is captioned
 
 
 @click.command()
-@click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+@click.argument("paths", nargs=-1, metavar="PATH...")
 @options.captioner
 @options.search_options
 @click.option("--sentence", is_flag=True, help="Capital letter and full stop.")
@@ -27,7 +34,7 @@ from showtell.io.streams import open_text
     "--format",
     "format_",
     type=click.Choice(["text", "jsonl"]),
-    help="Of standard output.  [default: text, or none with --output]",
+    help="Of standard output.  [default: text, or none with --output, --sidecar or --metadata]",
 )
 @click.option(
     "--output",
@@ -35,71 +42,327 @@ from showtell.io.streams import open_text
     multiple=True,
     type=PATH,
     metavar="FILE",
-    help="Also write there: .txt or .jsonl.",
+    help="Also write a file: .txt, .jsonl, .csv, .parquet, .json (COCO results), .sqlite or .html (gallery). Repeatable.",
 )
-@click.option("--overwrite", is_flag=True, help="Replace an --output file that is there.")
+@click.option("--overwrite", is_flag=True, help="Replace an --output file that exists.")
+@click.option("--include", multiple=True, metavar="GLOB", help="Of folders and archives, only these files. Repeatable.")
+@click.option("--exclude", multiple=True, metavar="GLOB", help="Of folders and archives, not these files. Repeatable.")
+@click.option("--image-column", metavar="NAME", help="Of a table: the column of paths.")
+@click.option("--sidecar", metavar="SUFFIX", help="Also write a text file beside each photo, such as .txt.")
+@click.option("--prefix", default="", metavar="TEXT", help="With --sidecar: text before each caption.")
+@click.option("--suffix", default="", metavar="TEXT", help="With --sidecar: text behind each caption.")
+@click.option(
+    "--metadata",
+    type=click.Choice(["embed", "xmp"]),
+    help="Also write description and alt text as XMP: into JPEG, PNG and WebP files, or into an .xmp file beside each photo.",
+)
+@click.option(
+    "--existing",
+    type=click.Choice(["skip", "replace", "add"]),
+    help="Photos that have a caption already, beside them, in them or in an --output file.  "
+    "[default: skip beside and in photos]",
+)
+@click.option(
+    "--run", "run_folder", type=PATH, metavar="DIR", help="Keep finished records there, so that the run can be resumed."
+)
+@click.option("--resume", is_flag=True, help="Continue the run in --run with its inputs and settings.")
+@click.option("--retry-failed", is_flag=True, help="With --resume: caption the photos again that failed.")
+@click.option(
+    "--shard-size",
+    type=click.IntRange(1),
+    default=1000,
+    show_default=True,
+    metavar="N",
+    help="With --run: records that are finished together, after 30 seconds at the latest.",
+)
 @options.batch_size
 @click.option("--workers", type=click.IntRange(1), show_default="as --threads", help="Threads that decode photos.")
-@click.option("--lenient", is_flag=True, help="Caption what decodes of photos that are cut short or damaged.")
+@click.option("--lenient", is_flag=True, help="Use the part that decodes of truncated or damaged photos.")
+@click.pass_context
 def caption(
+    context: click.Context,
+    /,
     paths: tuple[str, ...],
-    sentence: bool,
     format_: str | None,
-    outputs: tuple[Path, ...],
     overwrite: bool,
+    run_folder: Path | None,
+    resume: bool,
+    retry_failed: bool,
+    shard_size: int,
     batch_size: int,
     workers: int | None,
-    lenient: bool,
-    **given: Any,
+    threads: int,
+    device: str,
+    requests: int | None,
+    **settings: Any,
 ) -> int:
-    """Caption photos: files, folders (recursive), or `-` for standard input: a photo, or a list of paths.
+    """Caption photos: files, folders (recursive), tar and zip files, tables of paths, or `-` for standard input.
 
-    One photo prints its caption; several print path, tab, caption. A photo that cannot be read is named on standard error and
-    the others go on.
+    Standard input is a photo or a list of paths. A photo named alone prints its caption; all else prints path, tab, caption.
+    A photo that cannot be read is named on standard error and the others go on.
     """
+    from showtell.archive import run as runs
+    from showtell.archive.job import without_caption
+    from showtell.archive.progress import Progress
+    from showtell.archive.sinks import sentences
+    from showtell.archive.sources import Selection, photos
     from showtell.image import ImageSettings, describe_skipped
-    from showtell.io.sinks import sentences
-    from showtell.io.sources import photo_paths
 
-    skipped: Counter[str] = Counter()
-    photos = photo_paths(paths, sys.stdin.buffer, skipped)
-    left_out = describe_skipped(skipped)
-    if not photos:
-        raise click.UsageError(f"no photos in {', '.join(paths)}" + (f"; what is there: {left_out}" if left_out else ""))
-    captioner = options.open_captioner(given, ImageSettings(lenient=lenient))
-    search_options = captioner.options(**given)
-    failed = 0
+    given: dict[str, Any] = {
+        "paths": list(paths),
+        **{name: list(v) if isinstance(v, tuple) else v for name, v in settings.items()},
+    }
+    given["outputs"] = [str(path) for path in given["outputs"]]
+    if resume:
+        given = _settings_of_run(context, run_folder, given)
+    elif not paths:
+        raise click.MissingParameter(param_hint="'PATH...'", param_type="argument", ctx=context)
+    elif retry_failed:
+        raise click.UsageError("--retry-failed acts on a run that is resumed: add --run DIR --resume")
+    elif run_folder:
+        runs.check_new(run_folder)
+    job = _Job(given, overwrite=overwrite, format_=format_, run_folder=run_folder)
     with contextlib.ExitStack() as stack:
-        sinks = [stack.enter_context(_output_sink(path, overwrite)) for path in outputs]
-        if format_ or not outputs:
-            sinks.append(_sink(format_ or "text", sys.stdout, single=len(photos) == 1))
-        console = stack.enter_context(Console(shown=len(photos) > 1 and not (sys.stdout.isatty() and (format_ or not outputs))))
-        records = captioner.records(photos, search_options, batch_size=batch_size, workers=workers)
-        for number, record in enumerate(records, start=1):
-            if record.error_code is not None:
-                failed += 1
-                console.message(f"showtell: {options.with_flags(str(record.error_message))} [{record.error_code}]")
-            for sink in sinks:
-                sink.write(sentences(record) if sentence else record)
-            console.progress("captioning", number, len(photos))
-    if failed and len(photos) > 1:
-        tell(f"showtell: {len(photos) - failed} captioned, {failed} failed")
-    if usage := getattr(captioner, "usage", None):
-        tell(f"showtell: {usage['prompt_tokens']} prompt tokens, {usage['completion_tokens']} completion tokens")
-    if left_out:
-        tell(f"showtell: skipped in folders: {left_out}")
-    if failed == len(photos):
-        return options.NOTHING_DONE
-    return options.SOME_FAILED if failed else options.DONE
+        stdin: BinaryIO = sys.stdin.buffer
+        listed: bytes | None = None
+        if resume:
+            job.run = runs.Run.resume(job.folder, job.places, shard_size, retry_failed=retry_failed)
+            stack.callback(job.run.close)
+            for damaged in job.run.damaged:
+                tell(f"showtell: {damaged}: damaged, and kept as .damaged; its photos are captioned again")
+            if job.run.stdin().exists():
+                stdin = stack.enter_context(open(job.run.stdin(), "rb"))
+        elif run_folder and job.piped:
+            listed = job.read_list(stdin)
+            stdin = io.BytesIO(listed)
+        selection = Selection(tuple(given["include"]), tuple(given["exclude"]), given["image_column"])
+        sources = photos(job.paths, stdin, selection)
+        if job.run:
+            sources = job.run.remaining(sources)
+        settled = job.open_kept(stack)
+        if given["existing"] not in ("replace", "add"):
+            sources = without_caption(sources, settled, job.tally)
+        stopping = stack.enter_context(_stopping(run_folder is not None))
+        found = job.begin(sources, stopping)
+        left_out = describe_skipped(selection.skipped)
+        if found is None and not job.tally.already and not job.run:
+            raise click.UsageError(
+                f"no photos in {', '.join(job.paths)}" + (f"; what is there: {left_out}" if left_out else "")
+            )
+        if found is not None or job.run:
+            how = {"threads": threads, "device": device, "requests": requests}
+            captioner = options.open_captioner({**given, **how}, ImageSettings(lenient=given["lenient"]))
+            search_options = captioner.options(**{name: given[name] for name in options.SEARCH})
+            bundle = getattr(captioner, "bundle", None)
+            model = {"name": captioner.name, "files": dict(bundle.config["files"]) if bundle else {}}
+            if job.run:
+                runs.check_same(job.folder, job.run.manifest, {"model": model}, {"model": "the model"})
+            elif run_folder:
+                job.check_outputs()
+                manifest = {"directory": str(Path.cwd()), "model": model, "settings": given}
+                job.run = runs.Run.create(run_folder, manifest, job.places, listed, shard_size)
+                stack.callback(job.run.close)
+            targets = job.targets(stack)
+            shown = not job.single and not (sys.stdout.isatty() and job.shown)
+            console = stack.enter_context(Console(shown=shown, every=_MINUTE))
+            job.progress = Progress(console, job.tally, job.paths, selection, countable=not job.piped and not job.single)
+            before = job.run.tally.records if job.run else 0
+            for record in captioner.records(cast(Any, found or []), search_options, batch_size=batch_size, workers=workers):
+                if given["sentence"]:
+                    record = sentences(record)
+                if record.error_code is not None:
+                    console.message(f"showtell: {options.with_flags(str(record.error_message))} [{record.error_code}]")
+                for target in targets:
+                    target.write(record)
+                job.tally.add(record)
+                job.progress.update(before)
+            if job.run:
+                job.run.commit()
+                if stopping.is_set():
+                    tell(f"showtell: interrupted; {job.run.tally.records} photos are finished")
+                    tell(f"showtell: resume with: showtell caption --run {shlex.quote(str(run_folder))} --resume")
+                    return options.INTERRUPTED
+                job.export()
+            if usage := getattr(captioner, "usage", None):
+                tell(f"showtell: {usage['prompt_tokens']} prompt tokens, {usage['completion_tokens']} completion tokens")
+    return job.summary(describe_skipped(selection.skipped))
+
+
+class _Job:
+    """What one command line asks for: where captions go, and the counts."""
+
+    def __init__(self, given: dict[str, Any], *, overwrite: bool, format_: str | None, run_folder: Path | None) -> None:
+        from showtell.archive.beside import Place, Sidecars
+        from showtell.archive.containers import is_archive
+        from showtell.archive.job import Tally
+        from showtell.archive.metadata import Metadata
+        from showtell.archive.progress import Progress
+        from showtell.archive.run import Run
+        from showtell.archive.sources import STANDARD_INPUT, is_one_photo
+
+        self.paths: list[str] = given["paths"]
+        self.outputs = [Path(path) for path in given["outputs"]]
+        self.existing = given["existing"]
+        self.overwrite, self.format = overwrite, format_
+        sidecar, metadata = given["sidecar"], given["metadata"]
+        if self.existing and not (self.outputs or sidecar or metadata):
+            raise click.UsageError(
+                "--existing acts on captions in an --output file, or beside or in photos (--sidecar, --metadata)"
+            )
+        if self.existing and overwrite:
+            raise click.UsageError("--existing keeps an --output file and --overwrite replaces it; leave one")
+        if (sidecar or metadata) and (archive := next(filter(is_archive, self.paths), None)):
+            flag = "--sidecar" if sidecar else "--metadata"
+            raise click.UsageError(f"{flag}: photos in {archive} have no place beside them; use --output")
+        existing: Any = self.existing or "skip"
+        self.places: list[Place] = []
+        if sidecar:
+            self.places.append(Sidecars(sidecar, given["prefix"], given["suffix"], existing))
+        if metadata:
+            self.places.append(Metadata(metadata, existing))
+        self.single = is_one_photo(self.paths) and not run_folder
+        self.shown = bool(format_) or not (self.outputs or self.places or run_folder)
+        self.piped = any(path in STANDARD_INPUT or path.startswith("/dev/fd/") for path in self.paths)
+        self.tally = Tally()
+        self.run: Run | None = None
+        self.progress: Progress | None = None
+        self._run_folder = run_folder
+        self._kept: list[Any] = []
+
+    @property
+    def folder(self) -> Path:
+        """The run directory, where there is one."""
+        return self._run_folder or Path()
+
+    def read_list(self, stdin: BinaryIO) -> bytes:
+        """The list of paths on standard input, which a run keeps."""
+        from showtell.archive.sources import photos
+
+        names = list(photos(["-"], stdin))
+        if any(not isinstance(name, str) for name in names) or any(path.startswith("/dev/fd/") for path in self.paths):
+            raise click.UsageError("--run keeps its inputs by path: give the photo's path, or a list of paths as -")
+        return b"\0".join(os.fsencode(str(name)) for name in names) + b"\0"
+
+    def open_kept(self, stack: contextlib.ExitStack) -> list[Any]:
+        """Opens the outputs that exist and are added to; returns what knows the photos that are captioned already."""
+        from showtell.archive.kept import open_kept
+
+        settled: list[Any] = list(self.places)
+        if self.existing and not self._run_folder:
+            for output in self.outputs:
+                if output.exists():
+                    sink, recorded = open_kept(output, self.existing)
+                    stack.callback(sink.close)
+                    self._kept.append(sink)
+                    settled.append(recorded)
+        return settled
+
+    def begin(self, sources: Iterator[Any], stopping: threading.Event) -> Iterable[Any] | None:
+        """The photos until the user stops the run, or None where there are none."""
+        from showtell.archive.job import begun
+
+        found = begun(sources, 1 if self.piped else _FEW)
+        return found if found is None or not self._run_folder else itertools.takewhile(lambda _: not stopping.is_set(), found)
+
+    def check_outputs(self) -> None:
+        """Raises OutputError where the run could not write its outputs at its end."""
+        from showtell.archive.sinks import check_place
+
+        for output in self.outputs:
+            check_place(output, overwrite=self.overwrite)
+
+    def targets(self, stack: contextlib.ExitStack) -> list[Any]:
+        """Everything that takes each record as it comes."""
+        from showtell.archive.sinks import JsonlSink, Sink, TextSink, open_sink
+
+        targets: list[Any] = [self.run] if self.run else [*self._kept]
+        if not self.run:
+            for output in self.outputs:
+                if not (self.existing and output.exists()):
+                    sink: Sink = open_sink(output, overwrite=self.overwrite)
+                    stack.callback(sink.close)
+                    targets.append(sink)
+            targets.extend(self.places)
+        if self.shown:
+            targets.append(JsonlSink(sys.stdout) if self.format == "jsonl" else TextSink(sys.stdout, single=self.single))
+        return targets
+
+    def export(self) -> None:
+        """Writes the outputs of a run from its shards."""
+        from showtell.archive.sinks import open_sink
+
+        assert self.run is not None
+        for output in self.outputs:
+            with contextlib.closing(open_sink(output, overwrite=True)) as sink:
+                for record in self.run.records():
+                    sink.write(record)
+
+    def summary(self, left_out: str) -> int:
+        """Prints the counts; returns the exit status."""
+        tally, already = (self.run.tally if self.run else self.tally), self.tally.already
+        if not self.single and (already or tally.failed or not self.shown):
+            had = f", {already:,} had a caption" if already else ""
+            rate = f" in {self.progress.seconds:.1f} s ({self.progress.rate:.1f}/s)" if self.progress else ""
+            tell(f"showtell: {tally.captioned:,} captioned, {tally.failed:,} failed{had}{rate}")
+            for code, count in tally.errors.most_common():
+                tell(f"{count:>12,}  {code}")
+        if left_out:
+            tell(f"showtell: skipped in folders: {left_out}")
+        if tally.failed and not tally.captioned and not already:
+            return options.NOTHING_DONE
+        return options.SOME_FAILED if tally.failed else options.DONE
+
+
+def _settings_of_run(context: click.Context, folder: Path | None, given: dict[str, Any]) -> dict[str, Any]:
+    """The settings of the run that is resumed; those given on the command line must be the same, --output aside."""
+    from showtell.archive import run as runs
+
+    if folder is None:
+        raise click.UsageError("--resume continues a run: say which with --run DIR")
+    manifest = runs.read_manifest(folder)
+    stated = {
+        name: value
+        for name, value in given.items()
+        if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE and name != "outputs"
+    }
+    if not stated.get("paths"):
+        stated.pop("paths", None)
+    flags = {option.name: max(option.opts, key=len) for option in context.command.params if isinstance(option, click.Option)}
+    runs.check_same(folder, manifest["settings"], stated, {**flags, "paths": "the inputs"})
+    settings: dict[str, Any] = given | manifest["settings"]
+    runs.check_same(folder, manifest, {"directory": str(Path.cwd())}, {"directory": "the current folder"})
+    return settings | ({"outputs": given["outputs"]} if given["outputs"] else {})
+
+
+@contextlib.contextmanager
+def _stopping(catch: bool) -> Iterator[threading.Event]:
+    """Set by the first Ctrl-C or SIGTERM, where they are caught; the second Ctrl-C interrupts as usual."""
+    stopping = threading.Event()
+    if not catch or threading.current_thread() is not threading.main_thread():
+        yield stopping
+        return
+
+    def stop(number: int, _: Any) -> None:
+        if stopping.is_set():
+            raise KeyboardInterrupt
+        stopping.set()
+        os.write(2, b"showtell: finishing the photos in hand; once more interrupts them\n")  # print may be interrupted itself
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stopping
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @click.command()
 @click.argument("photo", type=PATH, metavar="PHOTO")
 @click.option("--output", required=True, type=PATH, metavar="PICTURE", help="A new .png, .jpg, .webp or .pdf file.")
-@click.option("--overwrite", is_flag=True, help="Replace PICTURE if it is there.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing PICTURE.")
 @options.model
 @options.search_options
-@click.option("--lenient", is_flag=True, help="Take what decodes of a photo that is cut short or damaged.")
+@click.option("--lenient", is_flag=True, help="Use the part that decodes of a truncated or damaged photo.")
 @options.threads
 @options.device
 def explain(
@@ -112,7 +375,7 @@ def explain(
     device: Any,
     **search: Any,
 ) -> int:
-    """Draw where the model looked: the photo once for each word of its caption.
+    """Draw the attention of a caption: the photo once for each word.
 
     With --num-captions the further captions follow below, each with its own words.
     """
@@ -126,32 +389,9 @@ def explain(
         raise OptionError(f"{model}: explain needs a bundle; models of other kinds give no attention")
     explaining.picture_format(output)  # a wrong suffix is said before the work
     if output.exists() and not overwrite:
-        raise OutputError(f"{output}: is there already; give another file or --overwrite")
+        raise OutputError(f"{output}: already exists; give another file or --overwrite")
     try_place(output)
     captioner = load(model, threads=threads, device=device, images=ImageSettings(lenient=lenient))
     picture = explaining.explain(captioner, photo, captioner.options(**search))
     explaining.save(picture, output)
     return options.DONE
-
-
-def _sink(kind: str, stream: TextIO, *, single: bool) -> Any:
-    from showtell.io.sinks import JsonlSink, TextSink
-
-    return JsonlSink(stream) if kind == "jsonl" else TextSink(stream, single=single)
-
-
-@contextlib.contextmanager
-def _output_sink(path: Path, overwrite: bool) -> Iterator[Any]:
-    """A sink that writes to a file of the kind its suffix says."""
-    kinds = {".txt": "text", ".tsv": "text", ".jsonl": "jsonl"}
-    kind = kinds.get(path.suffix.lower())
-    if kind is None:
-        raise OutputError(f"{path}: the suffix says the format and must be one of {', '.join(kinds)}")
-    try:
-        stream = open_text(path, "w" if overwrite else "x")
-    except FileExistsError:
-        raise OutputError(f"{path}: is there already; give another file or --overwrite") from None
-    except OSError as error:
-        raise OutputError.of(path, error) from None
-    with stream:
-        yield _sink(kind, stream, single=False)

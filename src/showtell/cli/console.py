@@ -77,11 +77,11 @@ class Console:
         else:
             tell(text)
 
-    def progress(self, what: str, done: int, total: int, note: str = "") -> None:
-        """Shows `done` of `total` steps of `what`."""
+    def progress(self, what: str, done: int, total: int | None, note: str = "") -> None:
+        """Shows `done` of `total` steps of `what`; of a number that is not known yet where `total` is None."""
         if not self._shown:
             if time.monotonic() - self._spoke >= self._every:
-                self.message(f"{what} {done}/{total}  {note}".rstrip())
+                self.message(f"{what} {done}{f'/{total}' if total is not None else ''}  {note}".rstrip())
             return
         if self._bar is None:
             from rich import progress as rich_progress

@@ -55,7 +55,9 @@ def check(
             try_place(file, parents=True)
     columns = options.columns_of(image_column, caption_column, split_column)
     with Console() as console:
-        found = run(list_entries(source, layout, columns=columns), workers=workers, progress=console.progress)
+        found = run(
+            list_entries(source, layout, columns=columns), workers=workers or available_cpus(), progress=console.progress
+        )
     try:
         if json_file is not None and json_file != Path("-"):
             write_json(json_file, found.to_json())

@@ -93,6 +93,9 @@ def columns_of(image: str | None, caption: str | None, split: str | None) -> Col
     return Columns(image, caption, split)
 
 
+SEARCH = tuple(option.name for option in fields(DecodeOptions))  # the parameters of `search_options`
+
+
 def search_options(command: Any) -> Any:
     """An option for each field of DecodeOptions; those not given are the bundle's."""
     for option in reversed(fields(DecodeOptions)):

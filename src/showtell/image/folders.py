@@ -58,11 +58,13 @@ def walk(folder: str | os.PathLike[str], skipped: Counter[str] | None = None) ->
             folders.clear()
             continue
         seen.add((status.st_dev, status.st_ino))
-        skipped["hidden folders"] += sum(map(is_hidden, folders))
-        skipped["hidden files"] += sum(map(is_hidden, names))
-        folders[:] = sorted(name for name in folders if not is_hidden(name))
-        below = Path(root).relative_to(folder)
-        yield from ((below / name).as_posix() for name in sorted(names) if not is_hidden(name))
+        shown = sorted(name for name in names if not is_hidden(name))
+        shown_folders = sorted(name for name in folders if not is_hidden(name))
+        skipped["hidden folders"] += len(folders) - len(shown_folders)
+        skipped["hidden files"] += len(names) - len(shown)
+        folders[:] = shown_folders
+        below = Path(root).relative_to(folder).as_posix()
+        yield from (shown if below == "." else (f"{below}/{name}" for name in shown))
     yield from (Path(path).relative_to(folder).as_posix() for path in unlisted)
 
 

@@ -6,17 +6,9 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from PIL import Image
 
+from showtell.archive.sources import Selection, photos
 from showtell.cli.main import cli
-from showtell.io.sources import photo_paths
-
-
-@pytest.fixture
-def jpeg() -> bytes:
-    data = BytesIO()
-    Image.new("RGB", (64, 64), "red").save(data, "JPEG")
-    return data.getvalue()
 
 
 def put(folder: Path, names: dict[str, bytes]) -> Path:
@@ -29,7 +21,7 @@ def put(folder: Path, names: dict[str, bytes]) -> Path:
 @pytest.mark.parametrize("name", ["22.jpg.1", "a1b2", "dogs.jpg?width=600", "x/dog.JPG"])
 def test_a_folder_gives_photos_whatever_they_are_called(tmp_path: Path, jpeg: bytes, name: str) -> None:
     put(tmp_path, {name: jpeg, "notes": b"words"})
-    assert photo_paths([str(tmp_path)], BytesIO()) == [str(tmp_path / name)]
+    assert list(photos([str(tmp_path)], BytesIO())) == [str(tmp_path / name)]
 
 
 def test_what_a_folder_holds_besides_is_counted_by_kind(tmp_path: Path, jpeg: bytes) -> None:
@@ -44,7 +36,7 @@ def test_what_a_folder_holds_besides_is_counted_by_kind(tmp_path: Path, jpeg: by
     }
     put(tmp_path, {**files, "@eaDir/h.jpg": jpeg, "#recycle/i.jpg": jpeg, ".thumbnails/j.jpg": jpeg, "k.jpg": jpeg})
     skipped: Counter[str] = Counter()
-    assert photo_paths([str(tmp_path)], BytesIO(), skipped) == [str(tmp_path / "k.jpg")]
+    assert list(photos([str(tmp_path)], BytesIO(), Selection(skipped=skipped))) == [str(tmp_path / "k.jpg")]
     assert +skipped == {
         "hidden folders": 3,
         "hidden files": 1,
@@ -60,7 +52,7 @@ def test_links_to_folders_are_followed_once(tmp_path: Path, jpeg: bytes) -> None
     put(tmp_path, {"a/1.jpg": jpeg, "else/2.jpg": jpeg})
     (tmp_path / "a" / "loop").symlink_to(tmp_path / "a")
     (tmp_path / "a" / "more").symlink_to(tmp_path / "else")
-    assert photo_paths([str(tmp_path / "a")], BytesIO()) == [str(tmp_path / "a" / name) for name in ("1.jpg", "more/2.jpg")]
+    assert list(photos([str(tmp_path / "a")], BytesIO())) == [str(tmp_path / "a" / name) for name in ("1.jpg", "more/2.jpg")]
 
 
 def test_a_folder_without_photos_says_what_it_holds(tmp_path: Path) -> None:

@@ -1,0 +1,100 @@
+"""Listing, rate, memory and the cost of a run directory of `showtell caption` on folders of many photos.
+
+    python benchmarks/archive.py PHOTOS [--counts 1000 10000 100000] [--pairs 3]
+
+Makes folders of links to the photos in PHOTOS. For each count it prints the seconds from the start of the command to its first
+record, photos per second of the whole command, and the resident memory at its first record and at its highest. Then it
+captions the smallest folder with plain JSONL and with a run directory, in turns, and prints the quotient of the times.
+"""
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+
+
+def links(folder: Path, photos: list[Path], count: int) -> Path:
+    folder.mkdir()
+    for number in range(count):
+        (folder / f"{number:07}{photos[number % len(photos)].suffix}").symlink_to(photos[number % len(photos)])
+    return folder
+
+
+def command(*arguments: str | Path) -> list[str]:
+    return [sys.executable, "-m", "showtell", "caption", *map(str, arguments)]
+
+
+def memory(process: "subprocess.Popen[bytes]") -> Iterator[int]:
+    """Resident bytes, twice a second, until the process ends."""
+    watched = psutil.Process(process.pid)
+    while process.poll() is None:
+        try:
+            yield watched.memory_info().rss
+        except psutil.Error:
+            return
+        time.sleep(0.5)
+
+
+def measure(folder: Path, count: int) -> str:
+    began = time.monotonic()
+    with subprocess.Popen(command(folder), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        first = time.monotonic() - began
+        samples: list[int] = []
+        thread = threading.Thread(target=lambda: samples.extend(memory(process)))
+        thread.start()
+        lines = 1 + sum(1 for _ in process.stdout)
+    thread.join()
+    seconds = time.monotonic() - began
+    early, peak = max(samples[:20]) / 2**20, max(samples) / 2**20
+    return (
+        f"{count:,} photos: first record after {first:.2f} s; {lines:,} captions in {seconds:.1f} s, {count / seconds:.1f}/s; "
+        f"memory {early:.0f} MB in the first 10 s, {peak:.0f} MB at most"
+    )
+
+
+def seconds(*arguments: str | Path) -> float:
+    began = time.monotonic()
+    done = subprocess.run(command(*arguments), stderr=subprocess.DEVNULL, check=False)
+    if done.returncode not in (0, 1):
+        raise SystemExit(f"{arguments}: exit status {done.returncode}")
+    return time.monotonic() - began
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("photos", type=Path)
+    parser.add_argument("--counts", type=int, nargs="+", default=[1000, 10_000, 100_000])
+    parser.add_argument("--pairs", type=int, default=3)
+    given = parser.parse_args()
+    photos = sorted(path.absolute() for path in given.photos.rglob("*.jpg"))
+    with tempfile.TemporaryDirectory() as name:
+        scratch = Path(name)
+        for count in given.counts:
+            print(measure(links(scratch / str(count), photos, count), count), flush=True)
+        folder = scratch / str(min(given.counts))
+        quotients = []
+        for pair in range(given.pairs):
+            arms = {
+                "plain": (folder, "--output", scratch / f"plain-{pair}.jsonl"),
+                "run": (folder, "--output", scratch / f"run-{pair}.jsonl", "--run", scratch / f"run-{pair}"),
+            }
+            order = ("plain", "run") if pair % 2 else ("run", "plain")
+            times = {arm: seconds(*arms[arm]) for arm in order}
+            quotients.append(times["run"] / times["plain"])
+            print(f"pair {pair + 1}: plain {times['plain']:.1f} s, with --run {times['run']:.1f} s", flush=True)
+        if quotients:
+            print(f"with --run / plain: median {statistics.median(quotients):.3f} on {os.cpu_count()} processors")
+
+
+if __name__ == "__main__":
+    main()

@@ -47,6 +47,7 @@ def check(
     from showtell.data.check.check import KINDS
     from showtell.data.check.check import check as run
     from showtell.data.check.report import print_check, write_page
+    from showtell.runtime.cpu import available_cpus
 
     if unknown := set(ignore) - set(KINDS):
         raise click.UsageError(f"--ignore {sorted(unknown)[0]}: kinds are {', '.join(KINDS)}")

@@ -54,20 +54,7 @@ def columns_of(image: str | None, caption: str | None, split: str | None) -> Col
     return Columns(image, caption, split)
 
 
-# The names of `search_options`.
-SEARCH = (
-    "beam_size",
-    "num_captions",
-    "max_length",
-    "length_penalty",
-    "no_repeat_ngram",
-    "no_repeat_words",
-    "style",
-    "sample",
-    "temperature",
-    "top_p",
-    "seed",
-)
+SEARCH = tuple(option.name for option in fields(DecodeOptions))  # the names of `search_options`
 
 
 def search_options(command: Any) -> Any:

@@ -22,6 +22,11 @@ NOT_RUN = {
     "README.md": ["make test is this very test", "serves until it is stopped"],
     "CONTRIBUTING.md": ["make test is this very test"],
     "benchmarks.md": ["needs the COCO photos; tests/test_embedded.py measures these scores"],
+    "captioners.md": [
+        "downloads a model; tests/captioners runs tiny ones",
+        "needs a server; tests/captioners has one of its own",
+        "needs an account on the Hub; tests/captioners has a server of its own",
+    ],
     "data.md": ["needs a download; tests/data fetches from a server of their own"],
     "finetuning.md": [
         "needs a download",

@@ -129,11 +129,6 @@ def test_a_search_ends_at_its_next_step_once_it_is_stopped(captioner: showtell.C
         (["--beam-size", "2600"], "--beam-size is 2600; it must be a whole number from 1 to 1,000"),
         (["--length-penalty", "1000"], "--length-penalty is 1000.0; it must be a number from 0 to 10"),
         (["--temperature", "0.5"], "--temperature, --top-p and --seed act on sampling alone: add --sample"),
-        (
-            ["--num-captions", "4", "--beam-size", "3"],
-            "--num-captions 4 is more than --beam-size 3: a beam search finds at most as many captions as it has beams; "
-            "raise --beam-size, or draw them with --sample",
-        ),
     ],
 )
 def test_the_command_names_flags(here, arguments: list[str], message: str) -> None:

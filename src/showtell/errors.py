@@ -3,6 +3,8 @@
     ShowtellError
     ├── OptionError          ValueError          an option's value, or a combination of options, is not allowed
     ├── ImageError           OSError             a photo cannot be read
+    ├── CaptionError         ValueError          a captioner has no caption for a photo
+    ├── ServerError          OSError             the server behind a captioner cannot be used
     ├── DataError            ValueError          a data set or caption file is broken
     ├── FetchError           OSError             a download failed
     ├── WeightsError         ValueError          weights do not fit their network
@@ -50,13 +52,14 @@ ImageCode = Literal[
     "truncated",
     "unreadable",
 ]
+RecordCode = Literal[ImageCode, "no-caption"]  # of a photo without a caption
 
 
 class ImageError(ShowtellError, OSError):
     """Raised for a photo that cannot be read. `code` is one of a few stable names, which docs/images.md explains.
 
     `remedy` helps the person who runs showtell, but not the clients of a service; `message` is the error without it.
-    Exit status 1 if other photos succeeded, else 2. HTTP status by code: 400, 413, 415 or 422 (`serve.errors.IMAGE_STATUS`).
+    Exit status 1 if other photos succeeded, else 2. HTTP status by code: 400, 413, 415 or 422 (`serve.errors.RECORD_STATUS`).
     """
 
     def __init__(self, code: ImageCode, message: str, remedy: str = "") -> None:
@@ -67,6 +70,14 @@ class ImageError(ShowtellError, OSError):
 
     def __reduce__(self) -> tuple[type[Self], tuple[ImageCode, str, str]]:
         return type(self), (self.code, self.message, self.remedy)  # for sending it between processes
+
+
+class CaptionError(ShowtellError, ValueError):
+    """The reason why a captioner has no caption for a photo that was read. Exit status 1 if other photos succeeded, else 2."""
+
+
+class ServerError(ShowtellError, OSError):
+    """Raised where the server behind a captioner cannot be reached or refuses all requests. Exit status 2."""
 
 
 class DataError(ShowtellError, ValueError):

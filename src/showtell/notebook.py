@@ -26,7 +26,7 @@ def caption_html(caption: Caption) -> str:
 def record_html(record: Record) -> str:
     """The record's captions beside its photo, and the photo once for each word if the record has attention; or its error."""
     if record.error_code is not None:
-        return f"<p><b>{escape(record.path)}</b>: {escape(str(record.error_message))} [{record.error_code}]</p>"
+        return f"<p>{escape(str(record.error_message))} [{record.error_code}]</p>"
     picture = _photo(record.path) if Path(record.path).is_file() else None
     return _card(picture, record.caption or "", list(record.captions), _words(record, picture))
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, fields, replace
 from numbers import Integral, Real
 from typing import Any, Literal, Self, TypedDict, TypeVar
 
-from showtell.errors import ImageCode, ImageError, OptionError
+from showtell.errors import ImageError, OptionError, RecordCode
 
 Split = Literal["train", "dev", "test"]
 AttentionMap = tuple[tuple[float, ...], ...]  # 7 rows of 7, top to bottom
@@ -55,7 +55,7 @@ class Record:
     width: int | None = None
     height: int | None = None
     model: str | None = None
-    error_code: ImageCode | None = None
+    error_code: RecordCode | None = None
     error_message: str | None = None
     attention: tuple[AttentionMap, ...] | None = None
 
@@ -178,13 +178,15 @@ class DecodeOptions:
         return cls(**kept)
 
     def updated(self, **changes: Any) -> Self:
-        """A copy with every change that is not None applied; asking for n captions widens the beam to n when it must."""
+        """A copy with every change that is not None applied. A beam below `num_captions` is widened to it."""
         given = {key: value for key, value in changes.items() if value is not None}
         unknown = set(given) - set(self.__slots__)
         if unknown:
             raise OptionError(f"unknown search option {sorted(unknown)[0]!r}; known are {', '.join(self.__slots__)}")
-        if not given.get("sample", self.sample) and "beam_size" not in given:
-            given["beam_size"] = max(self.beam_size, given.get("num_captions", self.num_captions))
+        beam, captions = (given.get(name, getattr(self, name)) for name in ("beam_size", "num_captions"))
+        numbers = isinstance(beam, int) and isinstance(captions, int)  # others are refused below
+        if numbers and not given.get("sample", self.sample) and 1 <= beam < captions:
+            given["beam_size"] = captions
         return replace(self, **given)
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from serving import SOON, GreyModel, Served, answer, photo, post, request, serving, until
 from showtell.image import ImageSettings
-from showtell.serve.errors import IMAGE_STATUS
+from showtell.serve.errors import RECORD_STATUS
 from torture import png
 
 MB = 2**20
@@ -114,7 +114,7 @@ def test_bodies_that_are_refused(served: Served, body: bytes, kind: str, status:
     if code not in ("too-many-photos", "body-too-large"):  # of which a stream takes more
         streamed = post(f"{served.url}/v1/captions/stream", content=body, headers={"Content-Type": kind})
         assert json.loads(streamed.text.splitlines()[-1])["error"]["code"] == code
-        assert streamed.status_code == (200 if code in IMAGE_STATUS else status)  # a photo's error is its record
+        assert streamed.status_code == (200 if code in RECORD_STATUS else status)  # a photo's error is its record
 
 
 def test_a_large_photo_is_read_though_not_as_a_small_one(served: Served) -> None:

@@ -19,7 +19,7 @@ import click
 from showtell.cli import options
 from showtell.cli.console import Console, tell
 from showtell.cli.options import PATH
-from showtell.errors import DataError, OutputError
+from showtell.errors import DataError, OptionError, OutputError
 from showtell.types import Record
 
 _MINUTE = 60.0  # seconds between lines of progress that do not go to a terminal
@@ -28,7 +28,7 @@ _FEW = 64  # photos at most that are listed before the first is captioned
 
 @click.command()
 @click.argument("paths", nargs=-1, metavar="PATH...")
-@options.model
+@options.captioner
 @options.search_options
 @click.option("--sentence", is_flag=True, help="Capital letter and full stop.")
 @click.option(
@@ -79,8 +79,6 @@ _FEW = 64  # photos at most that are listed before the first is captioned
 @options.batch_size
 @click.option("--workers", type=click.IntRange(1), show_default="as --threads", help="Threads that decode photos.")
 @click.option("--lenient", is_flag=True, help="Caption what decodes of photos that are cut short or damaged.")
-@options.threads
-@options.device
 @click.pass_context
 def caption(
     context: click.Context,
@@ -95,7 +93,8 @@ def caption(
     batch_size: int,
     workers: int | None,
     threads: int,
-    device: Any,
+    device: str,
+    requests: int | None,
     **settings: Any,
 ) -> int:
     """Caption photos: files, folders (recursive), tar and zip files, tables of paths, or `-` for standard input.
@@ -109,7 +108,6 @@ def caption(
     from showtell.archive.sinks import sentences
     from showtell.archive.sources import Selection, photos
     from showtell.image import ImageSettings, describe_skipped
-    from showtell.runtime import load
 
     given: dict[str, Any] = {
         "paths": list(paths),
@@ -153,9 +151,11 @@ def caption(
                 f"no photos in {', '.join(job.paths)}" + (f"; what is there: {left_out}" if left_out else "")
             )
         if found is not None or job.run:
-            captioner = load(given["model"], threads=threads, device=device, images=ImageSettings(lenient=given["lenient"]))
+            chosen = {**given, "threads": threads, "device": device, "requests": requests}
+            captioner = options.open_captioner(chosen, ImageSettings(lenient=given["lenient"]))
             search_options = captioner.options(**{name: given[name] for name in options.SEARCH})
-            model = {"name": captioner.bundle.name, "files": dict(captioner.bundle.config["files"])}
+            bundle = getattr(captioner, "bundle", None)
+            model = {"name": captioner.name, "files": dict(bundle.config["files"]) if bundle else {}}
             if job.run:
                 runs.check_same(job.folder, job.run.manifest, {"model": model}, {"model": "the model"})
             elif run_folder:
@@ -180,6 +180,8 @@ def caption(
                     job.write_beside(record)
                 job.tally.add(record)
                 job.progress.update(before)
+            if usage := getattr(captioner, "usage", None):
+                tell(f"showtell: {usage['prompt_tokens']} prompt tokens, {usage['completion_tokens']} completion tokens")
             if job.run:
                 job.run.commit()
                 if stopping.is_set():
@@ -392,11 +394,14 @@ def explain(
 
     With --num-captions the further captions follow below, each with its own words.
     """
+    from showtell.captioners import kind_of
     from showtell.files import try_place
     from showtell.image import ImageSettings
     from showtell.runtime import explain as explaining
     from showtell.runtime import load
 
+    if kind_of(model) != "bundle":
+        raise OptionError(f"{model}: explain needs a bundle; models of other kinds give no attention")
     explaining.picture_format(output)  # a wrong suffix is said before the work
     if output.exists() and not overwrite:
         raise OutputError(f"{output}: is there already; give another file or --overwrite")

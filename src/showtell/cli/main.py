@@ -19,6 +19,7 @@ from showtell.cli.console import Group, show_warnings, tell
 from showtell.cli.data import data
 from showtell.cli.evaluate import evaluate
 from showtell.cli.options import INTERRUPTED, NOTHING_DONE, READER_LEFT, with_flags
+from showtell.cli.push import push
 from showtell.cli.search import search
 from showtell.cli.serve import serve
 from showtell.cli.train import average, export, train
@@ -60,5 +61,5 @@ def cli() -> None:
     """Caption images, one or millions, with the model in this package or your own."""
 
 
-for _command in (caption, search, alt, explain, evaluate, train, average, export, data, serve):
+for _command in (caption, search, alt, explain, evaluate, train, average, export, push, data, serve):
     cli.add_command(_command)

@@ -6,6 +6,7 @@ import contextlib
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,9 @@ from showtell.errors import MissingExtraError
 from showtell.types import DecodeOptions
 
 if TYPE_CHECKING:
+    from showtell.captioners import AnyCaptioner
     from showtell.data import Columns
+    from showtell.image import ImageSettings
 
 DONE, SOME_FAILED, NOTHING_DONE, INTERRUPTED, READER_LEFT = 0, 1, 2, 130, 141
 SILENCE = 30.0  # seconds without a message, at most, of a command that takes minutes
@@ -26,6 +29,8 @@ threads = click.option(
     "--threads", type=click.IntRange(0), default=0, show_default="all cores", help="Processors that the model keeps busy."
 )
 device = click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+OWN = ("prompt", "dtype", "requests", "remote_code")  # options of captioners that are no bundles
+CAPTIONER = ("model", "threads", "device", *OWN)
 batch_size = click.option("--batch-size", type=click.IntRange(1), default=8, show_default=True, help="Photos at a time.")
 layout = click.option("--layout", metavar="NAME", help="The data set's layout, where it is not recognised (docs/data.md).")
 
@@ -46,6 +51,40 @@ def reading(command: Callable[..., Any]) -> Callable[..., Any]:
     ):
         command = option(command)
     return command
+
+
+def captioner(command: Any, *, several: bool = False) -> Any:
+    """The options that name a captioner, or several, and say how it runs; `open_captioner` takes them."""
+    for option in reversed(
+        (
+            click.option(
+                "--model",
+                multiple=several,
+                metavar="MODEL",
+                help="A bundle's name or folder, hf:ORG/NAME or openai:BASE_URL#MODEL"
+                + ("; repeatable, to compare." if several else ".")
+                + "  [default: the embedded model]",
+            ),
+            click.option("--prompt", metavar="TEXT", help="With hf: and openai: the question, or the caption's beginning."),
+            threads,
+            click.option("--device", metavar="NAME", default="cpu", show_default=True, help="cpu, cuda, or with hf: torch's."),
+            click.option("--dtype", metavar="NAME", help="With hf: of the weights, such as bfloat16.  [default: the model's]"),
+            click.option("--remote-code", is_flag=True, help="With hf: run Python code that comes with the model."),
+            click.option("--requests", type=click.IntRange(1), metavar="N", help="With openai: requests at once; 4."),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+captioners = partial(captioner, several=True)
+
+
+def open_captioner(given: dict[str, Any], images: ImageSettings) -> AnyCaptioner:
+    """The captioner of the options of `captioner`, which are taken out of `given`."""
+    from showtell.captioners import open_captioner
+
+    return open_captioner(images=images, **{key: given.pop(key) for key in CAPTIONER})
 
 
 def columns_of(image: str | None, caption: str | None, split: str | None) -> Columns:

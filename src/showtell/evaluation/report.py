@@ -32,7 +32,7 @@ def write_report(evaluation: Evaluation, folder: Path, photo: Callable[[str], by
     cards = [
         {
             "image": image,
-            "picture": _thumbnail(image, folder, f"photos/{number:05}.jpg", photo),
+            "picture": thumbnail(image, folder, f"photos/{number:05}.jpg", photo),
             "candidate": evaluation.candidates[image],
             "references": list(evaluation.references[image]),
             "scores": {name: round(value, 1) for name, value in evaluation.scores.images[image].items()},
@@ -82,7 +82,8 @@ def _ranked(evaluation: Evaluation) -> list[str]:
     return sorted(images, key=lambda image: -images[image][name])
 
 
-def _thumbnail(image: str, folder: Path, name: str, photo: Callable[[str], bytes] | None) -> str | None:
+def thumbnail(image: str, folder: Path, name: str, photo: Callable[[str], bytes] | None) -> str | None:
+    """Writes a small picture of the image to `folder / name` and returns `name`; None where it cannot be read."""
     data = pages.thumbnail(photo, image, THUMBNAIL) if photo else None
     if data is None:
         return None

@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
+from showtell.captioners import AnyCaptioner
 from showtell.data import Dataset
 from showtell.errors import DataError
 from showtell.image import NamedPhoto
 from showtell.progress import Progress, silent
-from showtell.runtime import Captioner
-from showtell.types import DecodeOptions, Split
+from showtell.types import Split
 
 
 @dataclass(frozen=True)
@@ -21,10 +22,10 @@ class Run:
 
 
 def caption_split(
-    captioner: Captioner,
+    captioner: AnyCaptioner,
     dataset: Dataset,
     split: Split,
-    options: DecodeOptions,
+    options: Any,
     *,
     batch_size: int = 8,
     progress: Progress = silent,

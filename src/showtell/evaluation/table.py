@@ -17,26 +17,27 @@ def print_evaluation(evaluation: Evaluation, console: "Console | None" = None) -
         (name, f"{value:.1f}", f"{evaluation.intervals[name].low:.1f} - {evaluation.intervals[name].high:.1f}")
         for name, value in evaluation.scores.corpus.items()
     ]
-    tables = [_Table(("metric", "score", "95% interval"), rows), _Table(("diversity", ""), describe_diversity(evaluation))]
-    _print([_title(evaluation)], tables, console, evaluation.notes)
+    tables = [Table(("metric", "score", "95% interval"), rows), Table(("diversity", ""), describe_diversity(evaluation))]
+    print_tables([_title(evaluation)], tables, console, evaluation.notes)
 
 
 def print_evaluations(evaluations: Mapping[str, Evaluation], console: "Console | None" = None) -> None:
     """Prints a row of corpus scores and 95% intervals for each set of images, and the diversity of its captions."""
     rows = [
-        (name, *(_with_interval(evaluation, metric) for metric in evaluation.scores.corpus))
+        (name, *(with_interval(evaluation, metric) for metric in evaluation.scores.corpus))
         for name, evaluation in evaluations.items()
     ]
     metrics = next(iter(evaluations.values())).scores.corpus
     columns = [dict(describe_diversity(evaluation)) for evaluation in evaluations.values()]
     figures = dict.fromkeys(itertools.chain(*columns))  # not all sets have training captions
     diversity = [(figure, *(column.get(figure, "") for column in columns)) for figure in figures]
-    tables = [_Table(("set", *metrics), rows), _Table(("diversity", *evaluations), diversity)]
+    tables = [Table(("set", *metrics), rows), Table(("diversity", *evaluations), diversity)]
     notes = [f"{name}: {note}" for name, evaluation in evaluations.items() for note in evaluation.notes]
-    _print(list(map(_title, evaluations.values())), tables, console, notes)
+    print_tables(list(map(_title, evaluations.values())), tables, console, notes)
 
 
-def _with_interval(evaluation: Evaluation, metric: str) -> str:
+def with_interval(evaluation: Evaluation, metric: str) -> str:
+    """A corpus score, and its 95% interval on a second line."""
     interval = evaluation.intervals[metric]
     return f"{evaluation.scores.corpus[metric]:.1f}\n{interval.low:.1f}-{interval.high:.1f}"
 
@@ -55,7 +56,7 @@ def print_comparison(comparison: Comparison, console: "Console | None" = None) -
         for name, test in comparison.differences.items()
     ]
     header = ("metric", comparison.first.name, comparison.second.name, "difference", "95% interval", "p")
-    _print([f"{len(comparison.first.candidates)} images"], [_Table(header, rows)], console, comparison.first.notes)
+    print_tables([f"{len(comparison.first.candidates)} images"], [Table(header, rows)], console, comparison.first.notes)
 
 
 def describe_diversity(evaluation: Evaluation) -> list[tuple[str, str]]:
@@ -92,14 +93,17 @@ def _title(evaluation: Evaluation) -> str:
     return ", ".join([f"{evaluation.name}: {len(evaluation.candidates)} images", *left_out])
 
 
-class _Table(NamedTuple):
+class Table(NamedTuple):
+    """Column names and rows of text."""
+
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
 
 
-def _print(titles: Sequence[str], tables: Sequence[_Table], console: "Console | None", notes: Sequence[str]) -> None:
+def print_tables(titles: Sequence[str], tables: Sequence[Table], console: "Console | None", notes: Sequence[str]) -> None:
+    """Prints titles, tables and notes; to standard output by default."""
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Table as RichTable
     from rich.text import Text
 
     console = console or Console()
@@ -108,7 +112,7 @@ def _print(titles: Sequence[str], tables: Sequence[_Table], console: "Console | 
     for title in titles:
         console.print(Text(one_line(title), style="bold"))
     for header, rows in tables:
-        table = Table(box=None, pad_edge=False)
+        table = RichTable(box=None, pad_edge=False)
         for index, column in enumerate(header):
             table.add_column(Text(one_line(column)), justify="left" if index == 0 or len(header) == 2 else "right")
         for row in rows:

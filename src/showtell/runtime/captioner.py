@@ -99,6 +99,21 @@ class Captioner:
         self.encoder = OnnxEncoder(bundle.folder, threads // self._batches, device)
         self.decoder = OnnxStepModel(bundle.folder, threads // self._batches, device)
 
+    @property
+    def name(self) -> str:
+        """The bundle's name."""
+        return self.bundle.name
+
+    @property
+    def styles(self) -> tuple[str, ...]:
+        """The caption styles of the bundle's vocabulary."""
+        return self.bundle.vocabulary.styles
+
+    @property
+    def size(self) -> int:
+        """Bytes of the bundle's files."""
+        return sum(file.stat().st_size for file in self.bundle.folder.iterdir() if file.is_file())
+
     def __reduce__(self) -> tuple[Callable[..., "Captioner"], tuple[Any, ...]]:
         folder = self.bundle.folder.resolve()
         model = folder.name if folder.parent == MODELS.resolve() else folder  # installed elsewhere on another machine

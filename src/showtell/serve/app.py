@@ -16,7 +16,7 @@ from starlette.requests import ClientDisconnect
 
 from showtell import __version__
 from showtell.serve import schemas
-from showtell.serve.errors import IMAGE_STATUS, add_handlers, error_body
+from showtell.serve.errors import RECORD_STATUS, add_handlers, error_body
 from showtell.serve.schemas import CaptionQuery
 from showtell.serve.security import Door, Guard, bearer
 from showtell.serve.service import Model, Service
@@ -250,7 +250,7 @@ def _answer(records: list[Record], model: str) -> Response:
     body = error_body(first.error_code, str(first.error_message))
     if len(records) > 1:
         body["results"] = results
-    return JSONResponse(body, IMAGE_STATUS[first.error_code], headers)
+    return JSONResponse(body, RECORD_STATUS[first.error_code], headers)
 
 
 def _card(service: Service) -> dict[str, Any]:

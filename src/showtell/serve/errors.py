@@ -12,7 +12,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from showtell.errors import ImageCode, OptionError, ShowtellError
+from showtell.errors import OptionError, RecordCode, ShowtellError
 
 RequestCode = Literal[
     "bad-request",
@@ -30,10 +30,10 @@ RequestCode = Literal[
     "overloaded",
     "deadline",
 ]
-ErrorCode = RequestCode | ImageCode
-CODES: tuple[str, ...] = (*get_args(RequestCode), *get_args(ImageCode))
+ErrorCode = RequestCode | RecordCode
+CODES: tuple[str, ...] = (*get_args(RequestCode), *get_args(RecordCode))
 
-IMAGE_STATUS: Mapping[ImageCode, int] = {
+RECORD_STATUS: Mapping[RecordCode, int] = {
     "not-found": 422,  # only paths have this error, and clients cannot send paths
     "empty": 400,
     "too-large": 413,
@@ -42,6 +42,7 @@ IMAGE_STATUS: Mapping[ImageCode, int] = {
     "too-many-pixels": 413,
     "truncated": 422,
     "unreadable": 422,
+    "no-caption": 502,  # of captioners behind a server
 }
 BODY_READ = "showtell.body_read"  # key of an ASGI scope: the request's body was read to the end
 _DRAIN_BYTES = 4 * 2**20

@@ -1,7 +1,7 @@
 """The JSON of requests and answers, as OpenAPI describes it. Records are `types.Record.to_json`."""
 
 from dataclasses import fields
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
@@ -9,16 +9,19 @@ from showtell.bundle import Bundle
 from showtell.serve.errors import CODES
 from showtell.types import DecodeOptions
 
+# The search options that requests may set; sampling is for the command line and Python.
+SERVED = ("num_captions", "beam_size", "max_length", "length_penalty", "no_repeat_ngram", "no_repeat_words", "style")
+
 
 def _search_fields() -> dict[str, Any]:
-    """A field for each search option that requests may set, with the service's limits."""
+    """A field for each option of SERVED, with the service's limits, and `attention`."""
+    options = {option.name: option.metadata for option in fields(DecodeOptions)}
     found: dict[str, Any] = {}
-    for option in fields(DecodeOptions):
-        about, kind, served = (option.metadata[key] for key in ("about", "kind", "served"))
-        if kind in (int, float) and served:
-            found[option.name] = (kind | None, Field(None, ge=option.metadata["low"], le=served, description=about))
-        elif option.name in ("no_repeat_words", "style"):
-            found[option.name] = (kind | None, Field(None, description=about, max_length=100 if kind is str else None))
+    for name in SERVED:
+        about, kind, low, served = (options[name][key] for key in ("about", "kind", "low", "served"))
+        limits = {int: {"ge": low, "le": served}, float: {"ge": low, "le": served}, str: {"max_length": 100}}.get(kind, {})
+        found[name] = (kind | None, Field(None, description=about, **limits))
+    found["attention"] = (bool, Field(False, description="Add the attention map of each word of the best caption."))
     return found
 
 
@@ -27,10 +30,11 @@ class _Query(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    attention: Annotated[bool, Field(description="Add the attention map of each word of the best caption.")] = False
+    if TYPE_CHECKING:
+        attention: bool  # the last of the fields below
 
     def options(self, bundle: Bundle) -> DecodeOptions:
-        """The bundle's search options with the given ones. Raises OptionError where they contradict each other."""
+        """The bundle's search options with the given ones. Raises OptionError for a style that it does not have."""
         return bundle.options(**self.model_dump(exclude={"attention"}, exclude_none=True))
 
 

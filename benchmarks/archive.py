@@ -8,6 +8,7 @@ captions the smallest folder with plain JSONL and with a run directory, in turns
 """
 
 import argparse
+import contextlib
 import os
 import statistics
 import subprocess
@@ -17,8 +18,6 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-
-import psutil
 
 
 def links(folder: Path, photos: list[Path], count: int) -> Path:
@@ -34,12 +33,9 @@ def command(*arguments: str | Path) -> list[str]:
 
 def memory(process: "subprocess.Popen[bytes]") -> Iterator[int]:
     """Resident bytes, twice a second, until the process ends."""
-    watched = psutil.Process(process.pid)
     while process.poll() is None:
-        try:
-            yield watched.memory_info().rss
-        except psutil.Error:
-            return
+        with contextlib.suppress(OSError, IndexError):  # it ended just now
+            yield int(Path(f"/proc/{process.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
         time.sleep(0.5)
 
 

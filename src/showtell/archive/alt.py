@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from showtell.archive.members import Member
+from showtell.archive.members import member
 from showtell.errors import DataError, OutputError
 from showtell.files import replacing
-from showtell.image import walk
+from showtell.image import NamedPhoto, walk
 
 HTML, MARKDOWN, NOTEBOOK = (".html", ".htm", ".xhtml"), (".md", ".markdown"), ".ipynb"
 _CODE = re.compile(
@@ -52,7 +52,7 @@ class Image:
     """An image without alternative text, to be captioned: its name, and a path or the file within a notebook."""
 
     name: str
-    source: str | Member
+    source: str | NamedPhoto
 
 
 @dataclass(slots=True)
@@ -151,7 +151,7 @@ class Site:
             data = next(iter((attachments.get(name) or {}).values()), None)
             if isinstance(data, str):
                 called = f"{cell}/{name}"
-                return Image(called, Member(called, lambda: _decoded(data)))
+                return Image(called, member(called, lambda: _decoded(data)))
         try:
             address = urlsplit(target)
         except ValueError:

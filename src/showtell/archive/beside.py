@@ -20,7 +20,10 @@ class Place(Protocol):
         """Whether a caption of the photo is there."""
 
     def write(self, record: Record) -> None:
-        """Writes a record's captions; a record of an error writes nothing. Raises OutputError."""
+        """Writes a record's captions; a record of an error writes nothing.
+
+        Raises DataError where this photo takes no caption, OutputError where the system cannot write.
+        """
 
 
 @dataclass(frozen=True, slots=True)

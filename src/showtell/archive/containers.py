@@ -10,11 +10,13 @@ import os
 import posixpath
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from showtell.archive.members import Member, Slice, is_compressed_tar
+from showtell.archive import members
+from showtell.archive.members import Slice, is_compressed_tar
 from showtell.data import parquet, parsing
 from showtell.data.layouts.table import COMMON
 from showtell.errors import DataError
@@ -73,13 +75,15 @@ def _in_tar(path: Path, selection: Selection) -> Iterator[Source]:
                     data = file.read(_MOST_BYTES + 1) if file and not is_hidden(name) else b""
                 head = data[:HEAD] if data is not None else None
                 called, opened = f"{path}/{name}", _slice_opener(path, member)
-                if _takes(name, head, Member(called, opened), selection):
-                    yield Member.of_bytes(called, data) if data is not None else Member(called, opened)
+                if _takes(name, head, opened, selection):
+                    yield members.of_bytes(called, data) if data is not None else members.member(called, opened)
             if not compressed and any(Slice(path, tar.offset, tarfile.BLOCKSIZE).read()):
                 raise tarfile.ReadError("no header of a member where one must be")  # which tarfile takes for the end
     except (tarfile.TarError, OSError, ValueError, EOFError) as error:
         reason = getattr(error, "strerror", None) or error
-        yield Member.unreadable(str(path), "unreadable", f"damaged{f' behind {last}' if last else ''} ({reason}); get it again")
+        yield members.unreadable(
+            str(path), "unreadable", f"damaged{f' behind {last}' if last else ''} ({reason}); get it again"
+        )
 
 
 def _slice_opener(path: Path, member: tarfile.TarInfo) -> Callable[[], Slice]:
@@ -93,17 +97,17 @@ def _in_zip(path: Path, selection: Selection) -> Iterator[Source]:
             if info.is_dir():
                 continue
             opened = _zip_opener(archive, info)
-            if _takes(info.filename, None, Member(info.filename, opened), selection):
-                yield Member(f"{path}/{info.filename}", opened)
+            if _takes(info.filename, None, opened, selection):
+                yield members.member(f"{path}/{info.filename}", opened)
     except (zipfile.BadZipFile, OSError, ValueError) as error:
-        yield Member.unreadable(str(path), "unreadable", f"not a whole zip file ({error}); get it again")
+        yield members.unreadable(str(path), "unreadable", f"not a whole zip file ({error}); get it again")
 
 
 def _zip_opener(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Callable[[], Any]:
     return lambda: archive.open(info)
 
 
-def _takes(name: str, head: bytes | None, file: Member, selection: Selection) -> bool:
+def _takes(name: str, head: bytes | None, opened: Callable[[], Any], selection: Selection) -> bool:
     if is_hidden(name):
         selection.skipped["hidden files"] += 1
         return False
@@ -112,8 +116,8 @@ def _takes(name: str, head: bytes | None, file: Member, selection: Selection) ->
         if head is not None:
             return head
         try:
-            found: bytes = file.read(HEAD)
-        except OSError:
+            found: bytes = opened().read(HEAD)
+        except (OSError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error):  # it is reported when it is read
             return b""
         return found
 
@@ -133,16 +137,16 @@ def _in_table(path: Path, selection: Selection) -> Iterator[Source]:
                 column = _column(path, row, selection.image_column)
             value = row.get(column)
             if (data := parquet.photo(value)) is not None:
-                yield Member.of_bytes(f"{path}/{parquet.photo_name(value, number)}", data)
+                yield members.of_bytes(f"{path}/{parquet.photo_name(value, number)}", data)
             elif isinstance(value, str) and value.strip():
                 if selection.takes(value):
                     yield _beside(path, value)
             else:
-                yield Member.unreadable(place, "not-found", f"the column {column} holds {value!r}, which is no path")
+                yield members.unreadable(place, "not-found", f"the column {column} holds {value!r}, which is no path")
     except (DataError, OSError, csv.Error, UnicodeDecodeError) as error:
         if not place or column is None:
             raise error if isinstance(error, DataError) else DataError(f"{path}: not readable ({error})") from None
-        yield Member.unreadable(str(path), "unreadable", f"damaged behind {place} ({error})")
+        yield members.unreadable(str(path), "unreadable", f"damaged behind {place} ({error})")
 
 
 def _column(path: Path, row: Mapping[str, Any], chosen: str | None) -> str:

@@ -24,6 +24,7 @@ class Tally:
 
     captioned: int = 0
     already: int = 0
+    unwritten: int = 0  # captions that could not be written beside or into their photos
     errors: Counter[str] = field(default_factory=Counter)
 
     @property

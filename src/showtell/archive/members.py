@@ -1,4 +1,4 @@
-"""A photo within an archive: a file to read, opened by the thread that decodes it and never unpacked to disk."""
+"""Photos within archives, opened by the thread that decodes them and never unpacked to disk."""
 
 import io
 import lzma
@@ -9,54 +9,48 @@ import zlib
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from showtell.errors import DataError, ImageCode, ImageError
+from showtell.image import ImageSettings, NamedPhoto
+
+_MOST_BYTES = ImageSettings().max_bytes + 1  # one more than may be, so that a larger photo is refused and not cut short
 
 
-class Member:
-    """A file object for one photo; `name` is its path, the archive counted as a folder. Errors of reading are ImageErrors."""
+def member(name: str, open_file: Callable[[], Any]) -> NamedPhoto:
+    """A photo that `open_file` opens when its turn comes; `name` is its path, the archive counted as a folder."""
 
-    def __init__(self, name: str, open_file: Callable[[], Any]) -> None:
-        self.name = name
-        self._open = open_file
-        self._file: Any = None
-
-    def read(self, size: int = -1) -> bytes:
-        """The next bytes. Raises ImageError."""
+    def read() -> bytes:
         try:
-            if self._file is None:
-                self._file = self._open()
-            data: bytes = self._file.read(size)
+            data: bytes = open_file().read(_MOST_BYTES)
         except ImageError:
             raise
         except (OSError, EOFError, ValueError, RuntimeError, NotImplementedError, KeyError, DataError) as error:
-            raise ImageError("unreadable", f"{self.name}: {getattr(error, 'strerror', None) or error}") from None
+            raise ImageError("unreadable", f"{name}: {getattr(error, 'strerror', None) or error}") from None
         except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, tarfile.TarError) as error:
-            raise ImageError("unreadable", f"{self.name}: damaged in the archive ({error})") from None
+            raise ImageError("unreadable", f"{name}: damaged in the archive ({error})") from None
         return data
 
-    @classmethod
-    def unreadable(cls, name: str, code: ImageCode, message: str) -> Self:
-        """An input that cannot be read at all, so that it gets a record too."""
+    return NamedPhoto(name, read)
 
-        def fail() -> Any:
-            raise ImageError(code, f"{name}: {message}")
 
-        return cls(name, fail)
+def unreadable(name: str, code: ImageCode, message: str) -> NamedPhoto:
+    """An input that cannot be read at all, so that it gets a record too."""
 
-    @classmethod
-    def of_bytes(cls, name: str, data: bytes) -> Self:
-        return cls(name, lambda: io.BytesIO(data))
+    def read() -> bytes:
+        raise ImageError(code, f"{name}: {message}")
 
-    @classmethod
-    def within(cls, archive: Path, name: str) -> Self:
-        """The photo of that name within an archive, found by an index of the archive."""
+    return NamedPhoto(name, read)
 
-        def find() -> Any:
-            return _index(archive)(name)
 
-        return cls(name, find)
+def of_bytes(name: str, data: bytes) -> NamedPhoto:
+    """A photo whose bytes are there."""
+    return NamedPhoto(name, lambda: data)
+
+
+def within(archive: Path, name: str) -> NamedPhoto:
+    """The photo of that name within an archive, found by an index of the archive."""
+    return member(name, lambda: _index(archive)(name))
 
 
 class Slice:

@@ -66,7 +66,7 @@ class Metadata:
             return False
 
     def write(self, record: Record) -> None:
-        """Writes the best caption. Raises OutputError for a format without a place for XMP, and for damaged metadata."""
+        """Writes the best caption. Raises DataError for a format without a place for XMP and for damaged files, OutputError."""
         if record.caption is None:
             return
         path = Path(record.path)
@@ -80,7 +80,13 @@ class Metadata:
             else:
                 _embed(path, packet)
         except DataError as error:
-            raise OutputError(f"{error}; mend it, or write beside it with --metadata xmp") from None
+            remedy = "; --metadata xmp writes beside it" if self.where == "embed" else ""
+            about = "" if str(error).startswith(str(path)) else f"{path}: "
+            raise DataError(f"{about}{error}{remedy}") from None
+        except OSError as error:
+            if isinstance(error, OutputError):
+                raise
+            raise DataError(f"{path}: cannot be read ({error.strerror})") from None
 
     def _packet(self, path: Path) -> bytes | None:
         if self.where == "xmp":
@@ -303,7 +309,7 @@ def _root(packet: bytes | None) -> tuple[ElementTree.Element, Sequence[ElementTr
         root = _parse(packet)
     rdf = root if root.tag == f"{{{_RDF}}}RDF" else root.find(f"{{{_RDF}}}RDF")
     if rdf is None:
-        raise DataError("XMP without rdf:RDF")
+        raise DataError("its XMP has no rdf:RDF")
     found = rdf.findall(f"{{{_RDF}}}Description")
     return root, found or [ElementTree.SubElement(rdf, f"{{{_RDF}}}Description", {f"{{{_RDF}}}about": ""})]
 
@@ -315,14 +321,14 @@ def _holding(descriptions: Sequence[ElementTree.Element], tag: str) -> ElementTr
 
 def _parse(packet: bytes) -> ElementTree.Element:
     if b"<!DOCTYPE" in packet or b"<!ENTITY" in packet:
-        raise DataError("XMP with a document type, which XMP does not have")
+        raise DataError("its XMP has a document type, which XMP does not have")
     try:
         for _, (prefix, uri) in ElementTree.iterparse(io.BytesIO(packet.strip(b"\0 \r\n\t")), ["start-ns"]):
             with contextlib.suppress(ValueError):  # reserved, as ns0
                 ElementTree.register_namespace(prefix, uri)  # so that the prefixes stay as they are
         return ElementTree.fromstring(packet.strip(b"\0 \r\n\t"))
     except ElementTree.ParseError as error:
-        raise DataError(f"broken XMP ({error})") from None
+        raise DataError(f"its XMP is broken ({error})") from None
 
 
 def _text(description: ElementTree.Element, tag: str) -> str:

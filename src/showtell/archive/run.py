@@ -15,12 +15,11 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from showtell.archive.beside import Place
 from showtell.archive.job import Tally
 from showtell.archive.sinks import to_line
 from showtell.errors import DataError, OptionError, OutputError
@@ -31,17 +30,18 @@ from showtell.types import Caption, Record
 FORMAT = 1
 SHARD_RECORDS, SHARD_SECONDS = 1000, 30.0  # a shard is finished when it has one of these
 T = TypeVar("T")
+Beside = Callable[[Record], None]  # writes a finished record's captions beside its photo
 
 
 class Run:
     """A run directory that this process works on."""
 
-    def __init__(self, folder: Path, manifest: Mapping[str, Any], places: Sequence[Place], shard_records: int) -> None:
+    def __init__(self, folder: Path, manifest: Mapping[str, Any], beside: Beside, shard_records: int) -> None:
         self.folder = folder
         self.manifest = manifest
         self.tally = Tally()
         self.damaged: list[Path] = []
-        self._places = places
+        self._beside = beside
         self._shard_records = shard_records
         self._shards = folder / "shards"
         self._lock = _lock(folder)
@@ -52,7 +52,7 @@ class Run:
 
     @classmethod
     def create(
-        cls, folder: Path, manifest: Mapping[str, Any], places: Sequence[Place], listed: bytes | None, shard_records: int
+        cls, folder: Path, manifest: Mapping[str, Any], beside: Beside, listed: bytes | None, shard_records: int
     ) -> Self:
         """Begins a run in a new or empty folder. Raises OutputError."""
         check_new(folder)
@@ -63,18 +63,18 @@ class Run:
                 sync(folder / "inputs")
             sync(folder)
             sync(folder.absolute().parent)
-        run = cls(folder, manifest, places, shard_records)
+        run = cls(folder, manifest, beside, shard_records)
         write_json(folder / "manifest.json", {"format": FORMAT, **manifest})
         return run
 
     @classmethod
-    def resume(cls, folder: Path, places: Sequence[Place], shard_records: int, *, retry_failed: bool = False) -> Self:
+    def resume(cls, folder: Path, beside: Beside, shard_records: int, *, retry_failed: bool = False) -> Self:
         """Continues a run. Whole shards count; damaged ones are set aside as `.damaged` and their photos captioned again.
 
         With `retry_failed` records of errors are dropped first, so that their photos are inputs again. Raises DataError where
         there is no run, OutputError where another process works on it.
         """
-        run = cls(folder, read_manifest(folder), places, shard_records)
+        run = cls(folder, read_manifest(folder), beside, shard_records)
         for leftover in run._shards.glob(".*"):  # of a process that was killed while it wrote
             leftover.unlink()
         last: list[Record] = []
@@ -94,7 +94,7 @@ class Run:
                 run.tally.add(record)
             last = records
         for record in last:
-            run._write_beside(record)
+            run._beside(record)
         return run
 
     def stdin(self) -> Path:
@@ -127,7 +127,7 @@ class Run:
         self._next += 1
         for record in records:
             self.tally.add(record)
-            self._write_beside(record)
+            self._beside(record)
 
     def records(self) -> Iterator[Record]:
         """All finished records, in the order of their shards. Raises DataError where a shard was damaged meanwhile."""
@@ -145,10 +145,6 @@ class Run:
             if self._lock is not None:
                 os.close(self._lock)
                 self._lock = None
-
-    def _write_beside(self, record: Record) -> None:
-        for place in self._places:
-            place.write(record)
 
     def _paths(self) -> list[Path]:
         return sorted(self._shards.glob("*.jsonl"))

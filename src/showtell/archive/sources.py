@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from showtell.archive.containers import is_container, photos_in
-from showtell.archive.members import Member
+from showtell.archive.members import within
 from showtell.errors import ImageError, OptionError
-from showtell.image import HEAD, count_skipped, identify, kind_of_file, walk
+from showtell.image import HEAD, NamedPhoto, count_skipped, identify, kind_of_file, walk
 
 _BITMAP = re.compile(rb"P[1-6f]\s+(#[^\n]*\s+)*\d+\s+\d+\s")  # the header of a PPM file, which may be text throughout
 STANDARD_INPUT = ("-", "/dev/stdin")
@@ -27,7 +27,7 @@ _MARKS = (  # byte order marks, the longer ones first
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
 
-Source = str | Member | BinaryIO  # a photo's path, a file within an archive, or a photo from standard input
+Source = str | NamedPhoto | BinaryIO  # a photo's path, a file within an archive, or a photo from standard input
 
 
 @dataclass(slots=True)
@@ -96,7 +96,7 @@ def reopen(name: str) -> Source:
     if not os.path.exists(name):  # noqa: PTH110
         for parent in Path(name).parents:
             if is_container(str(parent)) and parent.is_file():
-                return Member.within(parent, name)
+                return within(parent, name)
     return name
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import sys
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import click
 
@@ -41,7 +41,7 @@ def alt(site: Path, model: str | None, write: bool, threads: int, device: Any, *
         captioner = load(model, threads=threads, device=device)
         search_options = captioner.options(**search)
         with Console(shown=len(sources) > 1) as console:
-            records = captioner.records(cast(Any, list(sources.values())), search_options)
+            records = captioner.records(list(sources.values()), search_options)
             for number, (name, record) in enumerate(zip(sources, records, strict=True), start=1):
                 if record.error_code is not None:
                     failed += 1

@@ -10,16 +10,17 @@ import shlex
 import signal
 import sys
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
 import click
 
 from showtell.cli import options
 from showtell.cli.console import Console, tell
 from showtell.cli.options import PATH
-from showtell.errors import OptionError, OutputError
+from showtell.errors import DataError, OptionError, OutputError
+from showtell.types import Record
 
 _MINUTE = 60.0  # seconds between lines of progress that do not go to a terminal
 _FEW = 64  # photos at most that are listed before the first is captioned
@@ -126,7 +127,7 @@ def caption(
         stdin: BinaryIO = sys.stdin.buffer
         listed: bytes | None = None
         if resume:
-            job.run = runs.Run.resume(job.folder, job.places, shard_size, retry_failed=retry_failed)
+            job.run = runs.Run.resume(job.folder, job.write_beside, shard_size, retry_failed=retry_failed)
             stack.callback(job.run.close)
             for damaged in job.run.damaged:
                 tell(f"showtell: {damaged}: damaged, and kept as .damaged; its photos are captioned again")
@@ -150,8 +151,8 @@ def caption(
                 f"no photos in {', '.join(job.paths)}" + (f"; what is there: {left_out}" if left_out else "")
             )
         if found is not None or job.run:
-            how = {"threads": threads, "device": device, "requests": requests}
-            captioner = options.open_captioner({**given, **how}, ImageSettings(lenient=given["lenient"]))
+            chosen = {**given, "threads": threads, "device": device, "requests": requests}
+            captioner = options.open_captioner(chosen, ImageSettings(lenient=given["lenient"]))
             search_options = captioner.options(**{name: given[name] for name in options.SEARCH})
             bundle = getattr(captioner, "bundle", None)
             model = {"name": captioner.name, "files": dict(bundle.config["files"]) if bundle else {}}
@@ -160,22 +161,27 @@ def caption(
             elif run_folder:
                 job.check_outputs()
                 manifest = {"directory": str(Path.cwd()), "model": model, "settings": given}
-                job.run = runs.Run.create(run_folder, manifest, job.places, listed, shard_size)
+                job.run = runs.Run.create(run_folder, manifest, job.write_beside, listed, shard_size)
                 stack.callback(job.run.close)
             targets = job.targets(stack)
             shown = not job.single and not (sys.stdout.isatty() and job.shown)
             console = stack.enter_context(Console(shown=shown, every=_MINUTE))
+            job.message = console.message
             job.progress = Progress(console, job.tally, job.paths, selection, countable=not job.piped and not job.single)
             before = job.run.tally.records if job.run else 0
-            for record in captioner.records(cast(Any, found or []), search_options, batch_size=batch_size, workers=workers):
+            for record in captioner.records(found or [], search_options, batch_size=batch_size, workers=workers):
                 if given["sentence"]:
                     record = sentences(record)
                 if record.error_code is not None:
                     console.message(f"showtell: {options.with_flags(str(record.error_message))} [{record.error_code}]")
                 for target in targets:
                     target.write(record)
+                if not job.run:
+                    job.write_beside(record)
                 job.tally.add(record)
                 job.progress.update(before)
+            if usage := getattr(captioner, "usage", None):
+                tell(f"showtell: {usage['prompt_tokens']} prompt tokens, {usage['completion_tokens']} completion tokens")
             if job.run:
                 job.run.commit()
                 if stopping.is_set():
@@ -226,6 +232,7 @@ class _Job:
         self.tally = Tally()
         self.run: Run | None = None
         self.progress: Progress | None = None
+        self.message: Callable[[str], None] = tell
         self._run_folder = run_folder
         self._kept: list[Any] = []
 
@@ -282,10 +289,18 @@ class _Job:
                     sink: Sink = open_sink(output, overwrite=self.overwrite)
                     stack.callback(sink.close)
                     targets.append(sink)
-            targets.extend(self.places)
         if self.shown:
             targets.append(JsonlSink(sys.stdout) if self.format == "jsonl" else TextSink(sys.stdout, single=self.single))
         return targets
+
+    def write_beside(self, record: Record) -> None:
+        """Writes a record's captions beside its photo or into it; a photo that takes none is named and counted."""
+        for place in self.places:
+            try:
+                place.write(record)
+            except DataError as error:
+                self.tally.unwritten += 1
+                self.message(f"showtell: {error}")
 
     def export(self) -> None:
         """Writes the outputs of a run from its shards."""
@@ -306,11 +321,13 @@ class _Job:
             tell(f"showtell: {tally.captioned:,} captioned, {tally.failed:,} failed{had}{rate}")
             for code, count in tally.errors.most_common():
                 tell(f"{count:>12,}  {code}")
+        if self.tally.unwritten:
+            tell(f"showtell: {self.tally.unwritten:,} captions could not be written beside or into their photos")
         if left_out:
             tell(f"showtell: skipped in folders: {left_out}")
         if tally.failed and not tally.captioned and not already:
             return options.NOTHING_DONE
-        return options.SOME_FAILED if tally.failed else options.DONE
+        return options.SOME_FAILED if tally.failed or self.tally.unwritten else options.DONE
 
 
 def _settings_of_run(context: click.Context, folder: Path | None, given: dict[str, Any]) -> dict[str, Any]:

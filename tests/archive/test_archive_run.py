@@ -36,12 +36,12 @@ def names(run: runs.Run) -> list[str]:
     return [record.path for record in run.records()]
 
 
-def create(folder: Path, size: int = 2, places=()) -> runs.Run:
-    return runs.Run.create(folder, {"settings": {}}, places, None, size)
+def create(folder: Path, size: int = 2, beside=lambda _: None) -> runs.Run:
+    return runs.Run.create(folder, {"settings": {}}, beside, None, size)
 
 
-def resume(folder: Path, size: int = 2, places=(), **options) -> runs.Run:
-    return runs.Run.resume(folder, places, size, **options)
+def resume(folder: Path, size: int = 2, beside=lambda _: None, **options) -> runs.Run:
+    return runs.Run.resume(folder, beside, size, **options)
 
 
 def test_finished_shards_are_there_after_a_restart_and_the_rest_remains(tmp_path: Path) -> None:
@@ -144,14 +144,14 @@ def test_a_full_disk_keeps_finished_shards_and_nothing_half(tmp_path: Path, monk
 
 
 def test_captions_beside_photos_of_the_last_shard_are_written_again(tmp_path: Path) -> None:
-    places = [Sidecars(".txt", existing="add")]
-    run = create(tmp_path / "run", places=places)
+    beside = Sidecars(".txt", existing="add").write
+    run = create(tmp_path / "run", beside=beside)
     for name in ("a.jpg", "b.jpg"):
         run.write(ok(str(tmp_path / name)))
     os.close(run._lock)
     before = (tmp_path / "a.txt").read_text()
     (tmp_path / "b.txt").unlink()  # as if killed between the two
-    resume(tmp_path / "run", places=places).close()
+    resume(tmp_path / "run", beside=beside).close()
     assert (tmp_path / "a.txt").read_text() == before
     assert (tmp_path / "b.txt").exists()
 

@@ -33,7 +33,6 @@ NOT_RUN = {
         "trains on downloaded drawings; tests/train fine-tunes on others",
         "needs the model of the run above",
         "trains on downloaded drawings; tests/train fine-tunes on others",
-        "trains on downloaded drawings; tests/train fine-tunes on others",
     ],
     "images.md": ["needs a download and runs for hours"],
     "service.md": [

@@ -38,6 +38,7 @@ class GreyModel:
     seen: list[int] = field(default_factory=list)
     going: threading.Event = field(default_factory=threading.Event)
     fault: Exception | None = None
+    attends: bool = True
 
     def __post_init__(self) -> None:
         self.going.set()
@@ -71,7 +72,7 @@ class Served:
     """A running server."""
 
     server: Server
-    model: GreyModel
+    model: Any  # a GreyModel, or any captioner
     thread: threading.Thread
 
     @property
@@ -96,24 +97,24 @@ class Served:
 
     def stop(self) -> None:
         self.server.should_exit = True
-        self.model.going.set()
+        if isinstance(self.model, GreyModel):
+            self.model.going.set()
         self.thread.join(SOON)
         assert not self.thread.is_alive()
 
 
 @contextlib.contextmanager
-def serving(
-    model: GreyModel | None = None, *, sockets: list[socket.socket] | None = None, **settings: object
-) -> Iterator[Served]:
+def serving(model: Any = None, *, sockets: list[socket.socket] | None = None, **settings: object) -> Iterator[Served]:
     """A server with these settings, on any free port unless told otherwise."""
     model = model or GreyModel()
     server = Server(model, ServiceSettings(**settings))
     thread = threading.Thread(target=server.run, args=(sockets or listen("127.0.0.1", 0),), daemon=True)
     thread.start()
     until(lambda: server.url != "")
-    model.batches.clear()  # of warming up
-    model.searched.clear()
-    model.seen.clear()
+    if isinstance(model, GreyModel):  # of warming up
+        model.batches.clear()
+        model.searched.clear()
+        model.seen.clear()
     served = Served(server, model, thread)
     try:
         yield served

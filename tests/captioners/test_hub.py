@@ -153,6 +153,10 @@ def test_a_bundle_is_pushed_fetched_pinned_and_used_offline(
     fetched = showtell(server, home, "caption", photo, "--model", "hub:me/eye")
     assert fetched.returncode == 0, fetched.stderr
     assert fetched.stdout == expected
+    scores = tmp_path / "scores.json"
+    measured = showtell(server, home, "evaluate", "--data", shapes, "--model", "hub:me/eye", "--json", scores)
+    assert measured.returncode == 0, measured.stderr
+    assert json.loads(scores.read_text())["scores"]["CIDEr"] > 1
     server.commits.append({**server.commits[0], "step.onnx": server.commits[0]["step.onnx"][:-1]})  # a commit that is broken
     pinned = showtell(server, home, "caption", photo, "--model", f"hub:me/eye@{server.sha('1')}")
     assert pinned.stdout == expected
@@ -167,6 +171,9 @@ def test_a_bundle_is_pushed_fetched_pinned_and_used_offline(
     offline = showtell(server, home, "caption", photo, "--model", f"hub:me/eye@{server.sha('1')}", HF_HUB_OFFLINE="1")
     assert offline.stdout == expected
     shutil.rmtree(home)
+    starting = showtell(server, home, "serve", "--port", "0", "--model", "hub:me/eye", HF_HUB_OFFLINE="1")
+    assert starting.returncode == 2  # the service looks for it in the same place
+    assert "not in the cache" in starting.stderr
     missing = showtell(server, home, "caption", photo, "--model", "hub:me/eye", HF_HUB_OFFLINE="1")
     assert missing.returncode == 2
     assert "not in the cache" in missing.stderr

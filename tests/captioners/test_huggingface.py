@@ -1,9 +1,12 @@
 """transformers' captioners of four families, tiny and with random weights, saved to disk: nothing is downloaded."""
 
 import json
+import pickle
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import torch
 from click.testing import CliRunner
@@ -33,6 +36,7 @@ from transformers import (
     ViTImageProcessorPil,
 )
 
+from serving import SOON, serving
 from showtell.captioners import open_captioner
 from showtell.cli.main import cli
 from showtell.errors import OptionError, WeightsError
@@ -176,3 +180,54 @@ def test_the_commands_take_a_transformers_model(models: Path, shapes: Path, tmp_
     done = CliRunner().invoke(cli, ["explain", photos[0], "--model", model, "--output", str(tmp_path / "x.png")])
     assert done.exit_code != 0
     assert "hf:" in str(done.exception)
+
+
+@KINDS
+def test_the_service_runs_every_family(kind: str, models: Path, shapes: Path) -> None:
+    name = f"hf:{models / kind}"
+    photo = next((shapes / "images").iterdir()).read_bytes()
+    with serving(open_captioner(name)) as served, httpx.Client(base_url=served.url, timeout=SOON) as client:
+        files = [("image", ("a.jpg", photo)), ("image", ("b.jpg", photo[:200])), ("image", ("c.jpg", photo))]
+        answer = client.post("/v1/captions?num_captions=2&max_length=4", files=files).json()
+        first, broken, last = answer["results"]
+        assert answer["model"] == first["model"] == name
+        assert first["caption"]
+        assert first["captions"] == last["captions"]
+        assert (first["width"], first["height"], first["path"]) == (64, 64, "a.jpg")
+        assert broken["error"]["code"] == "truncated"
+        for query, message in (("attention=true", "gives no attention maps"), ("style=coco", "style is no option of hf:")):
+            refused = client.post(f"/v1/captions?{query}", files=files[:1])
+            assert refused.status_code == 422
+            assert message in refused.json()["error"]["message"]
+        lines = client.post("/v1/captions/stream?max_length=4", files=files).text.splitlines()
+        assert [json.loads(line)["path"] for line in lines] == ["a.jpg", "b.jpg", "c.jpg"]
+        card = client.get("/v1/model").json()
+        assert card["name"] == name
+        assert card["limits"]["max_photos"] == 32
+        assert "vocabulary" not in card
+
+
+def test_captions_of_a_transformers_model_teach_a_small_one(models: Path, shapes: Path, tmp_path: Path) -> None:
+    captions = tmp_path / "captions.jsonl"
+    command = ["caption", str(shapes / "images"), "--model", f"hf:{models / 'llava'}", "--max-length", "6"]
+    done = CliRunner().invoke(cli, [*command, "--output", str(captions)])
+    assert done.exit_code == 0, done.output
+    settings = ["--set", "training.epochs=1", "--set", "training.max_photos=8", "--set", f"encoder.cache={tmp_path / 'cache'}"]
+    done = CliRunner().invoke(cli, ["train", "debug", "--data", str(captions), "--output", str(tmp_path / "run"), *settings])
+    assert done.exit_code == 0, done.output
+    words = set((tmp_path / "run" / "checkpoints" / "epoch-001" / "vocab.json").read_text().split('"'))
+    taught = {word for line in captions.read_text().splitlines() for word in json.loads(line)["caption"].lower().split()}
+    assert taught & {"dog", "cat", "grass"} <= words
+
+
+def test_a_captioner_is_shared_by_threads_and_pickled_to_processes(models: Path, shapes: Path) -> None:
+    captioner = open_captioner(f"hf:{models / 'git'}")
+    photos = sorted((shapes / "images").iterdir())[:4]
+    options = captioner.options(max_length=5)
+    expected = [record.caption for record in captioner.records(photos, options)]
+    with ThreadPoolExecutor(4) as pool:
+        runs = pool.map(lambda _: [record.caption for record in captioner.records(photos, options, batch_size=2)], range(4))
+        assert all(run == expected for run in runs)
+    again = pickle.loads(pickle.dumps(captioner))
+    assert again is not captioner
+    assert [record.caption for record in again.records(photos, options)] == expected

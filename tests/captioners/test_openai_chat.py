@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import pickle
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -10,10 +11,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from click.testing import CliRunner
 from PIL import Image
 
+from serving import SOON, serving
 from showtell.captioners.openai_chat import OpenAICaptioner
 from showtell.cli.main import cli
 from showtell.errors import OptionError, ServerError
@@ -199,3 +202,51 @@ def test_the_command_asks_a_server_and_counts_tokens(server: Server, photos: lis
     assert done.exit_code == 0, done.output
     assert done.stdout.splitlines() == [f"{photo}\tA dog." for photo in photos[:3]]
     assert "300 prompt tokens, 21 completion tokens" in done.stderr
+
+
+def test_a_servers_captions_are_evaluated(server: Server, shapes: Path, tmp_path: Path) -> None:
+    scores = tmp_path / "scores.json"
+    command = ["evaluate", "--data", str(shapes), "--model", f"openai:{server.address}", "--json", str(scores)]
+    done = CliRunner().invoke(cli, command)
+    assert done.exit_code == 0, done.output
+    assert set(json.loads(scores.read_text())["captions"].values()) == {"A dog."}
+    assert len(server.requests) == 12
+
+
+def test_the_service_asks_a_server_and_hides_what_is_wrong_with_it(server: Server, photos: list[Path]) -> None:
+    def respond(request: dict[str, Any]) -> tuple[int, dict[str, str], Any]:
+        red = round(sent(request).getpixel((0, 0))[0] / 40)
+        if red == 2:
+            return 400, {}, {"error": {"message": "content filter"}}
+        return (401, {}, {"error": {"message": "wrong key"}}) if red == 3 else (200, {}, answer("A dog.", "A cat."))
+
+    server.respond = respond
+    with (
+        serving(OpenAICaptioner(server.address, retries=0)) as served,
+        httpx.Client(base_url=served.url, timeout=SOON) as client,
+    ):
+        assert not server.requests  # no photo is sent before a client sends one
+        record = client.post("/v1/captions?num_captions=2", content=photos[0].read_bytes()).json()["results"][0]
+        assert [caption["text"] for caption in record["captions"]] == ["A dog.", "A cat."]
+        assert (record["width"], record["height"]) == (3000, 1500)
+        assert server.requests[0]["n"] == 2
+        refused = client.post("/v1/captions", content=photos[2].read_bytes())
+        assert (refused.status_code, refused.json()["error"]["code"]) == (502, "no-caption")
+        failed = client.post("/v1/captions", content=photos[3].read_bytes())
+        assert (failed.status_code, failed.json()["error"]["code"]) == (502, "upstream")
+        assert "127.0.0.1" not in failed.text
+        lines = client.post(
+            "/v1/captions/stream", files=[("image", (path.name, path.read_bytes())) for path in photos[1:4]]
+        ).text.splitlines()
+        assert len(lines) == 3
+        wide = client.post("/v1/captions?beam_size=3", content=photos[0].read_bytes())
+        assert wide.status_code == 422
+        assert "beam_size is no option of openai:" in wide.json()["error"]["message"]
+        assert "upstream" in client.get("/metrics").text
+
+
+def test_a_captioner_behind_a_server_is_pickled(server: Server, photos: list[Path]) -> None:
+    again = pickle.loads(pickle.dumps(OpenAICaptioner(server.address, prompt="What is this?", requests=2)))
+    [record] = again.records(photos[1:2])
+    assert record.caption == "A dog."
+    assert server.requests[0]["messages"][0]["content"][1]["text"] == "What is this?"

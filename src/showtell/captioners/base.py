@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, Self
 
 from PIL import Image
 
@@ -64,13 +64,23 @@ class ForeignCaptioner(ABC):
     """A captioner that is no bundle: it reads photos as bundles do, and a model of another kind makes the captions.
 
     Subclasses set `supported`, the fields of DecodeOptions that they know, and `parallel`, batches at once, and implement
-    `generate`.
+    `generate`, which several threads may call at once. A pickled captioner is opened again with the same arguments.
     """
 
     supported: ClassVar[frozenset[str]]
     parallel: int = 1
     styles: tuple[str, ...] = ()
     size: int | None = None
+    _opened_with: tuple[tuple[Any, ...], dict[str, Any]]
+
+    def __new__(cls, *arguments: Any, **named: Any) -> Self:
+        """Keeps the arguments, which a pickled captioner is opened with again."""
+        made = super().__new__(cls)
+        made._opened_with = arguments, named
+        return made
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _open_again, (type(self), *self._opened_with)
 
     def __init__(self, name: str, images: ImageSettings | None) -> None:
         self.name = name
@@ -141,3 +151,7 @@ class ForeignCaptioner(ABC):
                 )
             else:
                 yield Record(photo.name, "ok", result, width, height, self.name)
+
+
+def _open_again(kind: type[ForeignCaptioner], arguments: tuple[Any, ...], named: dict[str, Any]) -> ForeignCaptioner:
+    return kind(*arguments, **named)

@@ -78,13 +78,13 @@ class HuggingFaceCaptioner(ForeignCaptioner):
         self.size = sum(p.numel() * p.element_size() for p in self._model.parameters())
         self._chats = bool(getattr(self._processor, "chat_template", None))
         self._prompt = prompt or _TASK_PROMPTS.get(kind, PROMPT if self._chats else "")
-        self._lock = Lock()  # random draws follow from torch's global seed
+        self._lock = Lock()  # random draws follow from torch's global seed, and tokenizers are not safe to share
 
     def generate(self, images: Sequence[Image.Image], given: Mapping[str, Any]) -> list[tuple[Caption, ...] | CaptionError]:
         """See ForeignCaptioner. A caption's score is the mean log-probability of its tokens."""
-        inputs = self._inputs(images)
         count = given.get("num_captions", 1)
         with self._lock, torch.inference_mode():
+            inputs = self._inputs(images)
             if "seed" in given:
                 torch.manual_seed(given["seed"])
             output = self._model.generate(

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from showtell.cli import options
 from showtell.errors import MissingExtraError
 
 
@@ -16,8 +17,7 @@ from showtell.errors import MissingExtraError
 @click.option("--host", show_default="127.0.0.1", help="Address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), show_default="8000", help="0: any free port.")
 @click.option("--unix-socket", type=click.Path(path_type=Path), metavar="PATH", help="Listen there instead, behind a proxy.")
-@click.option("--model", metavar="DIR_OR_NAME", help="A bundle's folder or name.  [default: the embedded model]")
-@click.option("--threads", type=click.IntRange(0), default=0, show_default="all cores", help="CPU threads of the model.")
+@options.captioner
 @click.option("--batch-size", type=click.IntRange(1), default=8, show_default=True, help="Largest batch in photos.")
 @click.option("--places", type=click.IntRange(1), default=64, show_default=True, help="Photos that may wait at once.")
 @click.option("--deadline", type=click.FloatRange(1), default=30.0, show_default=True, help="Seconds a caption may take.")
@@ -34,8 +34,6 @@ def serve(
     host: str | None,
     port: int | None,
     unix_socket: Path | None,
-    model: str | None,
-    threads: int,
     batch_size: int,
     places: int,
     deadline: float,
@@ -44,6 +42,7 @@ def serve(
     origins: tuple[str, ...],
     anonymous: bool,
     log_format: Any,
+    **captioner: Any,
 ) -> int:
     """Serve captions over HTTP, with a page to try it in a browser.
 
@@ -63,7 +62,7 @@ def serve(
         if (error.name or "").startswith("showtell"):
             raise
         raise MissingExtraError("serve", "serving") from None
-    from showtell.runtime import load
+    from showtell.captioners import open_captioner
 
     settings = ServiceSettings(
         batch_size=batch_size,
@@ -82,5 +81,6 @@ def serve(
         check_exposure(host, settings.token, anonymous=anonymous)
         sockets = listen(host, 8000 if port is None else port)
     limit_heap()
-    run(load(model, threads=threads), settings, sockets)
+    opened: Any = open_captioner(**captioner)
+    run(opened, settings, sockets)
     return 0

@@ -110,6 +110,11 @@ class Captioner:
         return self.bundle.vocabulary.styles
 
     @property
+    def attends(self) -> bool:
+        """Whether the decoder attends to parts of a photo, so that there are attention maps."""
+        return self.decoder.attends
+
+    @property
     def size(self) -> int:
         """Bytes of the bundle's files."""
         return sum(file.stat().st_size for file in self.bundle.folder.iterdir() if file.is_file())

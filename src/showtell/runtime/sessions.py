@@ -45,6 +45,11 @@ class OnnxStepModel:
         self._recurrent = [name.removeprefix("next_") for name in outputs if name.startswith("next_")]
         self._outputs = outputs  # log_probs, the new state and, where the decoder attends, attention
 
+    @property
+    def attends(self) -> bool:
+        """Whether its steps have attention weights."""
+        return "attention" in self._outputs
+
     def start(self, features: Array) -> OnnxState:
         """See decoding.StepModel."""
         names = [output.name for output in self._prepare.get_outputs()]

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,16 +14,17 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.requests import ClientDisconnect
 
 from showtell import __version__
+from showtell.captioners.base import ForeignCaptioner
 from showtell.serve import schemas
 from showtell.serve.errors import RECORD_STATUS, add_handlers, error_body
+from showtell.serve.models import BundleCaptioner, served
 from showtell.serve.schemas import CaptionQuery
 from showtell.serve.security import Door, Guard, bearer
-from showtell.serve.service import Model, Service
+from showtell.serve.service import Service
 from showtell.serve.settings import ServiceSettings
 from showtell.serve.stream import MEDIA_TYPE, JsonLines, record_lines, until_disconnected
 from showtell.serve.upload import FIELD, Upload, UploadLimits, uploads
 from showtell.types import Record
-from showtell.vocabulary import SPECIAL
 
 PAGE = Path(__file__).parent / "page"
 
@@ -59,6 +59,7 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
         421: "A host name that is not allowed.",
         422: "A broken photo, or an option that is not allowed.",
         500: "An internal error.",
+        502: "The captioner has no caption, or its server cannot be used.",
         503: "The service is overloaded; try again.",
     }.items()
 }
@@ -66,9 +67,9 @@ _ERRORS[503]["headers"] = _RETRY
 _UNAUTHORIZED: dict[int | str, dict[str, Any]] = {401: {"model": schemas.ErrorBody, "description": "The token is wrong."}}
 
 
-def create_app(model: Model, settings: ServiceSettings) -> FastAPI:
-    """The ASGI application that captions with `model`."""
-    service = Service(model, settings)
+def create_app(captioner: BundleCaptioner | ForeignCaptioner, settings: ServiceSettings) -> FastAPI:
+    """The ASGI application that captions with `captioner`, of any kind."""
+    service = Service(served(captioner), settings)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -108,7 +109,7 @@ def create_app(model: Model, settings: ServiceSettings) -> FastAPI:
         )
     app.add_middleware(Door, settings=settings)
     app.add_middleware(Guard, metrics=service.metrics)
-    _list_styles(app, service.model.bundle.vocabulary.styles)  # last, since it builds the schema of all routes
+    _list_styles(app, service.model.styles)  # last, since it builds the schema of all routes
     return app
 
 
@@ -146,7 +147,7 @@ def _health(service: Service) -> APIRouter:
 
 def _captions(service: Service) -> APIRouter:
     router = APIRouter()
-    settings, bundle = service.settings, service.model.bundle
+    settings, model = service.settings, service.model
 
     def incoming(request: Request, max_bytes: int, max_photos: int) -> AsyncGenerator[Upload]:
         service.check_room()  # before any of the body is read
@@ -166,7 +167,7 @@ def _captions(service: Service) -> APIRouter:
 
         200 where at least one photo could be read; the others then have an error in their records.
         """
-        options = query.options(bundle)
+        options = query.options(model)
         tasks: list[asyncio.Task[Record]] = []
         try:
             async with contextlib.aclosing(incoming(request, settings.max_body_bytes, settings.max_photos)) as photos:
@@ -176,7 +177,7 @@ def _captions(service: Service) -> APIRouter:
         finally:
             for task in tasks:
                 task.cancel()
-        return _answer(records, bundle.name)
+        return _answer(records, model.name)
 
     @router.post(
         "/v1/captions/stream",
@@ -195,7 +196,7 @@ def _captions(service: Service) -> APIRouter:
     async def stream(request: Request, query: Options) -> Response:
         """Caption many photos; each line of the answer is a record, sent as soon as it is ready."""
         photos = incoming(request, settings.max_stream_bytes, settings.max_stream_photos)
-        return JsonLines(record_lines(request, service, photos, query.options(bundle), attention=query.attention))
+        return JsonLines(record_lines(request, service, photos, query.options(model), attention=query.attention))
 
     card = _card(service)
 
@@ -206,7 +207,7 @@ def _captions(service: Service) -> APIRouter:
         operation_id="model",
         tags=["model"],
     )
-    async def model() -> Any:
+    async def about() -> Any:
         """The model, its scores, and the limits of a request."""
         return card
 
@@ -254,16 +255,9 @@ def _answer(records: list[Record], model: str) -> Response:
 
 
 def _card(service: Service) -> dict[str, Any]:
-    settings, bundle = service.settings, service.model.bundle
-    config = bundle.config
+    settings = service.settings
     return {
-        "name": bundle.name,
-        **{key: config.get(key) or None for key in ("licence", "data", "quantization")},
-        "vocabulary": len(bundle.vocabulary) - len(SPECIAL) - len(bundle.vocabulary.styles),
-        "scores": config.get("dev_scores", {}),
-        "architecture": config["architecture"],
-        "preprocessing": asdict(bundle.preprocessing),
-        "search": asdict(bundle.search),
+        **service.model.card(),
         "limits": {
             "max_photos": settings.max_photos,
             "max_stream_photos": settings.max_stream_photos,

@@ -29,6 +29,7 @@ RequestCode = Literal[
     "internal",
     "overloaded",
     "deadline",
+    "upstream",
 ]
 ErrorCode = RequestCode | RecordCode
 CODES: tuple[str, ...] = (*get_args(RequestCode), *get_args(RecordCode))

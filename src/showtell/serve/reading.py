@@ -6,19 +6,20 @@ it is decoded.
 """
 
 import asyncio
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from showtell.errors import ImageError
-from showtell.image import ImageSettings, Photo, Preprocessing, read_photo
+from showtell.image import ImageSettings, Photo
 from showtell.serve.settings import ServiceSettings
 from showtell.serve.upload import Upload
 
 
 class Reader:
-    """Decodes photos within the service's limits."""
+    """Decodes photos by `read` within the service's limits."""
 
-    def __init__(self, preprocessing: Preprocessing, settings: ServiceSettings) -> None:
-        self._preprocessing = preprocessing
+    def __init__(self, read: Callable[[bytes, str, ImageSettings], Photo], settings: ServiceSettings) -> None:
+        self._read = read
         self._settings = settings
         self._small = ThreadPoolExecutor(1, "small-photos")
         self._large = ThreadPoolExecutor(1, "large-photos")
@@ -41,7 +42,7 @@ class Reader:
     async def _decode(self, pool: ThreadPoolExecutor, upload: Upload, limits: ImageSettings) -> Photo:
         assert upload.data is not None
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(pool, read_photo, upload.data, self._preprocessing, upload.name, limits)
+        return await loop.run_in_executor(pool, self._read, upload.data, upload.name, limits)
 
     def close(self) -> None:
         """Ends the threads."""

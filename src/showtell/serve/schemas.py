@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
-from showtell.bundle import Bundle
+from showtell.errors import OptionError
 from showtell.serve.errors import CODES
+from showtell.serve.models import Model
 from showtell.types import DecodeOptions
 
 # The search options that requests may set; sampling is for the command line and Python.
@@ -33,9 +34,11 @@ class _Query(BaseModel):
     if TYPE_CHECKING:
         attention: bool  # the last of the fields below
 
-    def options(self, bundle: Bundle) -> DecodeOptions:
-        """The bundle's search options with the given ones. Raises OptionError for a style that it does not have."""
-        return bundle.options(**self.model_dump(exclude={"attention"}, exclude_none=True))
+    def options(self, model: Model) -> Any:
+        """The model's search options with the given ones. Raises OptionError for what the model cannot do."""
+        if self.attention and not model.attends:
+            raise OptionError(f"attention: {model.name} gives no attention maps; leave attention out")
+        return model.options(**self.model_dump(exclude={"attention"}, exclude_none=True))
 
 
 CaptionQuery: Any = create_model("CaptionQuery", __base__=_Query, __doc__=_Query.__doc__, **_search_fields())
@@ -101,13 +104,13 @@ class Limits(BaseModel):
 
 
 class ModelCard(BaseModel):
-    """The model that answers: config.json of its bundle, less how it was trained."""
+    """The model that answers: of a bundle what its config.json says, less how it was trained."""
 
     name: str
     licence: str | None = None
     data: str | None = None
     quantization: str | None = None
-    vocabulary: int = Field(description="Words, special ones left out.")
+    vocabulary: int | None = Field(None, description="Words, special ones left out; absent where no bundle answers.")
     scores: dict[str, dict[str, float]] = Field(
         description="Metrics x100 on the dev photos of each data set; empty where nobody kept them."
     )

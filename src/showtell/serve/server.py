@@ -14,22 +14,24 @@ from typing import Any
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from showtell.captioners.base import ForeignCaptioner
 from showtell.serve.app import create_app
 from showtell.serve.errors import error_body
 from showtell.serve.listening import address
 from showtell.serve.logs import LOG
-from showtell.serve.service import Model, Service
+from showtell.serve.models import BundleCaptioner
+from showtell.serve.service import Service
 from showtell.serve.settings import ServiceSettings
 
 _READ_BYTES = 64 * 1024  # read from a connection at a time; asyncio's 256 kB add up over hundreds of connections
 _KEEP_ALIVE = 5  # seconds without a request
 
 
-def run(model: Model, settings: ServiceSettings, sockets: Sequence[socket.socket]) -> None:
+def run(captioner: BundleCaptioner | ForeignCaptioner, settings: ServiceSettings, sockets: Sequence[socket.socket]) -> None:
     """Serves on sockets of `listening` until SIGTERM, or until SIGINT, which raises KeyboardInterrupt at the end."""
     files = [Path(opened.getsockname()) for opened in sockets if isinstance(opened.getsockname(), str)]
     try:
-        Server(model, settings).run(list(sockets))
+        Server(captioner, settings).run(list(sockets))
     finally:
         for file in files:
             file.unlink(missing_ok=True)
@@ -38,8 +40,8 @@ def run(model: Model, settings: ServiceSettings, sockets: Sequence[socket.socket
 class Server(uvicorn.Server):
     """A uvicorn server of the application; `url` is set once it has `started`."""
 
-    def __init__(self, model: Model, settings: ServiceSettings) -> None:
-        app = create_app(model, settings)
+    def __init__(self, captioner: BundleCaptioner | ForeignCaptioner, settings: ServiceSettings) -> None:
+        app = create_app(captioner, settings)
         config = uvicorn.Config(
             app,
             http=_protocol(settings),

@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 from showtell.serve.errors import ErrorAnswer, RequestError, error_body
 from showtell.serve.service import Service
 from showtell.serve.upload import Upload
-from showtell.types import DecodeOptions, Record
+from showtell.types import Record
 
 MEDIA_TYPE = "application/x-ndjson"
 
@@ -56,7 +56,7 @@ def _encode(line: Mapping[str, Any]) -> bytes:
 
 
 async def record_lines(
-    request: Request, service: Service, incoming: AsyncGenerator[Upload], options: DecodeOptions, *, attention: bool
+    request: Request, service: Service, incoming: AsyncGenerator[Upload], options: Any, *, attention: bool
 ) -> AsyncGenerator[dict[str, Any]]:
     """The records of `incoming` as JSON objects. Raises RequestError after the records before a broken part of the body.
 

@@ -1,0 +1,189 @@
+"""Captioners as the service runs them: bundles, whose photos go through the encoder together, and captioners of other kinds."""
+
+from collections.abc import Hashable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+from PIL import Image
+
+from showtell.arrays import Array
+from showtell.bundle import Bundle
+from showtell.captioners.base import ForeignCaptioner, Generation
+from showtell.errors import CaptionError
+from showtell.image import ImageSettings, Photo, read_photo, read_rgb
+from showtell.types import AttentionMap, Caption, DecodeOptions
+from showtell.vocabulary import SPECIAL
+
+_Key = TypeVar("_Key", bound=Hashable)
+
+SIDE = 1024  # pixels a side, at most, of photos that wait for a captioner that is no bundle: 3 MB each
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What is wanted of one photo: its pixels uint8 (height, width, 3), how to search, and whether to give attention maps."""
+
+    pixels: Array
+    options: Any
+    attention: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A photo's captions, best first, and the attention maps of the best where they were asked for."""
+
+    captions: tuple[Caption, ...]
+    attention: tuple[AttentionMap, ...] | None = None
+
+
+class Model(Protocol):
+    """What the service asks of a captioner."""
+
+    name: str
+    styles: tuple[str, ...]
+    attends: bool  # whether it can give attention maps
+
+    def options(self, **given: Any) -> Any:
+        """Its search options with the given ones. Raises OptionError for one that it does not take."""
+        ...
+
+    def read(self, data: bytes, name: str, limits: ImageSettings) -> Photo:
+        """A photo's pixels as `caption` takes them. Raises ImageError."""
+        ...
+
+    def trials(self, count: int) -> list[Ask]:
+        """Grey photos to caption at the start, at most `count`, which take the model's memory and show its faults."""
+        ...
+
+    def caption(self, asks: Sequence[Ask]) -> list[Answer | CaptionError]:
+        """The captions of each photo, or why it has none. Raises ServerError where the model's server cannot be used."""
+        ...
+
+    def card(self) -> dict[str, Any]:
+        """What /v1/model says of it."""
+        ...
+
+
+class BundleCaptioner(Protocol):
+    """What the service asks of a `runtime.Captioner`."""
+
+    bundle: Bundle
+
+    @property
+    def attends(self) -> bool:
+        """Whether its decoder attends to parts of a photo."""
+        ...
+
+    def features(self, pixels: Array) -> Array:
+        """uint8 (B, size, size, 3) to grid features float32 (B, cells, channels)."""
+        ...
+
+    def search(self, features: Array, options: DecodeOptions) -> list[tuple[Caption, ...]]:
+        """Captions of each photo, best first."""
+        ...
+
+    def attention(self, features: Array, captions: Sequence[Caption], style: str) -> list[Array]:
+        """For one caption of each photo, found in that style: float32 (tokens, side, side)."""
+        ...
+
+
+def served(captioner: BundleCaptioner | ForeignCaptioner) -> Model:
+    """The captioner as the service runs it."""
+    return ForeignModel(captioner) if isinstance(captioner, ForeignCaptioner) else BundleModel(captioner)
+
+
+class BundleModel:
+    """A bundle: one encoder batch, and those that are searched for alike are searched together."""
+
+    def __init__(self, captioner: BundleCaptioner) -> None:
+        self._captioner = captioner
+        self._bundle = captioner.bundle
+        self.name, self.styles, self.attends = self._bundle.name, self._bundle.vocabulary.styles, captioner.attends
+
+    def options(self, **given: Any) -> DecodeOptions:
+        """See Model."""
+        return self._bundle.options(**given)
+
+    def read(self, data: bytes, name: str, limits: ImageSettings) -> Photo:
+        """See Model."""
+        return read_photo(data, self._bundle.preprocessing, name, limits)
+
+    def trials(self, count: int) -> list[Ask]:
+        """See Model. A full batch."""
+        size = self._bundle.preprocessing.size
+        return [Ask(np.full((size, size, 3), 128, np.uint8), self._bundle.search, False)] * count
+
+    def caption(self, asks: Sequence[Ask]) -> list[Answer | CaptionError]:
+        """See Model."""
+        features = self._captioner.features(np.stack([ask.pixels for ask in asks]))
+        answers: dict[int, Answer] = {}
+        for (options, attention), rows in _alike([(ask.options, ask.attention) for ask in asks]).items():
+            part = features if len(rows) == len(asks) else features[rows]
+            captions = self._captioner.search(part, options)
+            maps: list[Any] = [None] * len(rows)
+            if attention:
+                found = self._captioner.attention(part, [best for best, *_ in captions], options.style)
+                maps = [tuple(tuple(map(tuple, grid)) for grid in looks.tolist()) for looks in found]
+            answers.update(zip(rows, map(Answer, captions, maps), strict=True))
+        return [answers[row] for row in range(len(asks))]
+
+    def card(self) -> dict[str, Any]:
+        """See Model."""
+        bundle, config = self._bundle, self._bundle.config
+        return {
+            "name": bundle.name,
+            **{key: config.get(key) or None for key in ("licence", "data", "quantization")},
+            "vocabulary": len(bundle.vocabulary) - len(SPECIAL) - len(bundle.vocabulary.styles),
+            "scores": config.get("dev_scores", {}),
+            "architecture": config["architecture"],
+            "preprocessing": asdict(bundle.preprocessing),
+            "search": asdict(bundle.search),
+        }
+
+
+class ForeignModel:
+    """A captioner that is no bundle. It gives no attention, and takes the search options that its kind knows."""
+
+    attends = False
+
+    def __init__(self, captioner: ForeignCaptioner) -> None:
+        self._captioner = captioner
+        self.name, self.styles = captioner.name, captioner.styles
+
+    def options(self, **given: Any) -> Generation:
+        """See Model."""
+        return self._captioner.options(**given)
+
+    def read(self, data: bytes, name: str, limits: ImageSettings) -> Photo:
+        """See Model. At most SIDE pixels a side."""
+        image = read_rgb(data, name, limits)
+        size, mode = image.size, image.mode
+        image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+        return Photo(np.asarray(image), *size, mode)
+
+    def trials(self, count: int) -> list[Ask]:
+        """See Model. One photo for a model on this machine; none for a server, which may bill it."""
+        here = self._captioner.size is not None
+        return [Ask(np.full((224, 224, 3), 128, np.uint8), Generation(), False)] * here
+
+    def caption(self, asks: Sequence[Ask]) -> list[Answer | CaptionError]:
+        """See Model."""
+        answers: dict[int, Answer | CaptionError] = {}
+        for given, rows in _alike([tuple(sorted(ask.options.given.items())) for ask in asks]).items():
+            found = self._captioner.generate([Image.fromarray(asks[row].pixels) for row in rows], dict(given))
+            for row, captions in zip(rows, found, strict=True):
+                answers[row] = Answer(captions) if isinstance(captions, tuple) else captions
+        return [answers[row] for row in range(len(asks))]
+
+    def card(self) -> dict[str, Any]:
+        """See Model."""
+        return {"name": self.name, "scores": {}, "architecture": {}, "preprocessing": {}, "search": {}}
+
+
+def _alike(keys: Sequence[_Key]) -> dict[_Key, list[int]]:
+    """The rows of each key."""
+    rows: dict[_Key, list[int]] = {}
+    for row, key in enumerate(keys):
+        rows.setdefault(key, []).append(row)
+    return rows

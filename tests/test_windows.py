@@ -51,6 +51,7 @@ def test_the_commands_run_without_what_windows_lacks(tmp_path: Path) -> None:
         ["data", "convert", data, tmp_path / "data.jsonl"],
         ["data", "convert", data, tmp_path / "tars", "--format", "webdataset"],
         ["evaluate", "--data", data, "--json", tmp_path / "scores.json", "--report", tmp_path / "report"],
+        ["evaluate", "--data", data, *["--model", "lite2-lstm-general"] * 2],
     ]
     code = """
 import json
@@ -68,7 +69,7 @@ for arguments in json.loads(sys.argv[1]):
     ends = [
         line.rsplit(" ", 1)[-1] for line in done.stderr.splitlines() if line.startswith(("caption ", "explain ", "data ", "ev"))
     ]
-    assert ends == ["0", "0", "1", "0", "0", "0"], done.stderr  # the drawn photos resemble each other, which `check` finds
+    assert ends == ["0", "0", "1", "0", "0", "0", "0"], done.stderr  # the drawn photos resemble each other, which `check` finds
     assert json.loads((tmp_path / "captions.jsonl").read_text())["status"] == "ok"
     assert json.loads((tmp_path / "scores.json").read_text())["count"] == 12
     assert len(read(tmp_path / "data.jsonl").samples) == len(read(tmp_path / "tars").samples) == 60

@@ -206,7 +206,7 @@ def _compare_models(
             measured = []
             for number, captioner in enumerate(captioners):
                 console.progress(f"{name}: {captioner['model']}", number, len(captioners))
-                each = leaderboard.measure_apart(captioner, search, path, reading, split, batch_size)
+                each = leaderboard.apart(leaderboard.measure, captioner, search, path, reading, split, batch_size)
                 evaluation = ev.evaluate(
                     each.run.candidates,
                     each.run.references,

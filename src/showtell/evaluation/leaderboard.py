@@ -1,17 +1,15 @@
 """Several captioners on one data set: a table of scores, speed and size, and a page of the photos where they differ most."""
 
-import resource
+import contextlib
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from html import escape
-from importlib import resources
 from multiprocessing import get_context
 from pathlib import Path
-from string import Template
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import numpy as np
 
@@ -21,13 +19,16 @@ from showtell.evaluation.evaluate import Comparison, Evaluation, compare
 from showtell.evaluation.report import prepare, thumbnail
 from showtell.evaluation.run import Run, caption_split
 from showtell.evaluation.table import Table, print_tables, with_interval
-from showtell.files import replacing, writing
+from showtell.files import writing
+from showtell.io import pages
 from showtell.types import Split
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 SHOWN = 200  # photos of the page
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Measured:
 
     run: Run
     seconds: float  # from the first photo to the last caption, without loading the model
-    memory: int  # peak of the process, in bytes
+    memory: int | None  # peak of the process, in bytes; None where the system does not tell, as Windows
     size: int | None  # of the model, in bytes; None where it is on a server
 
 
@@ -54,30 +55,20 @@ class Entry:
         return {
             **self.evaluation.to_json(),
             "photos_per_second": round(photos / seconds, 2),
-            "peak_memory_mb": round(self.measured.memory / 1e6),
-            "size_mb": None if self.measured.size is None else round(self.measured.size / 1e6, 1),
+            "peak_memory_mb": self.measured.memory and round(self.measured.memory / 1e6),
+            "size_mb": self.measured.size and round(self.measured.size / 1e6, 1),
             "failed": len(self.measured.run.failed),
             **({} if self.against is None else {"p": {n: d.p_value for n, d in self.against.differences.items()}}),
         }
 
 
-def measure_apart(
-    captioner: Mapping[str, Any],
-    search: Mapping[str, Any],
-    data: Path,
-    reading: Mapping[str, Any],
-    split: Split,
-    batch_size: int,
-) -> Measured:
-    """Captions a split in a process of its own, so that no captioner's memory counts for another.
-
-    `captioner` are arguments of `open_captioner`, `reading` of `data.read`. Raises what these raise.
-    """
+def apart(work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+    """What `work` returns or raises in a process of its own, so that no captioner's memory counts for another."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
-        return process.submit(_measure, captioner, search, data, reading, split, batch_size).result()
+        return process.submit(work, *arguments, **named).result()
 
 
-def _measure(
+def measure(
     captioner: Mapping[str, Any],
     search: Mapping[str, Any],
     data: Path,
@@ -85,15 +76,23 @@ def _measure(
     split: Split,
     batch_size: int,
 ) -> Measured:
+    """Captions a split. `captioner` are arguments of `open_captioner`, `reading` of `data.read`. Raises what these raise."""
     opened = open_captioner(**captioner)
     dataset = read_dataset(data, **reading)
     style = search.get("style") or (dataset.name if dataset.name in opened.styles else None)
     options = opened.options(**{**search, "style": style})
     begun = time.perf_counter()
     run = caption_split(opened, dataset, split, options, batch_size=batch_size)
-    seconds = time.perf_counter() - begun
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return Measured(run, seconds, peak, opened.size)
+    return Measured(run, time.perf_counter() - begun, _peak_memory(), opened.size)
+
+
+def _peak_memory() -> int | None:
+    with contextlib.suppress(ImportError):
+        import resource  # POSIX alone has it
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else 1024 * peak
+    return None
 
 
 def ranked(entries: Sequence[tuple[Evaluation, Measured]]) -> list[Entry]:
@@ -107,20 +106,24 @@ def ranked(entries: Sequence[tuple[Evaluation, Measured]]) -> list[Entry]:
 
 
 def print_leaderboard(name: str, entries: Sequence[Entry], console: "Console | None" = None) -> None:
-    """Prints a row for each captioner; to standard output by default. p is of the paired test against the first row."""
+    """Prints a row for each captioner; to standard output by default."""
+    notes = dict.fromkeys(note for entry in entries for note in entry.evaluation.notes)
+    print_tables([f"{name}: {len(entries[0].evaluation.candidates)} images"], [_table(entries)], console, list(notes))
+
+
+def _table(entries: Sequence[Entry]) -> Table:
+    """A row for each captioner. p is of the paired test against the first row."""
     main = _main(entries)
     metrics = list(entries[0].evaluation.scores.corpus)
     rows = []
     for entry in entries:
         figures = entry.to_json()
         p = "" if entry.against is None else f"{entry.against.differences[main].p_value:.3f}"
-        size = "" if figures["size_mb"] is None else f"{figures['size_mb']:,.0f}"
         scores = [with_interval(entry.evaluation, metric) for metric in metrics]
-        cost = [f"{figures['photos_per_second']:.1f}", f"{figures['peak_memory_mb']:,}", size]
-        rows.append((entry.evaluation.name, *scores, p, *cost, str(figures["failed"] or "")))
-    header = ("captioner", *metrics, f"p ({main})", "photos/s", "memory, MB", "model, MB", "failed")
-    notes = dict.fromkeys(note for entry in entries for note in entry.evaluation.notes)
-    print_tables([f"{name}: {len(entries[0].evaluation.candidates)} images"], [Table(header, rows)], console, list(notes))
+        sizes = ["" if figures[key] is None else f"{figures[key]:,.0f}" for key in ("peak_memory_mb", "size_mb")]
+        cost = [f"{figures['photos_per_second']:.1f}", *sizes, str(figures["failed"] or "")]
+        rows.append((entry.evaluation.name, *scores, p, *cost))
+    return Table(("captioner", *metrics, f"p ({main})", "photos/s", "memory, MB", "model, MB", "failed"), rows)
 
 
 def write_leaderboard(name: str, entries: Sequence[Entry], folder: Path, photo: Callable[[str], bytes]) -> Path:
@@ -139,7 +142,7 @@ def write_leaderboard(name: str, entries: Sequence[Entry], folder: Path, photo: 
     for number, place in enumerate(map(int, order), start=1):
         image = images[place]
         picture = thumbnail(image, folder, f"photos/{number:05}.jpg", photo)
-        shown = f'<img src="{escape(picture)}" alt="" loading="lazy">' if picture else "<p>no picture</p>"
+        shown = f'<img src="{escape(picture)}" alt="" loading="lazy">' if picture else '<div class="none">no picture</div>'
         captions = "".join(
             f"<dt>{escape(entry.evaluation.name)} <span>{scores[row][place]:.0f}</span></dt>"
             f"<dd>{escape(entry.evaluation.candidates[image])}</dd>"
@@ -147,29 +150,26 @@ def write_leaderboard(name: str, entries: Sequence[Entry], folder: Path, photo: 
         )
         references = "".join(f"<li>{escape(text)}</li>" for text in entries[0].evaluation.references[image])
         cards.append(
-            f"<article><h3>{escape(image)}</h3>{shown}<dl>{captions}</dl>"
+            f'<article class="card"><h3>{escape(image)}</h3>{shown}<dl>{captions}</dl>'
             f"<details><summary>References</summary><ul>{references}</ul></details></article>"
         )
-    metrics = list(entries[0].evaluation.scores.corpus)
-    header = "".join(
-        f"<th scope=col>{escape(each)}</th>" for each in ("captioner", *metrics, "photos/s", "memory, MB", "model, MB")
-    )
-    rows = ""
-    for entry in entries:
-        figures = entry.to_json()
-        intervals = entry.evaluation.intervals
-        cells = [
-            f"{value:.1f} <small>{intervals[metric].low:.1f} to {intervals[metric].high:.1f}</small>"
-            for metric, value in entry.evaluation.scores.corpus.items()
-        ]
-        cells += [f"{figures['photos_per_second']:.1f}", f"{figures['peak_memory_mb']:,}", str(figures["size_mb"] or "")]
-        rows += f"<tr><th scope=row>{escape(entry.evaluation.name)}</th>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
-    page = Template(resources.files(__package__).joinpath("leaderboard.html").read_text(encoding="utf-8")).substitute(
-        title=escape(name), header=header, rows=rows, metric=escape(main), cards="".join(cards), count=len(cards)
-    )
+    header, rows = _table(entries)
+    notes = dict.fromkeys(note for entry in entries for note in entry.evaluation.notes)
     path = folder / "index.html"
-    with replacing(path) as temporary:
-        temporary.write_text(page, encoding="utf-8", errors="replace")
+    pages.write(
+        path,
+        Path(__file__).with_name("leaderboard.html"),
+        title=escape(name),
+        about=escape("; ".join([f"{len(entries[0].evaluation.candidates):,} photos", *notes])),
+        header="".join(f"<th scope=col>{escape(cell)}</th>" for cell in header),
+        rows="".join(
+            f"<tr><th scope=row>{escape(first)}</th>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>"
+            for first, *cells in rows
+        ),
+        metric=escape(main),
+        cards="".join(cards),
+        count=f"{len(cards):,}",
+    )
     return path
 
 

@@ -13,12 +13,15 @@ from showtell.files import replacing
 from showtell.image import read_rgb
 
 
-def write(path: Path, template: Path, **parts: str) -> None:
-    """Writes a page: the HTML of `template`, with `parts` for its $names and page.css for $style. Raises OutputError."""
-    style = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
-    page = Template(template.read_text(encoding="utf-8")).substitute(parts, style=style)
+def write(path: Path, template: Path, *, title: str, **parts: str) -> None:
+    """Writes a page. Raises OutputError.
+
+    `template` has what follows the head that all pages share (page.html and page.css), with $names for `title` and `parts`.
+    """
+    head, style = (Path(__file__).with_name(f"page.{suffix}").read_text(encoding="utf-8") for suffix in ("html", "css"))
+    rest = Template(template.read_text(encoding="utf-8")).substitute(parts, title=title)
     with replacing(path) as temporary:
-        temporary.write_text(page, encoding="utf-8", errors="replace")
+        temporary.write_text(Template(head).substitute(title=title, style=style, rest=rest), "utf-8", "replace")
 
 
 def thumbnail(read: Callable[[str], bytes], name: str, side: int) -> bytes | None:

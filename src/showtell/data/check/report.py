@@ -56,7 +56,7 @@ def write_page(check: Check, path: Path) -> None:
     pages.write(
         path,
         Path(__file__).with_name("check.html"),
-        title=escape(check.name),
+        title=f"Check of {escape(check.name)}",
         about=escape(_describe(check)),
         summary="".join(
             f'<tr><td><a href="#{kind}">{escape(KINDS[kind])}</a></td><td>{len(items):,}</td></tr>'

@@ -124,7 +124,7 @@ def write_config(
         "format": FORMAT,
         "name": name,
         "architecture": dict(architecture),
-        "preprocessing": asdict(preprocessing),
+        "preprocessing": preprocessing.to_json(),
         "search": asdict(search),
         **about,
         "files": {file: sha256(folder / file) for file in files},

@@ -35,7 +35,7 @@ from showtell.export.graphs import fold_constants, fold_padding, quantize_produc
 from showtell.files import new_folder, try_place
 from showtell.image import Preprocessing, read_photo
 from showtell.nn.decoders import Decoder
-from showtell.nn.encoder import STAGES, Encoder
+from showtell.nn.encoder import STAGES, Encoder, StagedEncoder
 from showtell.nn.model import CaptionModel
 from showtell.runtime.sessions import OnnxEncoder, OnnxState, OnnxStepModel
 from showtell.train.recipe import without_folders
@@ -45,6 +45,7 @@ from showtell.vocabulary import Vocabulary
 
 OPSET = 18
 Quantize = Literal["none", "int8"]
+MOST_ERROR = 0.5  # of a library's encoder in int8, relative to its features' norm
 DECODER_PHOTOS = 32  # of those to calibrate on, for the decoder: a thousand steps are enough for its ranges
 
 
@@ -85,8 +86,10 @@ def export(
         options = options or DecodeOptions.from_json(checkpoint.config["recipe"]["validation"])
         if encoder is not None:
             shutil.copyfile(encoder.folder / "encoder.onnx", folder / "encoder.onnx")
-        elif quantize == "int8":
+        elif quantize == "int8" and isinstance(model.encoder, StagedEncoder):
             quantize_encoder(folder / "encoder.onnx", model.encoder, calibration)
+        elif quantize == "int8":
+            quantize_backbone(folder / "encoder.onnx", calibration)
         if quantize == "int8":
             quantize_decoder(folder, model.vocabulary, options, calibration)
         model.vocabulary.save(folder / "vocab.json")
@@ -147,14 +150,10 @@ def calibration_inputs(
 
 
 def write_graphs(model: CaptionModel, folder: Path) -> None:
-    """encoder.onnx, prepare.onnx and step.onnx in float32."""
+    """encoder.onnx, prepare.onnx and step.onnx in float32. Raises OutputError where torch cannot write the encoder."""
     size = model.preprocessing.size
-    encoder = fold_batch_norm(model.encoder)
-    pixels = torch.zeros(2, 3, size, size)
-    _write(encoder, (pixels,), folder / "encoder.onnx", ["pixels"], ["features"], {"pixels": {0: "photos"}})
-    fold_padding(folder / "encoder.onnx")
-
-    features = torch.zeros(2, (size // 32) ** 2, model.encoder.config.channels)
+    write_encoder(model.encoder, size, folder / "encoder.onnx")
+    features = torch.zeros(2, model.encoder.cells(size), model.encoder.config.channels)
     prepare = _Prepare(model.decoder).eval()
     tokens = torch.zeros(2, 3, dtype=torch.int64)
     with torch.inference_mode():
@@ -173,6 +172,17 @@ def write_graphs(model: CaptionModel, folder: Path) -> None:
     _write(step, (tokens, *prepared, *state), folder / "step.onnx", ["tokens", *prepared_names, *state_names], outputs, axes)
     for name in ("prepare.onnx", "step.onnx"):
         fold_constants(folder / name)
+
+
+def write_encoder(encoder: Encoder, size: int, path: Path) -> None:
+    """The graph of an encoder in float32. Raises OutputError where torch cannot write it."""
+    pixels = torch.zeros(2, 3, size, size)
+    try:
+        _write(fold_batch_norm(encoder), (pixels,), path, ["pixels"], ["features"], {"pixels": {0: "photos"}})
+    except torch.onnx.errors.OnnxExporterError:
+        name = getattr(encoder.config, "name", "this encoder")
+        raise OutputError(f"{name}: torch cannot write this network as an ONNX graph; train with another encoder") from None
+    fold_padding(path)
 
 
 class _Prepare(nn.Module):
@@ -231,7 +241,7 @@ class EncoderInt8:
     float_last: bool = False
 
 
-def quantize_encoder(path: Path, encoder: Encoder, calibration: Sequence[Array], how: EncoderInt8 | None = None) -> None:
+def quantize_encoder(path: Path, encoder: StagedEncoder, calibration: Sequence[Array], how: EncoderInt8 | None = None) -> None:
     """Replaces the float32 graph of `encoder` at `path` by its int8 form."""
     how = how or EncoderInt8()
     after = {id(module) for number in range(2, STAGES + 1) for module in encoder.stage(number).modules()}
@@ -241,6 +251,32 @@ def quantize_encoder(path: Path, encoder: Encoder, calibration: Sequence[Array],
     exact = [node.name for node in nodes[: convolutions[first]]] if how.float_first else []
     if how.float_last:
         exact += [node.name for node in nodes[convolutions[-3] :]]
+    _quantize_nodes(path, calibration, exact, how)
+
+
+def quantize_backbone(path: Path, calibration: Sequence[Array]) -> None:
+    """Replaces the float32 graph of a library's network at `path` by its int8 form, the first convolution left as it is.
+
+    Raises OutputError where int8 features are too far from those of float32, as those of some Vision Transformers are.
+    """
+    probes = np.stack(calibration[:8])
+    exact = OnnxEncoder(path.parent, 1, "cpu")(probes)
+    quantize_products(path, [{"pixels": photo[None]} for photo in calibration[:DECODER_PHOTOS]])
+    first, *others = [node.name for node in onnx.load(path).graph.node if node.op_type == "Conv"] or [""]
+    if others:
+        _quantize_nodes(path, calibration, [first], EncoderInt8(), ["Conv"])
+    features = OnnxEncoder(path.parent, 1, "cpu")(probes)
+    error = float(np.linalg.norm(features - exact) / np.linalg.norm(exact))
+    if error > MOST_ERROR:
+        raise OutputError(
+            f"int8 does not suit this encoder: its features are {error:.0%} off those of float32; export without --quantize"
+        )
+
+
+def _quantize_nodes(
+    path: Path, calibration: Sequence[Array], exact: Sequence[str], how: EncoderInt8, kinds: Sequence[str] | None = None
+) -> None:
+    """Quantises the nodes of a graph, by default of all kinds, except `exact`."""
     method = CalibrationMethod.MinMax if how.percentile == 100 else CalibrationMethod.Percentile
     extra = {} if how.percentile == 100 else {"CalibPercentile": how.percentile}
     with tempfile.TemporaryDirectory() as temporary:
@@ -258,7 +294,8 @@ def quantize_encoder(path: Path, encoder: Encoder, calibration: Sequence[Array],
                     reduce_range=how.reduce_range,
                     activation_type=QuantType.QInt8 if how.signed_activations else QuantType.QUInt8,
                     weight_type=QuantType.QInt8,
-                    nodes_to_exclude=exact,
+                    nodes_to_exclude=list(exact),
+                    op_types_to_quantize=kinds,
                     calibrate_method=method,
                     extra_options=extra,
                 )

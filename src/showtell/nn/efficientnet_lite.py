@@ -12,7 +12,7 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from showtell.nn.encoder import Encoder
+from showtell.nn.encoder import StagedEncoder
 
 # Of each group of blocks: the stage it belongs to, kernel size, stride, expansion, channels and blocks before scaling.
 _GROUPS = (
@@ -90,7 +90,7 @@ class InvertedResidual(nn.Module):
         return outputs
 
 
-class EfficientNetLite(Encoder):
+class EfficientNetLite(StagedEncoder):
     """Pixels to grid features (B, G, 1280)."""
 
     def __init__(self, config: EfficientNetLiteConfig) -> None:

@@ -1,7 +1,7 @@
-"""The interface of encoders: a stem and four stages, of which training may freeze the first ones and train the others.
+"""The interface of encoders: pixels to grid features, with parameters in four stages, of which training may freeze the first.
 
-Shapes: B photos, pixels normalised (B, 3, size, size), grid features (B, G, channels) with G = (size / 32) ** 2 cells, 49 of
-224 pixels, rows one after another.
+Shapes: B photos, pixels normalised (B, 3, size, size), grid features (B, G, channels) with G cells, rows one after another.
+Of staged encoders G = (size / 32) ** 2, 49 of 224 pixels.
 """
 
 import hashlib
@@ -22,15 +22,35 @@ class EncoderConfig(Protocol):
         """Channels of a grid feature."""
         ...
 
-    def stage_channels(self, stage: int) -> int:
-        """Output channels of a stage, counted from 1."""
-        ...
-
 
 class Encoder(nn.Module):
-    """Pixels to grid features: no pooling, no classifier. Subclasses have `stem` and the modules layer1 to layer4."""
+    """Pixels to grid features: no pooling, no classifier."""
 
     config: Any  # an EncoderConfig, and a dataclass
+
+    def cells(self, size: int) -> int:
+        """Cells of the grid of photos of `size` pixels a side."""
+        raise NotImplementedError
+
+    def stage_parameters(self, number: int) -> list[nn.Parameter]:
+        """The parameters of a stage, counted from 1 to STAGES."""
+        raise NotImplementedError
+
+    def fingerprint(self) -> str:
+        """SHA-256 over config, parameter names and values: two encoders share it only if they give the same features."""
+        digest = hashlib.sha256(json.dumps(asdict(self.config), sort_keys=True).encode())
+        for name, value in sorted(self.state_dict().items()):
+            if not name.endswith("num_batches_tracked"):
+                digest.update(name.encode())
+                digest.update(value.detach().cpu().numpy().tobytes())
+        return digest.hexdigest()
+
+
+class StagedEncoder(Encoder):
+    """An encoder that can be stopped after a stage, so that the outputs of frozen stages are computed once.
+
+    Subclasses have `stem` and the modules layer1 to layer4; their configs have `stage_channels(stage)`.
+    """
 
     def stem(self, pixels: Tensor) -> Tensor:
         """The layers before the first stage."""
@@ -39,6 +59,14 @@ class Encoder(nn.Module):
     def stage(self, number: int) -> nn.Module:
         """A stage, counted from 1; each but the first halves the sides of its input."""
         return self.get_submodule(f"layer{number}")
+
+    def cells(self, size: int) -> int:
+        """See Encoder: a cell is 32 pixels a side."""
+        return (size // 32) ** 2
+
+    def stage_parameters(self, number: int) -> list[nn.Parameter]:
+        """See Encoder."""
+        return list(self.stage(number).parameters())
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Normalised pixels (B, 3, size, size) to grid features (B, G, channels)."""
@@ -59,12 +87,3 @@ class Encoder(nn.Module):
         for number in range(first, STAGES + 1):
             x = self.stage(number)(x)
         return x.flatten(2).transpose(1, 2)
-
-    def fingerprint(self) -> str:
-        """SHA-256 over config, parameter names and values: two encoders share it only if they give the same features."""
-        digest = hashlib.sha256(json.dumps(asdict(self.config), sort_keys=True).encode())
-        for name, value in sorted(self.state_dict().items()):
-            if not name.endswith("num_batches_tracked"):
-                digest.update(name.encode())
-                digest.update(value.detach().cpu().numpy().tobytes())
-        return digest.hexdigest()

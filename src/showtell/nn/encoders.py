@@ -5,17 +5,23 @@ from dataclasses import fields
 from typing import Any
 
 from showtell.errors import OptionError
+from showtell.nn.backbones import Backbone, BackboneConfig
 from showtell.nn.efficientnet_lite import EfficientNetLite, EfficientNetLiteConfig
 from showtell.nn.encoder import Encoder
 from showtell.nn.resnet import ResNet, ResNetConfig
 
-Config = ResNetConfig | EfficientNetLiteConfig
+Config = ResNetConfig | EfficientNetLiteConfig | BackboneConfig
 
 
 def read_config(values: Mapping[str, Any]) -> Config:
     """An encoder's config from its JSON object. Raises OptionError for an unknown kind and for unknown or missing keys."""
     kind = values.get("kind", "resnet")  # configs from before there were kinds
-    kinds: dict[str, Any] = {"resnet": ResNetConfig, "efficientnet-lite": EfficientNetLiteConfig}
+    kinds: dict[str, Any] = {
+        "resnet": ResNetConfig,
+        "efficientnet-lite": EfficientNetLiteConfig,
+        "hf": BackboneConfig,
+        "timm": BackboneConfig,
+    }
     if kind not in kinds:
         raise OptionError(f"encoder kind {kind!r} is not known; there are {', '.join(kinds)}")
     plain: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
@@ -29,4 +35,6 @@ def read_config(values: Mapping[str, Any]) -> Config:
 
 def build(config: Config) -> Encoder:
     """The encoder of that config, with new random weights."""
+    if isinstance(config, BackboneConfig):
+        return Backbone(config)
     return ResNet(config) if isinstance(config, ResNetConfig) else EfficientNetLite(config)

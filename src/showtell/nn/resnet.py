@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from showtell.nn.encoder import Encoder
+from showtell.nn.encoder import StagedEncoder
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class Bottleneck(nn.Module):
         return torch.relu(self.bn3(self.conv3(x)) + shortcut)
 
 
-class ResNet(Encoder):
+class ResNet(StagedEncoder):
     """Pixels to grid features (B, 49, 2048)."""
 
     def __init__(self, config: ResNetConfig) -> None:

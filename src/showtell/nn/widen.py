@@ -18,6 +18,7 @@ from showtell.arrays import Array
 from showtell.errors import CheckpointError
 from showtell.nn import decoders, encoders
 from showtell.nn.attention_lstm import AttentionLSTM, DecoderConfig
+from showtell.nn.backbones import BackboneConfig
 from showtell.nn.decoders import Decoder
 from showtell.nn.encoder import Encoder
 
@@ -56,6 +57,8 @@ class _Graph:
 
 def widened_encoder(config: encoders.Config, path: Path) -> Encoder:
     """The encoder of encoder.onnx. Raises CheckpointError where the graph is not of this config."""
+    if isinstance(config, BackboneConfig):
+        raise CheckpointError(f"{path}: {config.kind}: encoders are not read from bundles; start from the run's checkpoint")
     constants = _Graph(path).constants
     network = encoders.build(config)
     modules = dict(network.named_modules())

@@ -53,6 +53,8 @@ def explain(captioner: Captioner, photo: PhotoSource, options: DecodeOptions | N
     name = name_of(photo)
     picture = read_rgb(photo, name, captioner.images)
     pixels = to_pixels(picture, captioner.bundle.preprocessing)
+    left, top, right, bottom = map(round, captioner.bundle.preprocessing.seen(picture.size))
+    picture = picture.crop((left, top, right, bottom))  # what the maps cover
     features = captioner.features(pixels[None])
     options = options or captioner.bundle.search
     [captions] = captioner.search(features, options)

@@ -137,7 +137,7 @@ class BundleModel:
             "vocabulary": len(bundle.vocabulary) - len(SPECIAL) - len(bundle.vocabulary.styles),
             "scores": config.get("dev_scores", {}),
             "architecture": config["architecture"],
-            "preprocessing": asdict(bundle.preprocessing),
+            "preprocessing": bundle.preprocessing.to_json(),
             "search": asdict(bundle.search),
         }
 

@@ -14,7 +14,7 @@ from showtell.data import Dataset
 from showtell.errors import RecipeError
 from showtell.image import Preprocessing
 from showtell.nn import decoders
-from showtell.nn.encoder import STAGES
+from showtell.nn.encoder import STAGES, StagedEncoder
 from showtell.nn.model import CaptionModel
 from showtell.nn.pretrained import PretrainedEncoder, load_pretrained
 from showtell.nn.resnet import ResNet, ResNetConfig
@@ -166,8 +166,10 @@ def parameter_groups(model: CaptionModel, recipe: Recipe) -> list[dict[str, Any]
     for stage in range(_first_trained(recipe), STAGES + 1):
         # Earlier stages have more to lose and less to learn (discriminative rates, Howard and Ruder 2018).
         rate = recipe.encoder.learning_rate * recipe.encoder.stage_decay ** (STAGES - stage)
-        trained.append((list(model.encoder.stage(stage).requires_grad_(True).parameters()), rate))
+        trained.append((model.encoder.stage_parameters(stage), rate))
     for parameters, peak in trained:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
         matrices = [p for p in parameters if p.ndim > 1]
         others = [p for p in parameters if p.ndim <= 1]
         groups.append({"params": matrices, "weight_decay": recipe.training.weight_decay, "peak": peak})
@@ -181,7 +183,9 @@ def build_inputs(recipe: Recipe, model: CaptionModel, dataset: Dataset, names: S
     augmentation = Augmentation.of(train, seed=recipe.seed, **recipe.views.model_dump(exclude={"count"}))
     preprocessing, images = model.preprocessing, recipe.data.images
     last_frozen = _first_trained(recipe) - 1
-    if not recipe.encoder.cached or last_frozen not in OUTPUTS:  # earlier stages' outputs would not fit most disks
+    # Earlier stages' outputs would not fit most disks.
+    stops = last_frozen == STAGES or (last_frozen in OUTPUTS and isinstance(model.encoder, StagedEncoder))
+    if not recipe.encoder.cached or not stops:
         return PixelInputs(dataset.photos, preprocessing, augmentation, recipe.views.count, images)
     bundle = Bundle.find(recipe.encoder.bundle) if recipe.encoder.bundle else None
     if bundle:
@@ -262,4 +266,4 @@ def _encoder(recipe: Recipe) -> PretrainedEncoder:
         found = checkpoint.find(path)
         model = found.load_model()
         return PretrainedEncoder(model.encoder, model.preprocessing, found.config["encoder_weights"])
-    return load_pretrained(recipe.encoder.weights or None)
+    return load_pretrained(recipe.encoder.weights or None, recipe.encoder.size)

@@ -87,7 +87,8 @@ class EncoderRecipe(_Section):
 
     weights: str = Field(
         "",
-        description='path of pretrained weights, or of a checkpoint to take the encoder from; "random" for random weights',
+        description="path of pretrained weights, or of a checkpoint to take the encoder from; hf:ORG/NAME or hf:FOLDER: a "
+        'vision backbone of transformers; timm:NAME or timm:FOLDER: one of timm; "random" for random weights',
     )
     bundle: str = Field("", description="bundle, by name or folder, whose int8 form of this encoder computes the features")
     width: int = Field(64, ge=1, description="channels of the stem of an encoder with random weights; 64 is ResNet-50")
@@ -358,9 +359,17 @@ def without_folders(values: Mapping[str, Any], prefix: str = "") -> dict[str, An
         if isinstance(value, Mapping):
             value = without_folders(value, f"{prefix}{name}.")
         elif f"{prefix}{name}" in PATHS:
-            value = Path(value).name if isinstance(value, str) else [Path(each).name for each in value]
+            value = _last(value) if isinstance(value, str) else [_last(each) for each in value]
         kept[name] = value
     return kept
+
+
+def _last(path: str) -> str:
+    """The last name of a path; of hf:ORG/NAME, which is none, all."""
+    kind, colon, name = path.partition(":")
+    if colon and kind in ("hf", "timm"):
+        return f"{kind}:{Path(name).name}" if Path(name).is_absolute() else path
+    return Path(path).name
 
 
 @dataclass(frozen=True)

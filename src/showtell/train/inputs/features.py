@@ -18,7 +18,7 @@ import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from showtell.bundle import Bundle
 from showtell.data import PhotoStore
 from showtell.errors import CacheError
 from showtell.image import ImageSettings, Preprocessing
-from showtell.nn.encoder import STAGES, Encoder
+from showtell.nn.encoder import STAGES, Encoder, StagedEncoder
 from showtell.progress import Progress, silent
 from showtell.train.inputs.cache import Rows
 from showtell.train.inputs.prefetch import prefetch
@@ -149,17 +149,17 @@ class FeatureSource:
 
     def _shape(self) -> tuple[int, ...]:
         """Of one photo's features."""
-        side, config = self.preprocessing.size // 32, self.encoder.config
+        size, config = self.preprocessing.size, self.encoder.config
         if self.after_stage == STAGES:
-            return side * side, config.channels
-        sides = side * 2 ** (STAGES - self.after_stage)
+            return self.encoder.cells(size), config.channels
+        sides = size // 32 * 2 ** (STAGES - self.after_stage)
         return sides, sides, config.stage_channels(self.after_stage)
 
     def _manifest(self) -> dict[str, Any]:
         return {
             "format": FORMAT,
             "encoder": self._fingerprint,
-            "preprocessing": asdict(self.preprocessing),
+            "preprocessing": self.preprocessing.to_json(),
             **({} if self.view is None else {"view": self.view.augmentation.describe(self.view.number)}),
             "output": OUTPUTS[self.after_stage],
         }
@@ -189,8 +189,12 @@ def _in_torch(encoder: Encoder, after_stage: int) -> Callable[[Array], Array]:
     def compute(pixels: Array) -> Array:
         batch = torch.from_numpy(pixels).to(device, memory_format=torch.channels_last)
         with torch.inference_mode():
-            outputs = network(batch) if after_stage == STAGES else network.first_stages(batch, after_stage)
-            if after_stage < STAGES:  # channels last on disk, as the next stage's convolutions like them
+            if after_stage == STAGES:
+                outputs = network(batch)
+            else:
+                assert isinstance(network, StagedEncoder)  # see build_inputs
+                outputs = network.first_stages(batch, after_stage)
+                # Channels last on disk, as the next stage's convolutions like them.
                 outputs = outputs.permute(0, 2, 3, 1)
             features: Array = outputs.float().cpu().numpy()
             return features

@@ -18,7 +18,7 @@ from torch import Tensor
 from showtell.arrays import Array
 from showtell.data import PhotoStore
 from showtell.image import ImageSettings, Preprocessing
-from showtell.nn.encoder import STAGES
+from showtell.nn.encoder import STAGES, StagedEncoder
 from showtell.nn.model import CaptionModel
 from showtell.train.inputs.features import FeatureCache
 from showtell.train.inputs.views import DEFAULT_IMAGES, Augmentation, read_view
@@ -108,6 +108,7 @@ def grid_features(model: CaptionModel, reading: Reading, dtype: torch.dtype = to
         return x.to(dtype)
     if reading.after_stage == 0:
         return encoder(_normalized(x, model.preprocessing))  # type: ignore[no-any-return]
+    assert isinstance(encoder, StagedEncoder)  # the only ones that stop after a stage
     x = x.float().permute(0, 3, 1, 2)  # the shape that torch wants; in memory channels stay last, as convolutions like them
     return encoder.last_stages(x, reading.after_stage + 1)
 

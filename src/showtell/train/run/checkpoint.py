@@ -143,7 +143,7 @@ def write(
         **config,
         "encoder": asdict(model.encoder.config),
         "decoder": asdict(model.decoder.config),
-        "preprocessing": asdict(model.preprocessing),
+        "preprocessing": model.preprocessing.to_json(),
     }
     try:
         with new_folder(target) as temporary:

@@ -38,10 +38,15 @@ NOT_RUN = {
     "service.md": [
         "serves until it is stopped",
         "needs a running service; tests/serve sends these requests",
+        "needs a running service; tests/test_client.py runs such a client",
         "needs a container engine",
         "changes the system",
     ],
-    "training.md": ["takes more than an hour", "starts several processes; a test of the trainer does"],
+    "training.md": [
+        "takes more than an hour",
+        "downloads a model; tests/nn trains with tiny ones",
+        "starts several processes; a test of the trainer does",
+    ],
 }
 
 

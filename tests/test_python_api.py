@@ -4,6 +4,8 @@ import copy
 import io
 import pickle
 import subprocess
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -217,3 +219,27 @@ def test_the_container_is_built_from_the_package_alone() -> None:
     ]
     assert set(copied) == kept
     assert all((root / name).exists() for name in kept)
+
+
+def test_a_column_of_photos_becomes_columns_of_captions(captioner: showtell.Captioner, photo: Path) -> None:
+    with Image.open(photo) as picture:
+        found = captioner.columns([str(photo), picture, None, photo.read_bytes()], num_captions=2)
+    assert {name: len(column) for name, column in found.items()} == dict.fromkeys(("caption", "score", "captions", "error"), 4)
+    assert found["error"] == [None, None, "empty", None]
+    assert found["caption"][0] == found["captions"][0][0] == captioner(photo).text
+    assert found["caption"][2] is None
+    assert found["captions"][2] == []
+    assert found["score"][0] < 0
+
+
+def _captioned(work: tuple[showtell.Captioner, Path]) -> str:
+    captioner, photo = work
+    return captioner(photo).text
+
+
+def test_a_captioner_goes_to_processes_and_threads(captioner: showtell.Captioner, photo: Path) -> None:
+    expected = captioner(photo).text
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as processes:
+        assert list(processes.map(_captioned, [(captioner, photo)] * 2)) == [expected] * 2
+    with ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(_captioned, [(captioner, photo)] * 8)) == [expected] * 8

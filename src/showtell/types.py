@@ -1,6 +1,6 @@
 """The few values that travel between layers: captions, records, decoding options and data set samples."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from numbers import Integral, Real
 from typing import Any, Literal, Self, TypedDict, TypeVar
@@ -65,6 +65,25 @@ class Record:
         message = str(error) if remedy else error.message
         return cls(path, "error", model=model, error_code=error.code, error_message=message)
 
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """The record whose `to_json` gave `values`; only the best caption has tokens, where attention was asked for."""
+        error, maps = values.get("error") or {}, values.get("attention")
+        captions = [Caption(item["text"], item["score"], (), cut=item.get("cut", False)) for item in values.get("captions", ())]
+        if maps is not None:
+            captions[0] = replace(captions[0], tokens=tuple(values["tokens"]), pieces=tuple(values["pieces"]))
+        return cls(
+            values["path"],
+            values["status"],
+            tuple(captions),
+            values.get("width"),
+            values.get("height"),
+            values.get("model"),
+            error.get("code"),
+            error.get("message"),
+            None if maps is None else tuple(tuple(map(tuple, grid)) for grid in maps),
+        )
+
     @property
     def caption(self) -> str | None:
         """Text of the best caption, or None where the photo could not be read."""
@@ -93,6 +112,20 @@ class Record:
         if self.error_code is not None:
             result["error"] = {"code": self.error_code, "message": self.error_message}
         return result
+
+
+def to_columns(records: Iterable[Record]) -> dict[str, list[Any]]:
+    """The columns of a table with one row a record, for `Dataset.map` of datasets and for pandas.
+
+    `caption` and `score` are of the best caption, `captions` has all, and `error` is the code of a photo without one.
+    """
+    rows = list(records)
+    return {
+        "caption": [record.caption for record in rows],
+        "score": [record.captions[0].score if record.captions else None for record in rows],
+        "captions": [[caption.text for caption in record.captions] for record in rows],
+        "error": [record.error_code for record in rows],
+    }
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ import pytest
 
 from showtell.archive import database
 from showtell.archive.sinks import SUFFIXES, open_sink
+from showtell.data import read
 from showtell.errors import DataError, OutputError
 from showtell.types import Caption, Record
 
@@ -133,3 +134,20 @@ def test_a_gallery_shows_no_markup_of_names_and_searches(tmp_path: Path, album: 
     script = (tmp_path / "a gallery_files" / "records-00000.js").read_text()
     assert "<" not in script
     assert "a%20gallery_files/records-00000.js" in path.read_text()
+
+
+def test_kohyas_metadata_has_the_trigger_word_and_is_a_data_set(album: Path, here, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(album.parent)
+    status, _, errors = here("caption", album.name, "--output", "meta_cap.json", "--prefix", "sks, ", "--output", "all.jsonl")
+    assert status == 1, errors
+    records = [json.loads(line) for line in Path("all.jsonl").read_text().splitlines()]
+    expected = {str(Path(record["path"]).absolute()): f"sks, {record['caption']}" for record in records if "caption" in record}
+    found = json.loads(Path("meta_cap.json").read_text())
+    assert {name: value["caption"] for name, value in found.items()} == expected
+    assert len(expected) == 5
+    samples = read(Path("meta_cap.json")).samples
+    assert sorted(caption for sample in samples for caption in sample.captions) == sorted(expected.values())
+
+
+def test_kohyas_metadata_without_a_caption_is_an_empty_object(tmp_path: Path) -> None:
+    assert json.loads(write(tmp_path / "meta_cap.json", LOST).read_text()) == {}

@@ -25,7 +25,7 @@ from showtell.archive.sinks import to_line
 from showtell.errors import DataError, OptionError, OutputError
 from showtell.files import replacing, sync, write_json, writing
 from showtell.image import name_of
-from showtell.types import Caption, Record
+from showtell.types import Record
 
 FORMAT = 1
 SHARD_RECORDS, SHARD_SECONDS = 1000, 30.0  # a shard is finished when it has one of these
@@ -189,21 +189,6 @@ def _shown(value: Any) -> str:
     return " ".join(map(str, value)) or "none" if isinstance(value, list) else "not given" if value is None else str(value)
 
 
-def from_json(value: Mapping[str, Any]) -> Record:
-    """A record as `Record.to_json` wrote it, without tokens."""
-    error = value.get("error") or {}
-    return Record(
-        value["path"],
-        value["status"],
-        tuple(Caption(item["text"], item["score"], (), cut=item.get("cut", False)) for item in value.get("captions", ())),
-        value.get("width"),
-        value.get("height"),
-        value.get("model"),
-        error.get("code"),
-        error.get("message"),
-    )
-
-
 def _write_shard(path: Path, records: Sequence[Record]) -> None:
     lines = "".join(f"{to_line(record)}\n" for record in records).encode()
     end = json.dumps({"records": len(records), "sha256": hashlib.sha256(lines).hexdigest()})
@@ -221,7 +206,7 @@ def _read_shard(path: Path) -> list[Record] | None:
         *lines, last = data.splitlines(keepends=True)
         end = json.loads(last)
         if end["records"] == len(lines) and end["sha256"] == hashlib.sha256(b"".join(lines)).hexdigest():
-            return [from_json(json.loads(line)) for line in lines]
+            return [Record.from_json(json.loads(line)) for line in lines]
     return None
 
 

@@ -1,7 +1,7 @@
-"""Outputs of records: text for people; JSONL, CSV, Parquet, COCO results, SQLite and a gallery for programs and for looking.
+"""Outputs of records: text for people; JSONL, CSV, Parquet, COCO results, kohya's metadata, SQLite and a gallery for programs and for looking.
 
 A sink takes one record at a time. `close` completes its file, whatever ended the run, so that the records until then are kept.
-Formats that cannot be cut short anywhere (Parquet, COCO results) are written aside and renamed when they are complete.
+Formats that cannot be cut short anywhere (Parquet, JSON) are written aside and renamed when they are complete.
 """
 
 import csv
@@ -128,32 +128,61 @@ class ParquetSink:
         self._rows.clear()
 
 
-class CocoSink:
+class _JsonSink:
+    """Writes one JSON list or object, a line for each captioned photo, and renames the file when it is complete."""
+
+    def __init__(self, path: Path, brackets: str) -> None:
+        self._stack = ExitStack()
+        temporary = self._stack.enter_context(replacing(path))
+        self._file = self._stack.enter_context(open(temporary, "w", encoding="utf-8"))  # noqa: SIM115
+        self._brackets, self._mark = brackets, brackets[0]
+
+    def write(self, record: Record) -> None:
+        """Writes the best caption of a photo that was read."""
+        if record.caption is not None:
+            self._file.write(f"{self._mark}\n{self.entry(record)}")
+            self._mark = ","
+
+    def entry(self, record: Record) -> str:
+        """The JSON text of a captioned photo."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Completes the value, and renames the file."""
+        self._file.write(f"\n{self._brackets[1]}\n" if self._mark == "," else f"{self._brackets}\n")
+        self._stack.close()
+
+
+class CocoSink(_JsonSink):
     """COCO's results format: a JSON list of `{"image_id", "caption"}`, one entry for each captioned photo.
 
     The id is the number that ends the file's name, as in COCO_val2014_000000391895.jpg, or else the name without its suffix.
     """
 
     def __init__(self, path: Path) -> None:
-        self._stack = ExitStack()
-        temporary = self._stack.enter_context(replacing(path))
-        self._file = self._stack.enter_context(open(temporary, "w", encoding="utf-8"))  # noqa: SIM115
-        self._before = "["
+        super().__init__(path, "[]")
 
-    def write(self, record: Record) -> None:
-        """Writes the best caption of a photo that was read."""
-        if record.caption is None:
-            return
+    def entry(self, record: Record) -> str:
+        """See _JsonSink."""
         stem = Path(record.path).stem
         number = re.search(r"(?:^|\D)(\d+)$", stem)
-        entry = {"image_id": int(number[1]) if number else stem, "caption": record.caption}
-        self._file.write(f"{self._before}\n{json_text(entry)}")
-        self._before = ","
+        return json_text({"image_id": int(number[1]) if number else stem, "caption": record.caption})
 
-    def close(self) -> None:
-        """Completes the list, and renames the file."""
-        self._file.write("[]\n" if self._before == "[" else "\n]\n")
-        self._stack.close()
+
+class KohyaSink(_JsonSink):
+    """The metadata file of kohya's trainers, such as meta_cap.json: a JSON object of `{"caption"}` by the photo's whole path.
+
+    `before` and `after`, such as a trigger word, are put around each caption.
+    """
+
+    def __init__(self, path: Path, before: str = "", after: str = "") -> None:
+        super().__init__(path, "{}")
+        self._before, self._after = before, after
+
+    def entry(self, record: Record) -> str:
+        """See _JsonSink."""
+        name = os.path.abspath(record.path) if os.path.lexists(record.path) else record.path  # noqa: PTH100  # links stay
+        return f"{json_text(name)}: {json_text({'caption': f'{self._before}{record.caption}{self._after}'})}"
 
 
 class _FileSink:
@@ -206,8 +235,16 @@ def check_place(path: Path, *, overwrite: bool) -> None:
     try_place(path)
 
 
-def open_sink(path: Path, *, overwrite: bool) -> Sink:
-    """A sink that writes to a new file of the format that its suffix says. Raises OutputError."""
+def is_kohya(path: Path) -> bool:
+    """Whether a file is kohya's metadata by its name, as meta_cap.json and meta_lat.json."""
+    return path.suffix.lower() == ".json" and path.name.lower().startswith("meta_")
+
+
+def open_sink(path: Path, *, overwrite: bool, before: str = "", after: str = "") -> Sink:
+    """A sink that writes to a new file of the format that its name says. Raises OutputError.
+
+    `before` and `after` are put around captions of kohya's metadata.
+    """
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         raise OutputError(f"{path}: the suffix says the format and must be one of {', '.join(SUFFIXES)}")
@@ -220,6 +257,8 @@ def open_sink(path: Path, *, overwrite: bool) -> Sink:
         raise OutputError.of(path, error) from None
     else:
         if overwrite or not os.path.lexists(path):
+            if is_kohya(path):
+                return KohyaSink(path, before, after)
             return _WHOLE[suffix](path)
     raise OutputError(f"{path}: already exists; give another file or --overwrite")
 

@@ -11,7 +11,7 @@ from PIL import Image
 from showtell.errors import CaptionError, ImageError, OptionError
 from showtell.image import ImageSettings, PhotoSource, is_source, name_of, read_rgb
 from showtell.runtime.pipeline import Sizes, stream
-from showtell.types import Caption, DecodeOptions, Record
+from showtell.types import Caption, DecodeOptions, Record, to_columns
 
 
 class AnyCaptioner(Protocol):
@@ -40,6 +40,10 @@ class AnyCaptioner(Protocol):
         self, photos: Iterable[PhotoSource], options: Any = None, *, batch_size: int = 8, workers: int | None = None
     ) -> Iterator[Record]:
         """One record a photo, in order; a photo without a caption gives a record with its error."""
+        ...
+
+    def columns(self, photos: Iterable[PhotoSource | None], **search: Any) -> dict[str, list[Any]]:
+        """The captions of a column of photos as columns: caption, score, captions and error."""
         ...
 
 
@@ -118,6 +122,10 @@ class ForeignCaptioner(ABC):
 
         sizes = Sizes(batch_size, 1, threads=self.parallel, workers=workers or 2)
         return self._records(stream(photos, self._read, lambda photos: photos, caption, sizes))
+
+    def columns(self, photos: Iterable[PhotoSource | None], **search: Any) -> dict[str, list[Any]]:
+        """The captions of a column of photos as columns; see runtime.Captioner.columns."""
+        return to_columns(self.records((b"" if photo is None else photo for photo in photos), self.options(**search)))
 
     @staticmethod
     def _records(run: Generator[Record, None, None]) -> Iterator[Record]:

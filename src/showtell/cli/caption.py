@@ -43,15 +43,15 @@ _FEW = 64  # photos at most that are listed before the first is captioned
     multiple=True,
     type=PATH,
     metavar="FILE",
-    help="Also write a file: .txt, .jsonl, .csv, .parquet, .json (COCO results), .sqlite or .html (gallery). Repeatable.",
+    help="Also write a file: .txt, .jsonl, .csv, .parquet, .json (COCO results), meta_*.json (kohya), .sqlite or .html (gallery). Repeatable.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace an --output file that exists.")
 @click.option("--include", multiple=True, metavar="GLOB", help="Of folders and archives, only these files. Repeatable.")
 @click.option("--exclude", multiple=True, metavar="GLOB", help="Of folders and archives, not these files. Repeatable.")
 @click.option("--image-column", metavar="NAME", help="Of a table: the column of paths.")
 @click.option("--sidecar", metavar="SUFFIX", help="Also write a text file beside each photo, such as .txt.")
-@click.option("--prefix", default="", metavar="TEXT", help="With --sidecar: text before each caption.")
-@click.option("--suffix", default="", metavar="TEXT", help="With --sidecar: text behind each caption.")
+@click.option("--prefix", default="", metavar="TEXT", help="With --sidecar or meta_*.json: text before each caption.")
+@click.option("--suffix", default="", metavar="TEXT", help="With --sidecar or meta_*.json: text behind each caption.")
 @click.option(
     "--metadata",
     type=click.Choice(["embed", "xmp"]),
@@ -233,6 +233,7 @@ class _Job:
         self.run: Run | None = None
         self.progress: Progress | None = None
         self.message: Callable[[str], None] = tell
+        self._around = given["prefix"], given["suffix"]
         self._run_folder = run_folder
         self._kept: list[Any] = []
 
@@ -286,7 +287,7 @@ class _Job:
         if not self.run:
             for output in self.outputs:
                 if not (self.existing and output.exists()):
-                    sink: Sink = open_sink(output, overwrite=self.overwrite)
+                    sink: Sink = open_sink(output, overwrite=self.overwrite, before=self._around[0], after=self._around[1])
                     stack.callback(sink.close)
                     targets.append(sink)
         if self.shown:
@@ -307,8 +308,9 @@ class _Job:
         from showtell.archive.sinks import open_sink
 
         assert self.run is not None
+        before, after = self._around
         for output in self.outputs:
-            with contextlib.closing(open_sink(output, overwrite=True)) as sink:
+            with contextlib.closing(open_sink(output, overwrite=True, before=before, after=after)) as sink:
                 for record in self.run.records():
                     sink.write(record)
 

@@ -22,7 +22,7 @@ from showtell.runtime.cpu import available_cpus
 from showtell.runtime.pipeline import Sizes, stream
 from showtell.runtime.sessions import Device, OnnxEncoder, OnnxStepModel
 from showtell.text import RULES, pieces
-from showtell.types import AttentionMap, Caption, DecodeOptions, Record, SearchOptions
+from showtell.types import AttentionMap, Caption, DecodeOptions, Record, SearchOptions, to_columns
 
 T = TypeVar("T")
 
@@ -181,6 +181,16 @@ class Captioner:
             raise OptionError(f"{name_of(photos)}: records takes several photos; pass a list, [photo]")
         options = (options or self.bundle.search).updated(**search)
         return self._records(self._run(photos, options, batch_size, workers, attention=attention))
+
+    def columns(self, photos: Iterable[PhotoSource | None], **search: Unpack[SearchOptions]) -> dict[str, list[Any]]:
+        """The captions of a column of photos as columns: caption, score, captions and error, each with a row for each photo.
+
+        >>> dataset.map(lambda batch: captioner.columns(batch["image"]), batched=True)  # of datasets
+        >>> frame.join(pandas.DataFrame(captioner.columns(frame["path"]), frame.index))
+
+        A photo that is None or cannot be read has no caption, and its row names the error.
+        """
+        return to_columns(self.records((b"" if photo is None else photo for photo in photos), **search))
 
     def _records(self, run: Generator[tuple[_Photo, Record], None, None]) -> Iterator[Record]:
         with closing(run) as found:

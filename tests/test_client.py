@@ -48,7 +48,7 @@ def test_a_busy_service_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
     async def told_to_wait(seconds: float) -> None:  # the service is free again once the client was told to wait
         asked.append(seconds)
         model.going.set()
-        await pause(0.01)
+        await asyncio.sleep(0.01)
 
     async def run(url: str) -> list[Record]:
         async with Client(url, tries=1000) as client:

@@ -1,4 +1,4 @@
-"""Outputs of records: text for people; JSONL, CSV, Parquet, COCO results, kohya's metadata, SQLite and a gallery for programs and for looking.
+"""Outputs of records: text for people; JSONL, CSV, Parquet, COCO's and kohya's JSON, SQLite and a gallery for programs.
 
 A sink takes one record at a time. `close` completes its file, whatever ended the run, so that the records until then are kept.
 Formats that cannot be cut short anywhere (Parquet, JSON) are written aside and renamed when they are complete.

@@ -43,7 +43,8 @@ _FEW = 64  # photos at most that are listed before the first is captioned
     multiple=True,
     type=PATH,
     metavar="FILE",
-    help="Also write a file: .txt, .jsonl, .csv, .parquet, .json (COCO results), meta_*.json (kohya), .sqlite or .html (gallery). Repeatable.",
+    help="Also write a file: .txt, .jsonl, .csv, .parquet, .json (COCO results), meta_*.json (kohya), .sqlite or .html "
+    "(gallery). Repeatable.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace an --output file that exists.")
 @click.option("--include", multiple=True, metavar="GLOB", help="Of folders and archives, only these files. Repeatable.")

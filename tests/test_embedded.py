@@ -22,8 +22,8 @@ PHOTOS = sorted((ROOT / "examples" / "photos").glob("*.jpg"))
 
 def test_it_loads_and_is_small() -> None:
     bundle = Bundle.find(None)
-    assert bundle.config["quantization"] == "int8"
-    assert bundle.config["licence"]
+    assert bundle.config.quantization == "int8"
+    assert bundle.config.licence
     assert sum(file.stat().st_size for file in (MODELS / EMBEDDED).iterdir()) < 45e6
     assert Bundle.find(EMBEDDED).folder == bundle.folder
     assert (bundle.folder / CARD).read_text(encoding="utf-8") == (ROOT / "docs" / CARD).read_text(encoding="utf-8")

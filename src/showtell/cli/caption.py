@@ -155,7 +155,7 @@ def caption(
             captioner = options.open_captioner(chosen, ImageSettings(lenient=given["lenient"]))
             search_options = captioner.options(**{name: given[name] for name in options.SEARCH})
             bundle = getattr(captioner, "bundle", None)
-            model = {"name": captioner.name, "files": dict(bundle.config["files"]) if bundle else {}}
+            model = {"name": captioner.name, "files": dict(bundle.config.files) if bundle else {}}
             if job.run:
                 runs.check_same(job.folder, job.run.manifest, {"model": model}, {"model": "the model"})
             elif run_folder:

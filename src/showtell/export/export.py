@@ -33,7 +33,7 @@ from showtell.decoding import Step, search
 from showtell.errors import DataError, ImageError, OutputError
 from showtell.export.graphs import fold_constants, fold_padding, quantize_products, store_half
 from showtell.files import new_folder, try_place
-from showtell.image import Preprocessing, read_photo
+from showtell.image import read_photo
 from showtell.nn.decoders import Decoder
 from showtell.nn.encoder import STAGES, Encoder
 from showtell.nn.model import CaptionModel
@@ -72,7 +72,7 @@ def export(
     model = checkpoint.load_model()
     if encoder is not None:
         model.check_encoder_of(encoder)
-        quantize = encoder.config["quantization"]
+        quantize = encoder.config.quantization
     if quantize == "int8" and not calibration:
         raise OutputError("int8 needs photos to calibrate on; give some, 100 or more that look like those to be captioned")
     try:
@@ -82,7 +82,7 @@ def export(
     try_place(output, parents=True)
     with new_folder(output) as folder:
         write_graphs(model, folder)
-        options = options or DecodeOptions.from_json(checkpoint.config["recipe"]["validation"])
+        options = options or DecodeOptions.from_json(checkpoint.config.recipe["validation"])
         if encoder is not None:
             shutil.copyfile(encoder.folder / "encoder.onnx", folder / "encoder.onnx")
         elif quantize == "int8":
@@ -101,11 +101,11 @@ def export(
             about={
                 "licence": licence,
                 "quantization": quantize,
-                "data": checkpoint.config["data"],
-                "encoder_weights": checkpoint.config["encoder_weights"],
-                "recipe": without_folders(checkpoint.config["recipe"]),
+                "data": checkpoint.config.data,
+                "encoder_weights": checkpoint.config.encoder_weights,
+                "recipe": without_folders(checkpoint.config.recipe),
                 "epoch": checkpoint.epoch,
-                **({"mean_of": checkpoint.config["mean_of"]} if "mean_of" in checkpoint.config else {}),
+                **({"mean_of": checkpoint.config.mean_of} if checkpoint.config.mean_of else {}),
                 "training_scores": checkpoint.scores,  # on dev photos, before anything was quantised
             },
         )
@@ -124,7 +124,7 @@ def calibration_inputs(
 
     Photos that cannot be read are left out, each with a call of `left_out` that says why. Raises DataError where none is left.
     """
-    preprocessing = Preprocessing.from_json(checkpoint.config["preprocessing"])
+    preprocessing = checkpoint.config.preprocessing
     if layout or recognise(source):
         dataset = read_dataset(source, layout)
         photos, names = dataset.photos, sorted(sample.image for sample in dataset.split("train"))

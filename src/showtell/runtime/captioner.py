@@ -95,7 +95,7 @@ class Captioner:
         self._batches = min(threads, MOST_BATCHES)
         self.bundle = bundle
         self.images = images or ImageSettings()
-        self._spaced = RULES[bundle.config.get("recipe", {}).get("vocabulary", {}).get("text", "ptb")].spaced
+        self._spaced = RULES[bundle.config.text_rule].spaced
         self.encoder = OnnxEncoder(bundle.folder, threads // self._batches, device)
         self.decoder = OnnxStepModel(bundle.folder, threads // self._batches, device)
 

@@ -145,7 +145,7 @@ class FeatureSource:
 
     @cached_property
     def _fingerprint(self) -> str:
-        return str(self.bundle.config["files"]["encoder.onnx"]) if self.bundle else self.encoder.fingerprint()
+        return self.bundle.config.files["encoder.onnx"] if self.bundle else self.encoder.fingerprint()
 
     def _shape(self) -> tuple[int, ...]:
         """Of one photo's features."""

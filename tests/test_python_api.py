@@ -150,7 +150,7 @@ def test_help_says_whole_sentences_and_the_command_calls_itself_showtell(here) -
     status, text, _ = here("--help")
     assert status == 0
     assert "..." not in text.split("Commands:")[1]
-    assert "Score the captions of a model or a file against references, or compare two files." in " ".join(text.split())
+    assert "Score the captions of a model or a file against references, or compare models or files." in " ".join(text.split())
     assert text.startswith("Usage: showtell ")
     assert "..." not in here("data", "-h")[1].split("Commands:")[1]
     assert here("--version")[1].startswith("showtell, version ")

@@ -20,6 +20,7 @@ def attention_maps(model: StepModel, features: Array, captions: Sequence[Sequenc
     features (B, G, D) of side * side = G cells; `captions` has the token ids of one caption of each photo, begin and end left
     out. The map of a word holds the weights of the step that chose it. Raises OptionError where the decoder has no attention.
     """
+    side = isqrt(features.shape[1])
     maps: list[list[Array]] = [[] for _ in captions]
     state = model.start(features)
     photos, hypothesis = np.arange(len(features)), np.zeros((len(features), 1), np.int64)
@@ -28,10 +29,9 @@ def attention_maps(model: StepModel, features: Array, captions: Sequence[Sequenc
         step = model.step(last, state)
         if step.attention is None:
             raise OptionError("this model has no attention, and so no attention maps")
-        side = isqrt(step.attention.shape[-1])
         for row, caption in enumerate(captions):
             if place < len(caption):
                 maps[row].append(step.attention[row, 0].reshape(side, side))
                 last[row, 0] = caption[place]  # a finished caption repeats its last word; no map is taken from there
         state = model.reorder(step.state, photos, hypothesis)
-    return [np.stack(found) if found else np.zeros((0, 0, 0), np.float32) for found in maps]
+    return [np.stack(found) if found else np.zeros((0, side, side), np.float32) for found in maps]

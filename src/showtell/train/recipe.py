@@ -21,7 +21,7 @@ from showtell.types import DecodeOptions
 
 FOLDER = Path(__file__).parent / "recipes"
 
-# Keys that do not change a run's figures: where it keeps files, what it prints, how often it saves.
+# Keys that do not change a run's figures: folders, messages, the interval of checkpoints.
 MAY_CHANGE_ON_RESUME = {"about", "encoder.cache", "training.checkpoint_minutes", "training.patience"}
 
 # Keys that hold paths of the machine that trains.

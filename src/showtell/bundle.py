@@ -2,7 +2,7 @@
 
     config.json     format, architecture, preprocessing, search defaults, licence, data, recipe, scores, SHA-256 of each file
     vocab.json      the words in id order
-    encoder.onnx    pixels (B, 3, 224, 224) float32 -> features (B, 49, 2048) float32
+    encoder.onnx    pixels (B, 3, size, size) float32 -> features (B, cells, channels) float32
     prepare.onnx    features -> values, keys and the like (`prepared`), and the first state; once a photo
     step.onnx       tokens (B, K) int64, prepared, state -> log_probs (B, K, V), new state, perhaps attention (B, K, 49)
     model-card.md   for people: what the model was trained on, is for and fails at; not every bundle has one

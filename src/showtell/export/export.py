@@ -1,7 +1,7 @@
 """From a checkpoint to a bundle: three ONNX graphs, quantised to int8 where asked for.
 
 Quantisation is static, in QDQ form: int8 weights with one scale a channel, uint8 activations with one scale a tensor, taken
-from the ranges seen on calibration photos (Jacob et al. 2018). What is left of the decoder is stored in half precision and
+from the ranges seen on calibration photos (Jacob et al. 2018). The rest of the decoder is stored in half precision and
 widened when a session loads it, which costs no accuracy that can be measured.
 """
 
@@ -64,7 +64,7 @@ def export(
 
     `calibration` holds photos as model input, float32 (3, size, size) each; needed for int8. With `encoder`, that bundle's
     encoder is taken as it is, the one whose features the decoder was trained on, and the decoder is quantised as that bundle
-    is. `options` is what the bundle will search by unless told otherwise; `licence` is kept in its config for those who get it,
+    is. `options` are the bundle's default search options; `licence` is kept in its config for those who get it,
     and a copy of the file `card` beside it.
     """
     if output.exists():
@@ -279,7 +279,7 @@ class _Reader(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has n
 
 
 def quantize_decoder(folder: Path, vocabulary: Vocabulary, search_options: DecodeOptions, calibration: Sequence[Array]) -> None:
-    """Replaces prepare.onnx and step.onnx in `folder` by their int8 forms, and stores what is left of them in half precision.
+    """Replaces prepare.onnx and step.onnx in `folder` by their int8 forms, and stores their other constants in half precision.
 
     Ranges are those of the steps that `search_options` leads to on the photos of `calibration`.
     """

@@ -1,4 +1,4 @@
-"""From a recipe to what it asks for: the model, its trained parameters, the objective, the inputs and the plan of a run."""
+"""Builds the parts of a run from its recipe: model, trained parameters, objective, inputs and plan."""
 
 import json
 import os

@@ -92,10 +92,10 @@ class Trainer:
         self.parameters: list[nn.Parameter] = [p for group in groups for p in group["params"]]
         self.average = MovingAverage(self.parameters, self.options.ema_decay) if self.options.ema_decay else None
         self.progress = Progress()
-        # Sums since the last reading: losses, what they were counted over, gradient norms. A reading makes a GPU wait.
+        # Sums since the last reading: losses, their counts, gradient norms. A reading makes a GPU wait.
         self.window = torch.zeros(3, dtype=torch.float64, device=processes.device)
         self.shown: dict[str, float] = {}
-        self.latest: dict[str, float] = {}  # what the objective showed at the last reading, a mean over its steps
+        self.latest: dict[str, float] = {}  # the objective's figures at the last reading, a mean over its steps
         self.saved = time.monotonic()
 
     @property
@@ -214,7 +214,7 @@ class Trainer:
         if self.log:
             self.log.flush()
         raise TrainingError(
-            f"epoch {self.progress.epoch}, step {self.step}: {what}; what was saved before is intact in {self.output}. "
+            f"epoch {self.progress.epoch}, step {self.step}: {what}; earlier checkpoints are intact in {self.output}. "
             "Start again with a lower training.learning_rate (--set init=CHECKPOINT starts from a saved one)"
         )
 

@@ -28,6 +28,7 @@ NOT_RUN = {
         "needs an account on the Hub; tests/captioners has a server of its own",
     ],
     "data.md": ["needs a download; tests/data fetches from a server of their own"],
+    "encoders.md": ["downloads a model; tests/nn trains with tiny ones"],
     "finetuning.md": [
         "needs a download",
         "trains on downloaded drawings; tests/train fine-tunes on others",
@@ -42,11 +43,7 @@ NOT_RUN = {
         "needs a container engine",
         "changes the system",
     ],
-    "training.md": [
-        "takes more than an hour",
-        "downloads a model; tests/nn trains with tiny ones",
-        "starts several processes; a test of the trainer does",
-    ],
+    "training.md": ["takes more than an hour", "starts several processes; a test of the trainer does"],
 }
 
 
@@ -152,6 +149,13 @@ def test_links_lead_somewhere() -> None:
             if not path.exists() or (anchor and path.suffix == ".md" and anchor not in anchors(path)):
                 broken.append(f"{page.name}: {link}")
     assert not broken
+
+
+def test_files_that_the_map_names_are_there() -> None:
+    text = re.sub(r"<!-- tree -->.*<!-- /tree -->", "", (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+    named = re.findall(r"`([\w/]+(?:/|\.py))`", text)
+    assert len(named) > 30
+    assert not [path for path in named if not (ROOT / "src" / "showtell" / path).exists()]
 
 
 def test_pages_are_short() -> None:

@@ -35,6 +35,7 @@ from transformers import (
     SiglipConfig,
     SiglipImageProcessorPil,
     SiglipModel,
+    SwinConfig,
     ViTConfig,
     ViTImageProcessorPil,
     ViTModel,
@@ -102,7 +103,7 @@ def trained(weights: str, shapes: Path, folder: Path, *settings: str) -> checkpo
 
 def expected_input(found: checkpoint.Checkpoint) -> np.ndarray:
     """Three random photos as model input."""
-    preprocessing = Preprocessing.from_json(found.config["preprocessing"])
+    preprocessing = found.config.preprocessing
     pixels = np.random.default_rng(0).integers(0, 256, (3, preprocessing.size, preprocessing.size, 3), np.uint8)
     return preprocessing.normalize(pixels)
 
@@ -254,6 +255,11 @@ def test_what_cannot_be_an_encoder_is_named(models: Path, tmp_path: Path, monkey
     processor.size = {"height": 64, "width": 96}
     processor.save_pretrained(tmp_path)
     with pytest.raises(WeightsError, match="does not make squares"):
+        load_backbone(f"hf:{tmp_path}")
+    SwinConfig(image_size=64, embed_dim=8, depths=[1, 1], num_heads=[1, 1]).save_pretrained(tmp_path)
+    processor.size = SIZE
+    processor.save_pretrained(tmp_path)
+    with pytest.raises(WeightsError, match="could be trained but not exported"):
         load_backbone(f"hf:{tmp_path}")
     for library in ("timm", "transformers"):
         monkeypatch.setitem(sys.modules, library, None)

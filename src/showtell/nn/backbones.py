@@ -1,4 +1,4 @@
-"""Vision backbones of transformers and timm as grid encoders: ViT, DINOv2, CLIP's and SigLIP's towers, ConvNeXt, ResNet, Swin.
+"""Vision backbones of transformers and timm as grid encoders: ViT, DINOv2, CLIP's and SigLIP's towers, ConvNeXt, ResNet.
 
 `hf:ORG/NAME@REVISION` or `hf:FOLDER` names a model of transformers, `timm:NAME` or `timm:FOLDER` one of timm. Weights are read
 from safetensors files alone, and no code that comes with a model runs. The config holds all that builds the network again, so
@@ -153,6 +153,7 @@ def _load_hf(name: str, model: str, size: int) -> Loaded:
     return _checked(backbone, report["missing_keys"], preprocessing)
 
 
+_NO_GRAPH = {"swin"}
 _VARYING = ("transformers_version", "_name_or_path", "dtype", "architectures")  # no part of the network
 
 
@@ -167,6 +168,8 @@ def _class_of(config: Any) -> Any:
     """transformers' network for a config of its."""
     from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
+    if config.model_type in _NO_GRAPH:
+        raise ValueError("torch cannot write this network as an ONNX graph, so it could be trained but not exported")
     if type(config) not in MODEL_MAPPING:
         raise ValueError(f"transformers has no network for {type(config).__name__}")
     return MODEL_MAPPING[type(config)]

@@ -60,7 +60,7 @@ def load_pretrained(path: str | Path | None, size: int = 0) -> PretrainedEncoder
 
     `size` is that of photos, 0 for the one that the weights were trained at; networks of the two libraries are built for it.
 
-    Raises MissingWeightsError where there is nothing at `path` and WeightsError where what is there does not fit; there are
+    Raises MissingWeightsError where there is nothing at `path` and WeightsError where its weights do not fit; there are
     never random weights instead.
     """
     if path is None:
@@ -149,7 +149,7 @@ def _read_keras_js(path: Path) -> tuple[ResNetConfig, dict[str, Tensor], Preproc
         tensors[f"{conv_name}.weight"] = torch.tensor(np.ascontiguousarray(kernel))
         tensors[f"{bn_name}.weight"] = torch.tensor(keras[f"{bn}/gamma"])
         tensors[f"{bn_name}.bias"] = torch.tensor(keras[f"{bn}/beta"])
-        # Shifting the mean by the convolution's bias does what the bias did.
+        # The mean is shifted by the convolution's bias, which has the same effect.
         tensors[f"{bn_name}.running_mean"] = torch.tensor(keras[f"{bn}/moving_mean"] - keras[f"{conv}/bias"])
         tensors[f"{bn_name}.running_var"] = torch.tensor(keras[f"{bn}/moving_variance"])
     return config, tensors, _KERAS_PREPROCESSING

@@ -21,8 +21,8 @@ SIDE = 1024  # pixels a side, at most, of photos that wait for a captioner that 
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
-    """What is wanted of one photo: its pixels uint8 (height, width, 3), how to search, and whether to give attention maps."""
+class Job:
+    """A photo to be captioned: pixels uint8 (height, width, 3), search options, and whether attention maps are wanted."""
 
     pixels: Array
     options: Any
@@ -30,15 +30,15 @@ class Ask:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """A photo's captions, best first, and the attention maps of the best where they were asked for."""
+class Result:
+    """A photo's captions, best first, and the attention maps of the best caption where the job wants them."""
 
     captions: tuple[Caption, ...]
     attention: tuple[AttentionMap, ...] | None = None
 
 
 class Model(Protocol):
-    """What the service asks of a captioner."""
+    """The part of a captioner that the service calls."""
 
     name: str
     styles: tuple[str, ...]
@@ -52,11 +52,11 @@ class Model(Protocol):
         """A photo's pixels as `caption` takes them. Raises ImageError."""
         ...
 
-    def trials(self, count: int) -> list[Ask]:
+    def trials(self, count: int) -> list[Job]:
         """Grey photos to caption at the start, at most `count`, which take the model's memory and show its faults."""
         ...
 
-    def caption(self, asks: Sequence[Ask]) -> list[Answer | CaptionError]:
+    def caption(self, jobs: Sequence[Job]) -> list[Result | CaptionError]:
         """The captions of each photo, or why it has none. Raises ServerError where the model's server cannot be used."""
         ...
 
@@ -66,7 +66,7 @@ class Model(Protocol):
 
 
 class BundleCaptioner(Protocol):
-    """What the service asks of a `runtime.Captioner`."""
+    """The part of `runtime.Captioner` that the service calls."""
 
     bundle: Bundle
 
@@ -109,34 +109,36 @@ class BundleModel:
         """See Model."""
         return read_photo(data, self._bundle.preprocessing, name, limits)
 
-    def trials(self, count: int) -> list[Ask]:
+    def trials(self, count: int) -> list[Job]:
         """See Model. A full batch."""
         size = self._bundle.preprocessing.size
-        return [Ask(np.full((size, size, 3), 128, np.uint8), self._bundle.search, False)] * count
+        return [Job(np.full((size, size, 3), 128, np.uint8), self._bundle.search, False)] * count
 
-    def caption(self, asks: Sequence[Ask]) -> list[Answer | CaptionError]:
+    def caption(self, jobs: Sequence[Job]) -> list[Result | CaptionError]:
         """See Model."""
-        features = self._captioner.features(np.stack([ask.pixels for ask in asks]))
-        answers: dict[int, Answer] = {}
-        for (options, attention), rows in _alike([(ask.options, ask.attention) for ask in asks]).items():
-            part = features if len(rows) == len(asks) else features[rows]
+        features = self._captioner.features(np.stack([job.pixels for job in jobs]))
+        results: dict[int, Result] = {}
+        for (options, attention), rows in _alike([(job.options, job.attention) for job in jobs]).items():
+            part = features if len(rows) == len(jobs) else features[rows]
             captions = self._captioner.search(part, options)
             maps: list[Any] = [None] * len(rows)
             if attention:
                 found = self._captioner.attention(part, [best for best, *_ in captions], options.style)
                 maps = [tuple(tuple(map(tuple, grid)) for grid in looks.tolist()) for looks in found]
-            answers.update(zip(rows, map(Answer, captions, maps), strict=True))
-        return [answers[row] for row in range(len(asks))]
+            results.update(zip(rows, map(Result, captions, maps), strict=True))
+        return [results[row] for row in range(len(jobs))]
 
     def card(self) -> dict[str, Any]:
         """See Model."""
         bundle, config = self._bundle, self._bundle.config
         return {
             "name": bundle.name,
-            **{key: config.get(key) or None for key in ("licence", "data", "quantization")},
+            "licence": config.licence or None,
+            "data": config.data or None,
+            "quantization": config.quantization,
             "vocabulary": len(bundle.vocabulary) - len(SPECIAL) - len(bundle.vocabulary.styles),
-            "scores": config.get("dev_scores", {}),
-            "architecture": config["architecture"],
+            "scores": config.scores.get("dev", {}),
+            "architecture": {"encoder": config.encoder, "decoder": config.decoder},
             "preprocessing": bundle.preprocessing.to_json(),
             "search": asdict(bundle.search),
         }
@@ -162,19 +164,19 @@ class ForeignModel:
         image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
         return Photo(np.asarray(image), *size, mode)
 
-    def trials(self, count: int) -> list[Ask]:
+    def trials(self, count: int) -> list[Job]:
         """See Model. One photo for a model on this machine; none for a server, which may bill it."""
         here = self._captioner.size is not None
-        return [Ask(np.full((224, 224, 3), 128, np.uint8), Generation(), False)] * here
+        return [Job(np.full((224, 224, 3), 128, np.uint8), Generation(), False)] * here
 
-    def caption(self, asks: Sequence[Ask]) -> list[Answer | CaptionError]:
+    def caption(self, jobs: Sequence[Job]) -> list[Result | CaptionError]:
         """See Model."""
-        answers: dict[int, Answer | CaptionError] = {}
-        for given, rows in _alike([tuple(sorted(ask.options.given.items())) for ask in asks]).items():
-            found = self._captioner.generate([Image.fromarray(asks[row].pixels) for row in rows], dict(given))
+        results: dict[int, Result | CaptionError] = {}
+        for given, rows in _alike([tuple(sorted(job.options.given.items())) for job in jobs]).items():
+            found = self._captioner.generate([Image.fromarray(jobs[row].pixels) for row in rows], dict(given))
             for row, captions in zip(rows, found, strict=True):
-                answers[row] = Answer(captions) if isinstance(captions, tuple) else captions
-        return [answers[row] for row in range(len(asks))]
+                results[row] = Result(captions) if isinstance(captions, tuple) else captions
+        return [results[row] for row in range(len(jobs))]
 
     def card(self) -> dict[str, Any]:
         """See Model."""

@@ -1,4 +1,4 @@
-"""Uploads in, records out: what the HTTP routes are a thin layer over."""
+"""Captions uploads: reads them, gathers them into batches and gives their records. The HTTP routes are a thin layer over it."""
 
 import asyncio
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from showtell.serve.budget import ByteBudget
 from showtell.serve.errors import RequestError, overloaded
 from showtell.serve.logs import LOG
 from showtell.serve.metrics import Metrics
-from showtell.serve.models import Answer, Ask, Model
+from showtell.serve.models import Job, Model, Result
 from showtell.serve.reading import Reader
 from showtell.serve.settings import ServiceSettings
 from showtell.serve.upload import Upload
@@ -25,10 +25,10 @@ class Service:
         self.settings = settings
         self.metrics = Metrics()
         self.ready = False
-        self.waiting = 0  # photos accepted and not answered
+        self.waiting = 0  # photos accepted whose records are not ready
 
     async def start(self) -> None:
-        """Captions grey pictures, so that the model's memory is taken now and faults show at once."""
+        """Captions grey pictures, so that the model takes its memory now and faults show at once."""
         settings = self.settings
         self.budget = ByteBudget(settings.max_held_bytes)
         self.places = asyncio.Semaphore(settings.places)
@@ -40,7 +40,7 @@ class Service:
         self.ready = True
 
     async def close(self) -> None:
-        """Ends the threads. The server comes here when every request has been answered."""
+        """Ends the threads. The server calls it after the last request."""
         self.ready = False
         await self._batcher.close()
         self._reader.close()
@@ -57,7 +57,7 @@ class Service:
         return max(1, min(60, round(batches * self.metrics.recent_batch_seconds)))
 
     async def submit(self, upload: Upload, options: Any, *, attention: bool, wait: bool) -> "asyncio.Task[Record]":
-        """Takes a photo, whose record the task gives; cancel the task where nobody wants it any more.
+        """Takes a photo, whose record the task gives; cancel the task where its client has gone.
 
         Where all places are taken it waits for one, or raises RequestError (503).
         """
@@ -75,7 +75,7 @@ class Service:
 
     def _leave(self, task: "asyncio.Task[Record]", upload: Upload) -> None:
         if not task.cancelled():
-            task.exception()  # may be nobody's by now: without this, asyncio would log it
+            task.exception()  # the client may have gone: without this, asyncio would log the error
         upload.release()  # a task that was cancelled before it began has not
         self.waiting -= 1
         self.places.release()
@@ -85,7 +85,7 @@ class Service:
         try:
             async with asyncio.timeout(self.settings.deadline):
                 photo = await self._reader.read(upload)
-                answer = await self._batcher(Ask(photo.pixels, options, attention))
+                result = await self._batcher(Job(photo.pixels, options, attention))
         except ImageError as error:
             self.metrics.photos.labels(error.code).inc()
             return Record.failed(name, error, model, remedy=False)
@@ -97,14 +97,14 @@ class Service:
             self.metrics.photos.labels("upstream").inc()
             LOG.warning(str(error))
             raise RequestError(502, "upstream", "the server behind this captioner cannot be used; try again later") from None
-        if isinstance(answer, CaptionError):
+        if isinstance(result, CaptionError):
             self.metrics.photos.labels("no-caption").inc()
             return Record(
-                name, "error", (), photo.width, photo.height, model, error_code="no-caption", error_message=str(answer)
+                name, "error", (), photo.width, photo.height, model, error_code="no-caption", error_message=str(result)
             )
         self.metrics.photos.labels("ok").inc()
-        return Record(name, "ok", answer.captions, photo.width, photo.height, model, attention=answer.attention)
+        return Record(name, "ok", result.captions, photo.width, photo.height, model, attention=result.attention)
 
-    def _caption_batch(self, asks: Sequence[Ask]) -> list[Answer | CaptionError]:
-        with self.metrics.batch(len(asks)):
-            return self.model.caption(asks)
+    def _caption_batch(self, jobs: Sequence[Job]) -> list[Result | CaptionError]:
+        with self.metrics.batch(len(jobs)):
+            return self.model.caption(jobs)

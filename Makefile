@@ -3,7 +3,7 @@ PYTHON ?= python3
 RUNTIME := .venv-runtime
 DEV := .venv
 
-.PHONY: caption test lint clean
+.PHONY: caption test lint docs release clean
 
 # The install that a user gets: no torch. What pip says is shown only where it fails.
 $(RUNTIME)/.done: pyproject.toml
@@ -16,7 +16,7 @@ $(RUNTIME)/.done: pyproject.toml
 $(DEV)/.done: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(DEV)
 	$(DEV)/bin/pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
-	$(DEV)/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[train,serve]' --group dev
+	$(DEV)/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[train,serve,docs]' --group dev
 	touch $@
 
 caption: $(RUNTIME)/.done
@@ -27,6 +27,17 @@ lint: $(DEV)/.done
 	$(DEV)/bin/ruff format --check .
 	$(DEV)/bin/mypy
 	$(DEV)/bin/lint-imports
+	$(DEV)/bin/codespell
+
+# The documentation as a site in build/site, which opens from disk. Warnings, such as a dead link, are errors.
+docs: $(DEV)/.done
+	$(DEV)/bin/python docs/site.py
+
+# Wheel and sdist in dist, checked.
+release: $(DEV)/.done
+	rm -rf dist
+	$(DEV)/bin/python -m build
+	$(DEV)/bin/twine check --strict dist/*
 
 test: lint
 	$(DEV)/bin/pytest

@@ -1,4 +1,6 @@
-"""Generates the parts of the documents that the code already says: the tree, the recipe keys, the commands, the Python API.
+"""Generates the parts of the documents that the code already says.
+
+These are the tree, the recipe keys, the commands, the Python API, the errors, the settings, and the code in the course's pages.
 
 python docs/generate.py            writes them
 python docs/generate.py --check    exits with 1 and names the files that are out of date
@@ -10,12 +12,16 @@ import inspect
 import re
 import sys
 import textwrap
+from dataclasses import MISSING, fields
 from pathlib import Path
+from typing import get_args
 
 import click
 
 import showtell
 from showtell.cli.main import cli
+from showtell.serve.errors import RECORD_STATUS, RequestCode
+from showtell.serve.settings import ServiceSettings
 from showtell.train import recipe
 
 ROOT = Path(__file__).parents[1]
@@ -99,6 +105,75 @@ def api() -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def errors() -> str:
+    """docs/errors.md"""
+    parts = ["# Errors\n\n" + NOTE + ERRORS]
+    parts.append("| class | is also | when |\n|---|---|---|")
+    for name, value in vars(showtell.errors).items():
+        if inspect.isclass(value) and issubclass(value, showtell.ShowtellError) and value is not showtell.ShowtellError:
+            builtin = next(base.__name__ for base in (*value.__bases__, *value.__mro__) if base.__module__ == "builtins")
+            text = " ".join((inspect.getdoc(value) or "").split("\n\n")[0].split())
+            parts[-1] += f"\n| `{name}` | `{builtin}` | {re.sub(r'^Raised ', '', text)} |"
+    parts.append("## Codes of photos\n\n" + PHOTO_CODES + "\n\n| code | HTTP status |\n|---|---|")
+    parts[-1] += "".join(f"\n| `{code}` | {status} |" for code, status in RECORD_STATUS.items())
+    parts.append("## Codes of requests\n\n[service.md](service.md#errors) says when each is given.\n\n")
+    parts[-1] += ", ".join(f"`{code}`" for code in get_args(RequestCode)) + "."
+    return "\n\n".join(parts) + "\n"
+
+
+ERRORS = """Every error that showtell raises is a `ShowtellError`, and also the built-in exception that a caller would
+expect. Its message names the file or value, what is allowed, and the remedy.
+
+| exit status of a command | when |
+|---|---|
+| 0 | everything worked |
+| 1 | some photos failed, others succeeded; or a check of a data set found something |
+| 2 | an error: nothing was done, or no photo could be captioned |
+| 130 | Ctrl-C |"""
+PHOTO_CODES = """`error.code` in a record. [images.md](images.md#error-codes) says when each is given. The HTTP
+status is that of a request whose photos all failed."""
+
+
+def settings() -> str:
+    """docs/settings.md"""
+    parts = ["# Settings\n\n" + NOTE + "Every option has a default; nothing is read from a configuration file."]
+    parts.append(
+        "## Search\n\nFields of `DecodeOptions`, keywords of a captioner, and options of the commands (`beam_size` is "
+        "`--beam-size`).\nA model has defaults of its own: `showtell.load().bundle.search`.\n\n"
+        "| option | default | from, to | in a request at most | |\n|---|---|---|---|---|"
+    )
+    for option in fields(showtell.DecodeOptions):
+        about = option.metadata
+        number = about["kind"] in (int, float)
+        limits = f"{about['low']:g}, {about['high']:,}" if number else ""
+        served = f"{about['served']:g}" if about["served"] else ""
+        parts[-1] += f"\n| `{option.name}` | `{option.default!r}` | {limits} | {served} | {about['about']} |"
+    for title, kind, text in (
+        ("Reading photos", showtell.ImageSettings, "Fields of `ImageSettings`: `showtell.load(images=...)`."),
+        (
+            "The service",
+            ServiceSettings,
+            "Fields of `showtell.serve.settings.ServiceSettings`; seconds and bytes.",
+        ),
+    ):
+        parts.append(f"## {title}\n\n{text}\n\n| field | default |\n|---|---|")
+        for each in fields(kind):
+            value = each.default if each.default is not MISSING else each.default_factory()
+            shown = f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else repr(value)
+            parts[-1] += f"\n| `{each.name}` | `{shown}` |"
+    parts.append("## Environment variables\n\n| variable | |\n|---|---|")
+    parts[-1] += "".join(f"\n| `{name}` | {about} |" for name, about in VARIABLES.items())
+    return "\n\n".join(parts) + "\n"
+
+
+VARIABLES = {
+    "SHOWTELL_TOKEN": "bearer token of the service, at least 16 characters",
+    "SHOWTELL_FLICKR8K_URL": "where `showtell data fetch` downloads from",
+    "OPENAI_API_KEY": "the key for captioners behind OpenAI's chat API",
+    "XDG_CACHE_HOME": "where training keeps features, in `showtell/features`; `~/.cache` by default",
+}
+
+
 def described(name: str, value: object) -> str:
     """Signature and docstring of a public object."""
     target = value.fget if isinstance(value, property) else value
@@ -113,6 +188,31 @@ def described(name: str, value: object) -> str:
     return f"```text\n{head}\n```\n\n{text}".rstrip()
 
 
+def definition(path: Path, name: str) -> str:
+    """The source of a function, class or method, such as `Attention.forward`, without its indentation."""
+    text = path.read_text(encoding="utf-8")
+    node: ast.AST = ast.parse(text)
+    for part in name.split("."):
+        kinds = ast.FunctionDef | ast.ClassDef
+        found = [each for each in getattr(node, "body", []) if isinstance(each, kinds) and each.name == part]
+        if not found:
+            raise SystemExit(f"{path.relative_to(ROOT)}: has no {name}, which a page of the course shows; name another")
+        node = found[0]
+    assert isinstance(node, ast.FunctionDef | ast.ClassDef)
+    first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+    return textwrap.dedent("\n".join(text.splitlines()[first - 1 : node.end_lineno]))
+
+
+def with_code(text: str) -> str:
+    """A page whose blocks after `<!-- code: FILE NAME -->` hold the definition of NAME in src/showtell/FILE."""
+
+    def block(match: re.Match[str]) -> str:
+        return f"<!-- code: {match[1]} {match[2]} -->\n```python\n{definition(SOURCE / match[1], match[2])}\n```\n"
+
+    pattern = r"<!-- code: (\S+) (\S+) -->\n(?:```python\n.*?^```\n)?"
+    return re.sub(pattern, block, text, flags=re.DOTALL | re.MULTILINE)
+
+
 def documents() -> dict[Path, str]:
     """What each generated file should hold."""
     page = ROOT / "ARCHITECTURE.md"
@@ -121,6 +221,9 @@ def documents() -> dict[Path, str]:
         ROOT / "docs" / "recipe-keys.md": recipe_keys(),
         ROOT / "docs" / "cli.md": commands(),
         ROOT / "docs" / "api.md": api(),
+        ROOT / "docs" / "errors.md": errors(),
+        ROOT / "docs" / "settings.md": settings(),
+        **{page: with_code(page.read_text(encoding="utf-8")) for page in (ROOT / "docs" / "course").glob("*.md")},
     }
 
 

@@ -2,8 +2,10 @@
 
 import io
 import os
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -82,6 +84,20 @@ def write_flickr8k(folder: Path) -> Path:
 def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny data set in Flickr8k's layout."""
     return write_flickr8k(tmp_path_factory.mktemp("shapes"))
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """The system's Chromium; nothing is downloaded. Not for the session: while it is open, no other event loop can run."""
+    from playwright.sync_api import sync_playwright
+
+    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if path is None and os.environ.get("SHOWTELL_BROWSER") == "required":
+        pytest.fail("SHOWTELL_BROWSER is `required`, but there is no Chromium on the path")
+    if path is None:
+        pytest.skip("no Chromium on the path: install Debian's chromium package to test pages")
+    with sync_playwright() as playwright, playwright.chromium.launch(executable_path=path) as browser:
+        yield browser
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """The documents: their commands run, generated parts are up to date, links lead somewhere, pages are short."""
 
+import json
 import os
 import re
 import shutil
@@ -11,10 +12,13 @@ from urllib.parse import unquote
 
 import pytest
 
+import showtell
+from showtell.serve.metrics import Metrics
+
 ROOT = Path(__file__).parents[1]
 LOGS = {"experiments.md"}  # of what was tried: its commands are those of other versions
-GENERATED = {"api.md", "cli.md", "recipe-keys.md"}
-PAGES = [ROOT / "README.md", ROOT / "ARCHITECTURE.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+GENERATED = {"api.md", "cli.md", "errors.md", "recipe-keys.md", "settings.md"}
+PAGES = [ROOT / "README.md", ROOT / "ARCHITECTURE.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 RUN = [page for page in PAGES if page.name not in LOGS | GENERATED]
 
 # Blocks that no test runs, by page: whoever marks another has to list it here, with its reason in the page.
@@ -27,6 +31,7 @@ NOT_RUN = {
         "needs a server; tests/captioners has one of its own",
         "needs an account on the Hub; tests/captioners has a server of its own",
     ],
+    "choosing.md": ["downloads a model; tests/captioners runs tiny ones"],
     "data.md": ["needs a download; tests/data fetches from a server of their own"],
     "encoders.md": ["downloads a model; tests/nn trains with tiny ones"],
     "finetuning.md": [
@@ -36,6 +41,7 @@ NOT_RUN = {
         "trains on downloaded drawings; tests/train fine-tunes on others",
     ],
     "images.md": ["needs a download and runs for hours"],
+    "merge.md": ["the notebook training.ipynb does this, and a test runs it"],
     "service.md": [
         "serves until it is stopped",
         "needs a running service; tests/serve sends these requests",
@@ -57,14 +63,17 @@ class Block:
 
 
 def blocks(page: Path) -> list[Block]:
+    """The page's blocks, without those that hold a piece of the source."""
+    text = re.sub(r"^<!-- code: .*? -->\n```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
     pattern = r"(?:<!-- not run: (.*?) -->\n)?^```(\w*)\n(.*?)^```$"
-    found = re.findall(pattern, page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    found = re.findall(pattern, text, re.DOTALL | re.MULTILINE)
     return [Block(language, text, reason or None) for reason, language, text in found]
 
 
 def prose(page: Path) -> list[str]:
     """The lines of a page outside of blocks, tables, headings, pictures and comments."""
     text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    text = re.sub(r"^\$\$.*?^\$\$$", "", text, flags=re.DOTALL | re.MULTILINE)
     return [line for line in text.splitlines() if not line.startswith(("|", "<!--", "#", "!["))]
 
 
@@ -169,3 +178,48 @@ def test_pages_are_short() -> None:
 def test_lines_of_prose_are_short(page: Path) -> None:
     """At most 100 characters, unless a line is one link or one piece of code."""
     assert not [line for line in prose(page) if len(line) > 100 and len(line.split()) > 2]
+
+
+def named(heading: str, page: str = "formats.md") -> set[str]:
+    """What the tables of a section name in their first column."""
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    section = re.split(r"^## ", text.split(f"\n## {heading}\n")[1], flags=re.MULTILINE)[0]
+    return {
+        name for line in section.splitlines() if line.startswith("| `") for name in re.findall(r"`([^`]+)`", line.split("|")[1])
+    }
+
+
+def test_formats_of_records_and_bundles_are_as_described(tmp_path: Path) -> None:
+    captioner = showtell.load(threads=1)
+    records = captioner.records([ROOT / "examples" / "photos" / "cat.jpg", "no-such.jpg"], attention=True)
+    assert set().union(*(record.to_json() for record in records)) == named("Record")
+    bundle = captioner.bundle
+    written = {path.name for path in bundle.folder.iterdir()} | set(bundle.config.json)
+    assert written - {"mean_of"} == named("Bundle")  # of a model that `showtell average` made
+
+
+def test_formats_of_runs_and_checkpoints_are_as_described(learnt: Path) -> None:
+    optional = {"words.json", "borrowed.jsonl"}
+    assert {path.name for path in learnt.iterdir()} == {name.rstrip("/") for name in named("Training run")} - optional
+    for checkpoint in (learnt / "checkpoints").iterdir():
+        config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
+        assert {path.name for path in checkpoint.iterdir()} | set(config) == named("Checkpoint")
+    lines = [json.loads(line) for line in (learnt / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    [row] = [
+        line for line in (ROOT / "docs" / "formats.md").read_text(encoding="utf-8").splitlines() if "`metrics.jsonl`" in line
+    ]
+    assert set().union(*lines) == set(re.findall(r"`(\w+)`", row.split("|")[2]))
+
+
+def test_settings_name_every_environment_variable() -> None:
+    code = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "src").rglob("*.py"))
+    read = set(re.findall(r"environ(?:\.get\(|\[)\"(\w+)\"", code)) - {"WORLD_SIZE", "LOCAL_RANK"}  # set by torchrun
+    assert read <= named("Environment variables", "settings.md")
+
+
+def test_metrics_of_the_service_that_the_guide_names_exist() -> None:
+    served = Metrics().page().decode()
+    guide = (ROOT / "docs" / "operating.md").read_text(encoding="utf-8")
+    used = set(re.findall(r"showtell_\w+", guide))
+    assert len(used) > 5
+    assert not [name for name in used if re.sub(r"_(bucket|sum|count)$", "", name) not in served]

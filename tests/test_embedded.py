@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import venv
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,9 @@ def test_wheel_installs_and_captions_without_torch(tmp_path: Path) -> None:
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
     subprocess.run([*pip, "wheel", "--no-deps", "--wheel-dir", tmp_path, ROOT], check=True)
     [wheel] = tmp_path.glob("*.whl")
+    contents = zipfile.ZipFile(wheel).namelist()
+    assert {name.split("/")[0] for name in contents} == {"showtell", f"showtell-{wheel.name.split('-')[1]}.dist-info"}
+    assert not [name for name in contents if name.endswith((".pyc", ".pkl", ".pt"))]
     venv.create(tmp_path / "env", symlinks=True)
     python = tmp_path / "env" / "bin" / "python"
     subprocess.run([*pip, "--python", python, "install", wheel], check=True)

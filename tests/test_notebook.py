@@ -66,3 +66,35 @@ def test_the_public_names_are_these_and_tab_completion_shows_them() -> None:
     assert showtell.__all__ == [*names, "ShowtellError", "explain", "load"]
     assert set(showtell.__all__) <= set(dir(showtell))
     assert all(getattr(showtell, name) for name in showtell.__all__)
+
+
+def executed(name: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """What the code cells of an example notebook print, by their ids, after it ran in a real kernel."""
+    monkeypatch.setenv("PYDEVD_DISABLE_FILE_VALIDATION", "1")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    notebook = nbformat.read(EXAMPLES / name, as_version=4)
+    assert not any(cell.get("outputs") for cell in notebook.cells)
+    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(EXAMPLES)}}).execute()
+    return {
+        cell.id: "".join(output.get("text", "") for output in cell.outputs)
+        for cell in notebook.cells
+        if cell.cell_type == "code"
+    }
+
+
+@pytest.mark.slow
+def test_the_training_notebook_shows_over_fitting(monkeypatch: pytest.MonkeyPatch) -> None:
+    printed = executed("training.ipynb", monkeypatch)
+    found = re.search(r"train ([\d.]+); dev ([\d.]+), lowest ([\d.]+) after epoch (\d+)", printed["curves"])
+    assert found
+    train, dev, lowest = (float(number) for number in found.groups()[:3])
+    assert train < lowest <= dev
+    assert int(found[4]) < 20
+
+
+@pytest.mark.slow
+def test_the_evaluation_notebook_compares_two_captioners(monkeypatch: pytest.MonkeyPatch) -> None:
+    printed = executed("evaluation.ipynb", monkeypatch)
+    assert len(re.findall(r"(?:sampled|beam of 5) +(?:BLEU-4|CIDEr) +[\d.]+  [\d.]+ to [\d.]+", printed["scores"])) == 4
+    assert re.search(r"CIDEr +[+-][\d.]+, p = 0\.\d+", printed["paired"])
+    assert printed["photos"].count("CIDEr:") == 2

@@ -9,7 +9,6 @@ import io
 import json
 import math
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -20,7 +19,7 @@ import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
-from playwright.sync_api import Browser, Page, Response, Route, expect, sync_playwright
+from playwright.sync_api import Browser, Page, Response, Route, expect
 
 from showtell.runtime.explain import heat
 from showtell.text import as_sentence
@@ -33,18 +32,6 @@ BROKEN = b"\xff\xd8\xff but no more"
 Answer = Callable[[Route], None]
 
 expect.set_options(timeout=PATIENCE)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """The system's Chromium; nothing is downloaded."""
-    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if path is None and os.environ.get("SHOWTELL_BROWSER") == "required":
-        pytest.fail("SHOWTELL_BROWSER is `required`, but there is no Chromium on the path")
-    if path is None:
-        pytest.skip("no Chromium on the path: install Debian's chromium package to test the page")
-    with sync_playwright() as playwright, playwright.chromium.launch(executable_path=path) as browser:
-        yield browser
 
 
 @pytest.fixture(scope="module")

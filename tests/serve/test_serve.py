@@ -290,7 +290,8 @@ def test_errors_over_http_name_no_flags_and_no_python(monkeypatch: pytest.Monkey
 
 def test_an_option_that_does_not_exist_names_those_that_do(client: httpx.Client) -> None:
     message = client.post("/v1/captions?beam=3", files=form(photo(5))).json()["error"]["message"]
-    options = "num_captions, beam_size, max_length, length_penalty, no_repeat_ngram, no_repeat_words, style, attention"
+    options = "num_captions, beam_size, max_length, length_penalty, no_repeat_ngram, no_repeat_words, style"
+    options += ", start_with, include, avoid, min_length, attention"
     assert message == f"beam: there is no such option; there are {options}"
     message = client.post("/v1/captions?beam_size=77&max_length=x", files=form(photo(5))).json()["error"]["message"]
     assert "beam_size: '77' is not allowed: " in message

@@ -23,7 +23,7 @@ from showtell.errors import BundleError, OptionError, ShowtellError
 from showtell.files import sha256, write_json
 from showtell.image import Preprocessing
 from showtell.text import RULES, TextRule
-from showtell.text.words import plurals
+from showtell.text.words import plurals, takes_an
 from showtell.types import DecodeOptions, SearchOptions
 from showtell.vocabulary import SPECIAL, Vocabulary
 
@@ -95,7 +95,7 @@ class Bundle:
         """Raises OptionError where the model lacks the style or a word, or cannot caption as asked for."""
         start = self.search_tokens(options).start
         constraints = self.constraints(options.include, options.avoid)
-        length = len(start) + sum(len(phrase) for (phrase,) in constraints.include)
+        length = len(start) + sum(len(phrase) for phrase, *_ in constraints.include)
         if options.max_length < length + (not constraints.include):
             raise OptionError(f"max_length is {options.max_length}, and start_with= and include= take {length} words; raise it")
         for phrase in constraints.avoid:
@@ -134,7 +134,11 @@ class Bundle:
             for barred, cause in avoided.items():
                 if contains(phrase, barred):
                     raise OptionError(f"include is {words!r}, and avoid= has {cause!r}, which bars plurals too; leave one out")
-        return Constraints(tuple((phrase,) for phrase in included), tuple(avoided))
+        # The model would rather say "a umbrella". "an umbrella" has a beam of its own, or no hypothesis would say "an" in time.
+        a, an = (self.vocabulary.ids.get(word, 0) for word in ("a", "an"))
+        vowels = [phrase for phrase in included if a and an and takes_an(self.vocabulary.words[phrase[0]])]
+        sets = tuple((phrase, (an, *phrase)) if phrase in vowels else (phrase,) for phrase in included)
+        return Constraints(sets, (*avoided, *((a, phrase[0]) for phrase in vowels)))
 
     def _phrase(self, words: str, option: str) -> tuple[int, ...]:
         """The ids of some words. Raises OptionError, which names the option, where the model does not know them all."""

@@ -168,9 +168,7 @@ class DecodeOptions:
     no_repeat_words: bool = _option(False, "Never repeat a word, except those that people repeat.", bool)
     style: str = _option("", "One of the model's caption styles, such as coco.")
     start_with: str = _option("", "Begin each caption with these words, such as 'a photo of'.")
-    include: tuple[str, ...] = _option(
-        (), "Say this word in each caption; up to 4.", tuple, 0, MOST_INCLUDED, MOST_INCLUDED, "include-word"
-    )
+    include: tuple[str, ...] = _option((), "Say this word in each caption.", tuple, 0, MOST_INCLUDED, 2, "include-word")
     avoid: tuple[str, ...] = _option((), "Never say this word or its plural.", tuple, 0, 100, 100)
     min_length: int = _option(0, "Shortest caption in words.", int, 0, 1000, 40)
     sample: bool = _option(False, "Sample captions at random instead of searching.", bool)

@@ -79,10 +79,12 @@ def export(
         about_model = card.read_text(encoding="utf-8") if card else None
     except (OSError, UnicodeDecodeError) as error:
         raise OutputError(f"{card}: not readable as a model card in UTF-8 ({error})") from None
+    options = options or DecodeOptions.from_json(checkpoint.config["recipe"]["validation"])
+    name = name or default_name(output)
+    bundle.Bundle(output, name, model.preprocessing, options, model.vocabulary, checkpoint.config).check(options)
     try_place(output, parents=True)
     with new_folder(output) as folder:
         write_graphs(model, folder)
-        options = options or DecodeOptions.from_json(checkpoint.config["recipe"]["validation"])
         if encoder is not None:
             shutil.copyfile(encoder.folder / "encoder.onnx", folder / "encoder.onnx")
         elif quantize == "int8":
@@ -94,7 +96,7 @@ def export(
             (folder / bundle.CARD).write_text(about_model, encoding="utf-8")
         bundle.write_config(
             folder,
-            name=name or default_name(output),
+            name=name,
             architecture={"encoder": asdict(model.encoder.config), "decoder": asdict(model.decoder.config)},
             preprocessing=model.preprocessing,
             search=options,

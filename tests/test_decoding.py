@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from showtell.arrays import Array
-from showtell.decoding import Hypothesis, SearchTokens, Step, search
+from showtell.decoding import Constraints, Hypothesis, SearchTokens, Step, contains, search
 from showtell.errors import OptionError
 from showtell.types import DecodeOptions
 
@@ -20,13 +20,16 @@ IDS = SearchTokens(begin=BEGIN, end=END, never=(PAD, BEGIN, UNKNOWN))
 
 
 class TableModel:
-    """Probabilities of the next token by photo and words so far; what a table leaves out is impossible."""
+    """Probabilities of the next token by photo and words so far; what a table leaves out is impossible.
+
+    A photo's features are its number.
+    """
 
     def __init__(self, *tables: dict[tuple[int, ...], dict[int, float]]) -> None:
         self.tables = tables
 
     def start(self, features: Array) -> Any:
-        return [[(photo, ())] for photo in range(len(features))]
+        return [[(int(photo), ())] for photo in features[:, 0, 0]]
 
     def step(self, tokens: Array, state: Any) -> Step:
         log_probs = np.full((*tokens.shape, 7), -np.inf, np.float32)
@@ -57,7 +60,12 @@ GARDEN_PATH = {
 
 
 def run(*tables: dict[tuple[int, ...], dict[int, float]], **options: Any) -> list[list[Hypothesis]]:
-    return search(TableModel(*tables), np.zeros((len(tables), 49, 1)), IDS, DecodeOptions(**options))
+    return search(TableModel(*tables), numbered(len(tables)), IDS, DecodeOptions(**options))
+
+
+def numbered(photos: int) -> Array:
+    """Features (photos, 49, 1) of photos that TableModel tells apart."""
+    return np.repeat(np.arange(photos)[:, None, None], 49, axis=1)
 
 
 def test_greedy_takes_the_likeliest_word_each_time() -> None:
@@ -178,26 +186,122 @@ def test_sampling_follows_the_model() -> None:
     assert {h.tokens for h in cold} == {(A,)}
 
 
+def random_table(seed: int, max_length: int) -> dict[tuple[int, ...], dict[int, float]]:
+    """A model that may say any of three words, or end, after any words."""
+    rng = np.random.default_rng(seed)
+    prefixes = (prefix for n in range(max_length + 1) for prefix in itertools.product((A, B, C), repeat=n))
+    return {prefix: dict(zip((A, B, C, END), rng.dirichlet(np.ones(4)).tolist(), strict=True)) for prefix in prefixes}
+
+
+def all_hypotheses(
+    table: dict[tuple[int, ...], dict[int, float]], max_length: int, start: tuple[int, ...] = ()
+) -> list[Hypothesis]:
+    """Every caption that begins with `start` and ends, and those without an end that have `max_length` words."""
+    every = []
+    for caption in table:
+        if caption[: len(start)] == start:
+            log_prob = sum(math.log(table[caption[:i]][caption[i]]) for i in range(len(start), len(caption)))
+            every.append(Hypothesis(caption, log_prob + math.log(table[caption][END]), True, len(start)))
+            if len(caption) == max_length:
+                every.append(Hypothesis(caption, log_prob, False, len(start)))
+    return every
+
+
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 10_000), length_penalty=st.sampled_from([0.0, 1.0]), max_length=st.integers(1, 3))
 def test_wide_beam_finds_what_enumeration_finds(seed: int, length_penalty: float, max_length: int) -> None:
-    rng = np.random.default_rng(seed)
-    words = (A, B, C)
-    table = {}
-    for n in range(max_length + 1):
-        for prefix in itertools.product(words, repeat=n):
-            probabilities = rng.dirichlet(np.ones(4))
-            table[prefix] = dict(zip((*words, END), probabilities.tolist(), strict=True))
-    every = []
-    for n in range(max_length + 1):
-        for caption in itertools.product(words, repeat=n):
-            log_prob = math.log(table[caption][END]) + sum(math.log(table[caption[:i]][w]) for i, w in enumerate(caption))
-            every.append(Hypothesis(caption, log_prob, True))
+    table = random_table(seed, max_length)
+    every = [hypothesis for hypothesis in all_hypotheses(table, max_length) if hypothesis.finished]
     best = sorted(every, key=lambda h: h.rank(length_penalty), reverse=True)
     wide = 4 ** (max_length + 1)  # more than there are extensions of all hypotheses together
     [found] = run(table, beam_size=wide, num_captions=len(every), length_penalty=length_penalty, max_length=max_length)
     assert [h.tokens for h in found] == [h.tokens for h in best]
     assert [h.log_prob for h in found] == pytest.approx([h.log_prob for h in best], rel=1e-5)
+
+
+phrases = st.lists(st.sampled_from((A, B, C)), min_size=1, max_size=2).map(tuple)
+constraints = st.tuples(
+    st.lists(st.lists(phrases, min_size=1, max_size=2).map(tuple), max_size=2).map(tuple),
+    st.lists(phrases, max_size=2).map(tuple),
+)
+
+
+def meets(tokens: tuple[int, ...], asked: Constraints) -> bool:
+    said = all(any(contains(tokens, phrase) for phrase in phrases) for phrases in asked.include)
+    return said and not any(contains(tokens, phrase) for phrase in asked.avoid)
+
+
+def constrained(
+    tables: list[dict[tuple[int, ...], dict[int, float]]], start: tuple[int, ...], asked: list[Constraints], **options: Any
+) -> list[list[Hypothesis]]:
+    ids = replace(IDS, start=start)
+    return search(TableModel(*tables), numbered(len(tables)), ids, DecodeOptions(**options), asked)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    length_penalty=st.sampled_from([0.0, 1.0]),
+    start=st.sampled_from([(), (A,), (B, A)]),
+    asked=st.lists(constraints, min_size=3, max_size=3),
+    min_length=st.integers(0, 3),
+    no_repeat_words=st.booleans(),
+)
+def test_constrained_search_finds_what_enumeration_finds(
+    seed: int, length_penalty: float, start: tuple[int, ...], asked: list[Any], min_length: int, no_repeat_words: bool
+) -> None:
+    tables = [random_table(seed + photo, 3) for photo in range(3)]
+    try:
+        limits = [Constraints(*each) for each in asked]
+    except OptionError:  # the same word is included and avoided
+        assume(False)
+    # Words of phrases to include are exempt from no_repeat_words, so it is not part of the enumeration with such.
+    no_repeat_words = no_repeat_words and not any(limit.include for limit in limits)
+    options: dict[str, Any] = {"max_length": 3, "min_length": min_length, "length_penalty": length_penalty}
+    options["no_repeat_words"] = no_repeat_words
+    found = constrained(tables, start, limits, beam_size=110, num_captions=110, **options)
+    for table, limit, hypotheses in zip(tables, limits, found, strict=True):
+        every = [
+            one
+            for one in all_hypotheses(table, 3, start)
+            if (len(one.tokens) >= min_length or not one.finished)
+            and not any(contains(one.tokens[max(0, len(start) + 1 - len(barred)) :], barred) for barred in limit.avoid)
+            and meets(one.tokens, replace(limit, avoid=()))
+            and not (no_repeat_words and any(word in one.tokens[:i] for i, word in enumerate(one.tokens) if i >= len(start)))
+        ]
+        best = sorted(every, key=lambda one: (one.finished, one.rank(length_penalty)), reverse=True)
+        assert [(one.tokens, one.finished) for one in hypotheses] == [(one.tokens, one.finished) for one in best]
+        assert [one.log_prob for one in hypotheses] == pytest.approx([one.log_prob for one in best], rel=1e-5)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    asked=st.lists(constraints, min_size=2, max_size=2),
+    beam_size=st.integers(1, 3),
+    min_length=st.integers(0, 5),
+)
+def test_narrow_beams_keep_constraints(seed: int, asked: list[Any], beam_size: int, min_length: int) -> None:
+    tables = [random_table(seed + photo, 5) for photo in range(2)]
+    try:
+        limits = [Constraints(*each) for each in asked]
+    except OptionError:
+        assume(False)
+    found = constrained(tables, (C,), limits, beam_size=beam_size, max_length=5, min_length=min_length, no_repeat_ngram=2)
+    for limit, hypotheses in zip(limits, found, strict=True):
+        assert hypotheses or limit.avoid
+        for hypothesis in hypotheses:
+            assert meets(hypothesis.tokens[1:], replace(limit, include=()))
+            assert meets(hypothesis.tokens, replace(limit, avoid=()))
+            assert hypothesis.tokens[0] == C
+            assert len(hypothesis.tokens) >= min_length or not hypothesis.finished
+    alone = [
+        constrained([table], (C,), [limit], beam_size=beam_size, max_length=5, min_length=min_length, no_repeat_ngram=2)[0]
+        for table, limit in zip(tables, limits, strict=True)
+    ]
+    assert [[one.tokens for one in hypotheses] for hypotheses in found] == [
+        [one.tokens for one in hypotheses] for hypotheses in alone
+    ]
 
 
 @pytest.mark.parametrize(

@@ -10,16 +10,20 @@
 The embedded model is the bundle in `showtell/models/<EMBEDDED>`.
 """
 
+import difflib
 import json
 import shlex
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Self, Unpack
 
+from showtell.decoding import Constraints, SearchTokens, contains
 from showtell.errors import BundleError, OptionError, ShowtellError
 from showtell.files import sha256, write_json
 from showtell.image import Preprocessing
+from showtell.text import RULES, TextRule
+from showtell.text.words import plurals, takes_an
 from showtell.types import DecodeOptions, SearchOptions
 from showtell.vocabulary import SPECIAL, Vocabulary
 
@@ -135,13 +139,65 @@ class Bundle:
         return options
 
     def check(self, options: DecodeOptions) -> None:
-        """Raises OptionError where the model lacks the style, or has fewer words than there are beams."""
-        self.vocabulary.search_tokens(options.style)
+        """Raises OptionError where the model lacks the style or a word, or cannot caption as asked for."""
+        start = self.search_tokens(options).start
+        constraints = self.constraints(options.include, options.avoid)
+        length = len(start) + sum(len(phrase) for phrase, *_ in constraints.include)
+        if options.max_length < length + (not constraints.include):
+            raise OptionError(f"max_length is {options.max_length}, and start_with= and include= take {length} words; raise it")
+        for phrase in constraints.avoid:
+            if contains(start, phrase):
+                word = " ".join(self.vocabulary.decode(phrase))
+                raise OptionError(f"start_with is {options.start_with!r}, and {word} is to be avoided; leave one out")
         words = len(self.vocabulary) - len(SPECIAL)
         if not options.sample and options.beam_size > words + 1:  # or the end
             raise OptionError(
                 f"beam_size is {options.beam_size}; this model knows {words} words, and more beams have nothing to follow"
             )
+
+    @property
+    def text_rule(self) -> TextRule:
+        """How captions became the tokens that the model learned."""
+        return RULES[self.config.text_rule]
+
+    def search_tokens(self, options: DecodeOptions) -> SearchTokens:
+        """The ids that a search begins and ends with. Raises OptionError where the model lacks the style or a word."""
+        tokens = self.vocabulary.search_tokens(options.style)
+        return replace(tokens, start=self._phrase(options.start_with, "start_with")) if options.start_with else tokens
+
+    def constraints(self, include: Sequence[str] = (), avoid: Sequence[str] = ()) -> Constraints:
+        """Constraints by words or phrases: each of `include` as it is written, none of `avoid` nor its plural.
+
+        Raises OptionError where the model does not know a word, and where one is both included and avoided.
+        """
+        included = [self._phrase(words, "include") for words in include]
+        avoided: dict[tuple[int, ...], str] = {}
+        for words in avoid:
+            phrase = self._phrase(words, "avoid")
+            ids, word = self.vocabulary.ids, self.vocabulary.words[phrase[-1]]
+            forms = [phrase, *((*phrase[:-1], ids[plural]) for plural in plurals(word) if plural in ids)]
+            avoided |= dict.fromkeys(forms, words)
+        for words, phrase in zip(include, included, strict=True):
+            for barred, cause in avoided.items():
+                if contains(phrase, barred):
+                    raise OptionError(f"include is {words!r}, and avoid= has {cause!r}, which bars plurals too; leave one out")
+        # The model would rather say "a umbrella". "an umbrella" has a beam of its own, or no hypothesis would say "an" in time.
+        a, an = (self.vocabulary.ids.get(word, 0) for word in ("a", "an"))
+        vowels = [phrase for phrase in included if a and an and takes_an(self.vocabulary.words[phrase[0]])]
+        sets = tuple((phrase, (an, *phrase)) if phrase in vowels else (phrase,) for phrase in included)
+        return Constraints(sets, (*avoided, *((a, phrase[0]) for phrase in vowels)))
+
+    def _phrase(self, words: str, option: str) -> tuple[int, ...]:
+        """The ids of some words. Raises OptionError, which names the option, where the model does not know them all."""
+        tokens, ids = self.text_rule.tokenize(words), self.vocabulary.ids
+        for token in tokens:
+            if token not in ids or token.startswith("<"):  # a special token, or a style
+                near = difflib.get_close_matches(token, ids)
+                hint = f"; it knows {', '.join(near)}" if near else ""
+                raise OptionError(f"{option} is {words!r}; this model does not know the word {token!r}{hint}")
+        if not tokens:
+            raise OptionError(f"{option} is {words!r}; it must have a word")
+        return tuple(ids[token] for token in tokens)
 
     @classmethod
     def find(cls, model: str | Path | None) -> Self:

@@ -2,16 +2,20 @@
 
 A model offers three operations (`StepModel`); torch and onnxruntime models both implement them, so what validation measures
 is what the product does. Arrays are shaped (photos B, hypotheses K, ...). Photos whose search has ended leave the batch.
+
+`Constraints` say which words a photo's captions must have and must not have. Words that must be there are found by constrained
+beam search (Anderson et al. 2017, "Guided Open Vocabulary Image Captioning with Constrained Beam Search").
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from showtell.arrays import Array
-from showtell.types import DecodeOptions
+from showtell.errors import OptionError
+from showtell.types import MOST_INCLUDED, DecodeOptions
 
 _BLOCK = 32  # tokens; about the square root of a vocabulary, so that there are as many blocks as tokens in one
 
@@ -46,7 +50,7 @@ class StepModel(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SearchTokens:
-    """Ids with a meaning to the search; ids in `never` are not emitted.
+    """Ids with a meaning to the search; ids in `never` are not emitted. Every caption starts with the words `start`.
 
     Where words are not to be repeated, those in `may_repeat` still may, and `conjunction` is "and", or -1 where there is none.
     """
@@ -56,20 +60,57 @@ class SearchTokens:
     never: tuple[int, ...]
     may_repeat: tuple[int, ...] = ()
     conjunction: int = -1
+    start: tuple[int, ...] = ()
+
+
+Phrase = tuple[int, ...]  # one or more token ids in a row
+
+
+@dataclass(frozen=True, slots=True)
+class Constraints:
+    """What the captions of one photo must say and must not say.
+
+    A caption contains at least one phrase of each set in `include`, and no phrase of `avoid`. Raises OptionError where
+    `include` asks for more than MOST_INCLUDED words, and where every phrase of a set contains one to avoid.
+    """
+
+    include: tuple[tuple[Phrase, ...], ...] = ()
+    avoid: tuple[Phrase, ...] = ()
+
+    def __post_init__(self) -> None:
+        # Each word multiplies the hypotheses: n words need 2 ** n beams.
+        if (words := sum(min(map(len, phrases)) for phrases in self.include)) > MOST_INCLUDED:
+            raise OptionError(f"include has {words} words; a search can ask for {MOST_INCLUDED} at most")
+        for phrases in self.include:
+            if all(any(contains(phrase, barred) for barred in self.avoid) for phrase in phrases):
+                raise OptionError(f"the tokens {phrases} are to be both included and avoided")
+
+    def __add__(self, other: "Constraints") -> "Constraints":
+        """Both together."""
+        return Constraints(self.include + other.include, self.avoid + other.avoid)
+
+
+def contains(tokens: Sequence[int], phrase: Phrase) -> bool:
+    """Whether the tokens of `phrase` stand in a row in `tokens`."""
+    return any(tuple(tokens[at : at + len(phrase)]) == phrase for at in range(len(tokens) - len(phrase) + 1))
 
 
 @dataclass(frozen=True, slots=True)
 class Hypothesis:
-    """A caption as token ids, begin and end left out. `log_prob` is the sum over its tokens, the end's included."""
+    """A caption as token ids, begin and end left out. `log_prob` is the sum over its tokens, the end's included.
+
+    The first `given` tokens were not searched for, and are not in the sum.
+    """
 
     tokens: tuple[int, ...]
     log_prob: float
     finished: bool
+    given: int = 0
 
     @property
     def length(self) -> int:
         """Number of log-probabilities in the sum."""
-        return len(self.tokens) + self.finished
+        return max(1, len(self.tokens) - self.given + self.finished)  # a sum of none is 0
 
     @property
     def score(self) -> float:
@@ -81,18 +122,35 @@ class Hypothesis:
         return float(self.log_prob / self.length**length_penalty)
 
 
-def search(model: StepModel, features: Array, tokens: SearchTokens, options: DecodeOptions) -> list[list[Hypothesis]]:
+def search(
+    model: StepModel,
+    features: Array,
+    tokens: SearchTokens,
+    options: DecodeOptions,
+    constraints: Sequence[Constraints] = (),
+) -> list[list[Hypothesis]]:
     """The `options.num_captions` best hypotheses of each photo, best first, from grid features (B, 49, 2048).
 
+    `constraints` has those of each photo, or is empty where there are none. To include words, greedy search follows one
+    hypothesis for each set of them that was said. Raises OptionError where samples are asked to include words.
+
     Finished hypotheses come before those that reached `max_length` without an end, which only stand in where too few ended.
-    A list is shorter than asked only where the vocabulary allows fewer captions.
+    A list is shorter than asked only where the vocabulary and the constraints allow fewer captions.
     """
     if len(features) == 0:
         return []
-    if options.sample or options.beam_size == 1:
-        found = _roll(model, features, tokens, options)
-    else:
-        found = _beam(model, features, tokens, options)
+    each = list(constraints) or [Constraints()] * len(features)
+    including = np.array([bool(one.include) for one in each])
+    if options.sample and including.any():
+        raise OptionError("samples cannot be made to include words; leave sample=True out")
+    found: list[list[Hypothesis]] = [[] for _ in each]
+    for part in (np.flatnonzero(including), np.flatnonzero(~including)):
+        if len(part):
+            rolls = options.sample or (options.beam_size == 1 and not including[part[0]])
+            grids = features if len(part) == len(features) else features[part]
+            hypotheses = (_roll if rolls else _beam)(model, grids, tokens, options, [each[row] for row in part])
+            for row, one in zip(part, hypotheses, strict=True):
+                found[row] = one
 
     def order(hypothesis: Hypothesis) -> tuple[bool, float]:
         return hypothesis.finished, hypothesis.rank(options.length_penalty)
@@ -100,21 +158,37 @@ def search(model: StepModel, features: Array, tokens: SearchTokens, options: Dec
     return [sorted(hypotheses, key=order, reverse=True)[: options.num_captions] for hypotheses in found]
 
 
-def _roll(model: StepModel, features: Array, ids: SearchTokens, options: DecodeOptions) -> list[list[Hypothesis]]:
+def _begin(model: StepModel, features: Array, ids: SearchTokens, count: int) -> tuple[Any, Array, Array]:
+    """The state of `count` equal hypotheses a photo that have read all but the last of begin and `ids.start`.
+
+    Also that last token, (B, count), and the words so far, (B, count, words).
+    """
+    photos = len(features)
+    state, read = model.start(features), (ids.begin, *ids.start)
+    for token in read[:-1]:
+        state = model.step(np.full((photos, 1), token), state).state
+    if count > 1:
+        state = model.reorder(state, np.arange(photos), np.zeros((photos, count), np.int64))
+    words = np.tile(np.array(ids.start, np.int64), (photos, count, 1))
+    return state, np.full((photos, count), read[-1]), words
+
+
+def _roll(
+    model: StepModel, features: Array, ids: SearchTokens, options: DecodeOptions, constraints: list[Constraints]
+) -> list[list[Hypothesis]]:
     """Greedy search, or `num_captions` samples a photo: each hypothesis goes its own way to its end."""
     photos, count = len(features), options.num_captions
     # Each photo draws for itself, so that its captions do not depend on those beside it.
     rngs = [np.random.default_rng(options.seed) for _ in range(photos)]
-    state = model.reorder(model.start(features), np.arange(photos), np.zeros((photos, count), np.int64))
-    last = np.full((photos, count), ids.begin)
-    words = np.zeros((photos, count, 0), np.int64)
+    state, last, words = _begin(model, features, ids, count)
     sums = np.zeros((photos, count))
     ended = np.zeros((photos, count), bool)
     found: list[list[Hypothesis]] = [[] for _ in range(photos)]
     where = np.arange(photos)  # which photo each row of the batch is
-    for length in range(options.max_length + 1):
+    for length in range(len(ids.start), options.max_length + 1):
         step = model.step(last, state)
-        log_probs = _allowed(step.log_probs, words, ids, options)[..., : step.log_probs.shape[-1]]
+        barred = [constraints[photo].avoid for photo in where]
+        log_probs = _allowed(step.log_probs, words, ids, options, barred)[..., : step.log_probs.shape[-1]]
         last = _draw(log_probs, options, [rngs[photo] for photo in where]) if options.sample else log_probs.argmax(-1)
         gained = np.take_along_axis(log_probs, last[..., None], -1)[..., 0].astype(np.float64)
         possible = np.isfinite(gained)  # not so where every word is forbidden
@@ -124,7 +198,7 @@ def _roll(model: StepModel, features: Array, ids: SearchTokens, options: DecodeO
         for row, k in np.argwhere(stopping):
             finished = bool(ending[row, k])
             log_prob = float(sums[row, k] + (gained[row, k] if finished else 0))
-            found[where[row]].append(Hypothesis(tuple(words[row, k].tolist()), log_prob, finished))
+            found[where[row]].append(Hypothesis(tuple(words[row, k].tolist()), log_prob, finished, len(ids.start)))
         ended = ended | stopping
         live = _without_gaps(np.flatnonzero(~ended.all(1)))
         if len(live) == 0:
@@ -152,44 +226,151 @@ def _draw(log_probs: Array, options: DecodeOptions, rngs: Sequence[np.random.Gen
     return drawn
 
 
-def _beam(model: StepModel, features: Array, ids: SearchTokens, options: DecodeOptions) -> list[list[Hypothesis]]:
+def _beam(
+    model: StepModel, features: Array, ids: SearchTokens, options: DecodeOptions, constraints: list[Constraints]
+) -> list[list[Hypothesis]]:
     """Beam search: of all one-token extensions of a photo's hypotheses the best `beam_size` go on.
 
     An end among the best `beam_size` extensions finishes a hypothesis. A photo is done when it has `beam_size` finished ones
-    and the best of those going on ranks below them all.
+    and the best of those going on ranks below them all. Where words must be included, there is a beam of that size for each
+    state of `_Inclusion`, and hypotheses end in state 0 alone.
     """
     photos, beam = len(features), options.beam_size
-    state = model.start(features)
-    last = np.full((photos, 1), ids.begin)
-    words = np.zeros((photos, 1, 0), np.int64)
+    state, last, words = _begin(model, features, ids, 1)
+    inclusion = _Inclusion.of(constraints, ids)
     sums = np.zeros((photos, 1))
     found: list[list[Hypothesis]] = [[] for _ in range(photos)]
     where = np.arange(photos)
-    for length in range(1, options.max_length + 2):
+    met = inclusion.first[:, None] if inclusion else np.zeros((photos, 1), np.int64)  # (B, K), states
+    for length in range(len(ids.start) + 1, options.max_length + 2):
         step = model.step(last, state)
-        # Twice the beam: even if half of them end, enough are left to go on.
-        flat, parents, tokens = _best_extensions(sums, _allowed(step.log_probs, words, ids, options), 2 * beam)
+        barred = [constraints[photo].avoid for photo in where]
+        # Twice the beam: even if half of them end, enough are left to go on. (B, states, 2 * beam)
+        if inclusion:
+            wanted = inclusion.wanted(where, met, ids)
+            log_probs = _allowed(step.log_probs, words, ids, options, barred, wanted)
+            log_probs[met != 0, ids.end] = -np.inf
+            flat, parents, tokens = inclusion.best_extensions(where, met, sums, log_probs, 2 * beam)
+        else:
+            log_probs = _allowed(step.log_probs, words, ids, options, barred)
+            flat, parents, tokens = (part[:, None] for part in _best_extensions(sums, log_probs, 2 * beam))
         ending = tokens == ids.end
-        for row, place in np.argwhere(ending[:, :beam] & np.isfinite(flat[:, :beam])):
-            hypothesis = Hypothesis(tuple(words[row, parents[row, place]].tolist()), float(flat[row, place]), True)
-            found[where[row]].append(hypothesis)
+        for row, place in np.argwhere(ending[:, 0, :beam] & np.isfinite(flat[:, 0, :beam])):
+            caption = tuple(words[row, parents[row, 0, place]].tolist())
+            found[where[row]].append(Hypothesis(caption, float(flat[row, 0, place]), True, len(ids.start)))
         if length > options.max_length:
             break
-        going = np.argsort(ending, axis=1, kind="stable")[:, :beam]  # those that do not end, best first
-        flat = np.where(np.take_along_axis(ending, going, 1), -np.inf, np.take_along_axis(flat, going, 1))
-        parents, tokens = np.take_along_axis(parents, going, 1), np.take_along_axis(tokens, going, 1)
-        going_on = [row for row in range(len(where)) if not _done(found[where[row]], flat[row].max(), length, options)]
+        going = np.argsort(ending, axis=-1, kind="stable")[..., :beam]  # those that do not end, best first
+        flat = np.where(np.take_along_axis(ending, going, -1), -np.inf, np.take_along_axis(flat, going, -1))
+        met = np.broadcast_to(np.arange(flat.shape[1])[:, None], flat.shape)
+        rows, searched = len(where), length - len(ids.start)
+        parents, tokens = (np.take_along_axis(part, going, -1).reshape(rows, -1) for part in (parents, tokens))
+        flat, met = flat.reshape(rows, -1), met.reshape(rows, -1)
+        going_on = [row for row in range(rows) if not _done(found[where[row]], flat[row].max(), searched, options)]
         live = _without_gaps(np.array(going_on, int))
         if len(live) == 0:
             return found
         # What stands for no extension, where there are fewer than the beam is wide, reads a word that every model knows.
         tokens = np.where(np.isfinite(flat), tokens, ids.begin)
-        parents, last, sums, where = parents[live], tokens[live], flat[live], where[live]
+        parents, last, sums, met, where = parents[live], tokens[live], flat[live], met[live], where[live]
         words = np.concatenate([words[live[:, None], parents], last[..., None]], -1)
         state = model.reorder(step.state, live, parents)
-    for row, k in np.argwhere(np.isfinite(sums)):
-        found[where[row]].append(Hypothesis(tuple(words[row, k].tolist()), float(sums[row, k]), False))
+    for row, k in np.argwhere(np.isfinite(sums) & (met == 0)):
+        found[where[row]].append(Hypothesis(tuple(words[row, k].tolist()), float(sums[row, k]), False, len(ids.start)))
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Inclusion:
+    """For each photo the finite automaton that knows which of its `include` a hypothesis has said (Anderson et al. 2017).
+
+    In state 0 it has said all. `words` (B, n) are the token ids of all phrases, padded with one that is never emitted. `after`
+    (B, states, 1 + n) is the state after any other token, then that after each of `words`; `first` (B,) the state to begin in.
+    """
+
+    words: Array
+    after: Array
+    first: Array
+
+    @classmethod
+    def of(cls, constraints: Sequence[Constraints], ids: SearchTokens) -> "_Inclusion | None":
+        """None where no photo has words to include."""
+        if not any(each.include for each in constraints):
+            return None
+        automata = [_automaton(each.include, ids.start) for each in constraints]
+        states, count = (max(sizes) for sizes in zip(*(after.shape for _, after, _ in automata), strict=True))
+        words = np.full((len(automata), count - 1), ids.never[0])
+        table = np.zeros((len(automata), states, count), np.int64)
+        for row, (known, after, _) in enumerate(automata):
+            words[row, : len(known)] = known
+            table[row, : after.shape[0], : after.shape[1]] = after
+        return cls(words, table, np.array([first for _, _, first in automata]))
+
+    def wanted(self, where: Array, met: Array, ids: SearchTokens) -> Array:
+        """The words that bring hypotheses in the states `met` (B, K) of the photos `where` (B,) further: (B, K, n)."""
+        after = self.after[where[:, None], met]
+        return np.where(after[..., 1:] != after[..., :1], self.words[where, None], ids.never[0])
+
+    def best_extensions(
+        self, where: Array, met: Array, sums: Array, log_probs: Array, count: int
+    ) -> tuple[Array, Array, Array]:
+        """The `count` best one-token extensions into each state, as `_best_extensions`: (B, states, count) each.
+
+        `met` (B, K) are the states of the hypotheses of the photos `where` (B,). `log_probs` is overwritten.
+        """
+        photos, hypotheses, vocabulary = log_probs.shape
+        words = np.repeat(self.words[where, None], hypotheses, axis=1)  # (B, K, n)
+        special = np.take_along_axis(log_probs, words, -1)
+        np.put_along_axis(log_probs, words, -np.inf, -1)
+        # No state takes more than `count` other tokens from one hypothesis.
+        each = (log_probs.reshape(-1, 1, vocabulary), np.zeros((photos * hypotheses, 1)))
+        other, _, tokens = (part.reshape(photos, hypotheses, -1) for part in _best_extensions(each[1], each[0], count))
+        after = self.after[where[:, None], met]  # (B, K, 1 + n)
+        after = np.concatenate([np.repeat(after[..., :1], other.shape[-1], -1), after[..., 1:]], -1).reshape(photos, 1, -1)
+        values = (sums[..., None] + np.concatenate([other, special], -1)).reshape(photos, 1, -1)
+        into = np.where(after == np.arange(self.after.shape[1])[:, None], values, -np.inf)  # (B, states, K * candidates)
+        best, places = _top(into.reshape(-1, into.shape[-1]), count)
+        best, places = (part.reshape(photos, into.shape[1], -1) for part in (best, places))
+        tokens = np.concatenate([tokens, words], -1)
+        rows = np.arange(photos)[:, None, None]
+        return best, places // tokens.shape[-1], tokens.reshape(photos, -1)[rows, places]
+
+
+def _automaton(include: Sequence[tuple[Phrase, ...]], start: Sequence[int]) -> tuple[list[int], Array, int]:
+    """The words of `include`, the states after each other token and word, (states, 1 + words), and the state after `start`.
+
+    A state has for each set of phrases what was last said of one of them, or None where one was said whole.
+    """
+    words = sorted({token for phrases in include for phrase in phrases for token in phrase})
+    first: tuple[Phrase | None, ...] = ((),) * len(include)
+    for token in start:
+        first = _read(first, token, include)
+    states: list[tuple[Phrase | None, ...]] = [(None,) * len(include)]
+    if first not in states:
+        states.append(first)
+    table: list[list[int]] = []
+    for state in states:  # which grows
+        table.append([])
+        for token in (-1, *words):
+            after = _read(state, token, include)
+            if after not in states:
+                states.append(after)
+            table[-1].append(states.index(after))
+    return words, np.array(table), states.index(first)
+
+
+def _read(state: tuple[Phrase | None, ...], token: int, include: Iterable[tuple[Phrase, ...]]) -> tuple[Phrase | None, ...]:
+    """The state after one more token."""
+
+    def after(said: Phrase | None, phrases: tuple[Phrase, ...]) -> Phrase | None:
+        if said is None:
+            return None
+        ends = [(*said, token)[place:] for place in range(len(said) + 2)]  # longest first, the last one empty
+        if any(end in phrases for end in ends):
+            return None
+        return next(end for end in ends if any(phrase[: len(end)] == end for phrase in phrases))
+
+    return tuple(map(after, state, include))
 
 
 def _without_gaps(live: Array) -> Array:
@@ -239,15 +420,24 @@ def _top(values: Array, count: int) -> tuple[Array, Array]:
     return np.take_along_axis(values, indices, 1), indices
 
 
-def _allowed(log_probs: Array, words: Array, ids: SearchTokens, options: DecodeOptions) -> Array:
-    """A copy with minus infinity for tokens that are never emitted, and for those that would repeat an n-gram or a word.
+def _allowed(
+    log_probs: Array,
+    words: Array,
+    ids: SearchTokens,
+    options: DecodeOptions,
+    barred: Sequence[Sequence[Phrase]],
+    wanted: Array | None = None,
+) -> Array:
+    """A copy with minus infinity for tokens that may not come next.
+
+    Those are tokens that are never emitted, that would repeat an n-gram or a word, that would complete one of the photo's
+    `barred` phrases, and the end before `min_length` words. Tokens `wanted` (B, K, n) may repeat.
 
     Tokens are padded to a multiple of `_BLOCK`, with minus infinity.
     """
     *shape, vocabulary = log_probs.shape
     allowed = np.full((*shape, -(-vocabulary // _BLOCK) * _BLOCK), -np.inf, np.float32)
     allowed[..., :vocabulary] = log_probs
-    allowed[..., list(ids.never)] = -np.inf
     size = options.no_repeat_ngram
     if size and words.shape[-1] >= size:
         ngrams = np.lib.stride_tricks.sliding_window_view(words, size, axis=-1)  # (B, K, words - size + 1, size)
@@ -259,4 +449,15 @@ def _allowed(log_probs: Array, words: Array, ids: SearchTokens, options: DecodeO
         said[..., -1] = words[..., -1]  # no word at all comes twice in a row, or on both sides of the conjunction
         said[..., -2:-1] = np.where(words[..., -1:] == ids.conjunction, words[..., -2:-1], said[..., -2:-1])
         np.put_along_axis(allowed, said, -np.inf, axis=-1)
+    if wanted is not None:
+        np.put_along_axis(allowed, wanted, np.take_along_axis(log_probs, wanted, -1), axis=-1)
+    allowed[..., list(ids.never)] = -np.inf
+    if words.shape[-1] < options.min_length:
+        allowed[..., ids.end] = -np.inf
+    for photo, phrases in enumerate(barred):
+        allowed[photo][:, [phrase[0] for phrase in phrases if len(phrase) == 1]] = -np.inf
+        for phrase in phrases:
+            if 1 < len(phrase) <= words.shape[-1] + 1:
+                begun = (words[photo, :, 1 - len(phrase) :] == phrase[:-1]).all(-1)
+                allowed[photo, begun, phrase[-1]] = -np.inf
     return allowed

@@ -1,6 +1,6 @@
 """The few values that travel between layers: captions, records, decoding options and data set samples."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from numbers import Integral, Real
 from typing import Any, Literal, Self, TypedDict, TypeVar
@@ -150,11 +150,30 @@ def from_json(kind: type[_T], values: Mapping[str, Any], what: str) -> _T:
 
 
 TOP_P = 0.6  # samples from all words, 1.0, are hardly ever sentences
+MOST_INCLUDED = 4  # words; the search follows up to 2 ** 4 beams for them
 
 
-def _option(default: Any, about: str, kind: type = str, low: float = 0, high: float = 0, served: float = 0) -> Any:
-    """A search option: what it is, its type, its limits, and the largest value that a request to the service may have."""
-    return field(default=default, metadata={"about": about, "kind": kind, "low": low, "high": high, "served": served})
+def _option(
+    default: Any, about: str, kind: type = str, low: float = 0, high: float = 0, served: float = 0, flag: str = ""
+) -> Any:
+    """A search option: what it is, its type, its limits, and the largest value that a request to the service may have.
+
+    The limit of a tuple of words is their number. `flag` is its name on the command line, where that is another.
+    """
+    return field(
+        default=default, metadata={"about": about, "kind": kind, "low": low, "high": high, "served": served, "flag": flag}
+    )
+
+
+def _word_list(name: str, value: Any, most: int) -> tuple[str, ...]:
+    """The words of an option: a string with commas between them, or a list of such. Raises OptionError."""
+    values = [value] if isinstance(value, str) else value
+    if not isinstance(values, (list, tuple)) or not all(isinstance(each, str) for each in values):
+        raise OptionError(f"{name} is {value!r}; it must be a word, several with commas between them, or a list of words")
+    words = dict.fromkeys(word.strip() for each in values for word in each.split(",") if word.strip())
+    if len(words) > most:
+        raise OptionError(f"{name} is {', '.join(words)}; it may have {most} words at most")
+    return tuple(words)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,6 +184,12 @@ class DecodeOptions:
     `no_repeat_ngram` n forbids any n-gram of words to occur twice in a caption; 0 allows all. `no_repeat_words` forbids a word
     twice in a row and on both sides of "and", and twice in a caption unless people repeat it too: function words and those of
     two things in one photo (`text.words`). `style` is one of the model's caption styles, its default where it is empty.
+
+    Captions begin with the words `start_with`, contain every word of `include` as it is written and no word of `avoid` nor its
+    plural, and have at least `min_length` words. `include` and `avoid` may also be one string with commas. An element of
+    several words, such as "fire truck", is included or avoided as a phrase. With `include` the search is a constrained beam
+    search; samples cannot include words. The model must know the words: `Captioner.options` checks it.
+
     The fields' metadata has each option's description and limits, for the command line and the service.
     """
 
@@ -175,6 +200,10 @@ class DecodeOptions:
     no_repeat_ngram: int = _option(0, "Never repeat N words in a row; 0 allows it.", int, 0, 1000, 10)
     no_repeat_words: bool = _option(False, "Never repeat a word, except those that people repeat.", bool)
     style: str = _option("", "One of the model's caption styles, such as coco.")
+    start_with: str = _option("", "Begin each caption with these words, such as 'a photo of'.")
+    include: tuple[str, ...] = _option((), "Say this word in each caption.", tuple, 0, MOST_INCLUDED, 2, "include-word")
+    avoid: tuple[str, ...] = _option((), "Never say this word or its plural.", tuple, 0, 100, 100)
+    min_length: int = _option(0, "Shortest caption in words.", int, 0, 1000, 40)
     sample: bool = _option(False, "Sample captions at random instead of searching.", bool)
     temperature: float = _option(1.0, "Of samples: below 1 safer, above 1 more varied.", float, 0.01, 100)
     top_p: float = _option(TOP_P, "Of samples: from the likeliest words of total probability P.", float, 0.001, 1)
@@ -183,6 +212,10 @@ class DecodeOptions:
     def __post_init__(self) -> None:
         for option in fields(self):
             name, value, kind = option.name, getattr(self, option.name), option.metadata["kind"]
+            if kind is tuple:
+                object.__setattr__(self, name, _word_list(name, value, option.metadata["high"]))
+            if kind is str and not isinstance(value, str):
+                raise OptionError(f"{name} is {value!r}; it must be text")
             if kind not in (int, float) or (name == "seed" and value is None):
                 continue
             low, high = option.metadata["low"], option.metadata["high"]
@@ -197,6 +230,10 @@ class DecodeOptions:
                 f"num_captions {self.num_captions} is more than beam_size {self.beam_size}: a beam search finds at most as "
                 "many captions as it has beams; raise beam_size, or draw them with sample=True"
             )
+        if self.sample and self.include:
+            raise OptionError("include= acts on beam search and not on samples: leave sample=True out")
+        if self.min_length > self.max_length:
+            raise OptionError(f"min_length is {self.min_length} and max_length {self.max_length}; raise max_length")
         if not self.sample and (self.temperature != 1 or self.top_p not in (1, TOP_P) or self.seed is not None):
             raise OptionError("temperature=, top_p= and seed= act on sampling alone: add sample=True")
 
@@ -233,6 +270,10 @@ class SearchOptions(TypedDict, total=False):
     no_repeat_ngram: int | None
     no_repeat_words: bool | None
     style: str | None
+    start_with: str | None
+    include: str | Sequence[str] | None
+    avoid: str | Sequence[str] | None
+    min_length: int | None
     sample: bool | None
     temperature: float | None
     top_p: float | None

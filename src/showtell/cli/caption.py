@@ -47,8 +47,12 @@ _FEW = 64  # photos at most that are listed before the first is captioned
     "(gallery). Repeatable.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace an --output file that exists.")
-@click.option("--include", multiple=True, metavar="GLOB", help="Of folders and archives, only these files. Repeatable.")
-@click.option("--exclude", multiple=True, metavar="GLOB", help="Of folders and archives, not these files. Repeatable.")
+@click.option(
+    "--include", "only_files", multiple=True, metavar="GLOB", help="Of folders and archives, only these files. Repeatable."
+)
+@click.option(
+    "--exclude", "not_files", multiple=True, metavar="GLOB", help="Of folders and archives, not these files. Repeatable."
+)
 @click.option("--image-column", metavar="NAME", help="Of a table: the column of paths.")
 @click.option("--sidecar", metavar="SUFFIX", help="Also write a text file beside each photo, such as .txt.")
 @click.option("--prefix", default="", metavar="TEXT", help="With --sidecar or meta_*.json: text before each caption.")
@@ -137,7 +141,7 @@ def caption(
         elif run_folder and job.piped:
             listed = job.read_list(stdin)
             stdin = io.BytesIO(listed)
-        selection = Selection(tuple(given["include"]), tuple(given["exclude"]), given["image_column"])
+        selection = Selection(tuple(given["only_files"]), tuple(given["not_files"]), given["image_column"])
         sources = photos(job.paths, stdin, selection)
         if job.run:
             sources = job.run.remaining(sources)

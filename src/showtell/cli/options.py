@@ -100,14 +100,22 @@ def search_options(command: Any) -> Any:
     """An option for each field of DecodeOptions; those not given are the bundle's."""
     for option in reversed(fields(DecodeOptions)):
         name, kind, about = option.name, option.metadata["kind"], option.metadata["about"]
-        flag = f"--{name.replace('_', '-')}"
+        flag = f"--{option.metadata['flag'] or name.replace('_', '-')}"
         if name == "no_repeat_words":
             command = click.option(f"{flag}/--repeat-words", default=None, help=about)(command)
         elif kind is bool:
             command = click.option(flag, is_flag=True, default=None, help=about)(command)
+        elif kind is tuple:
+            about += " Repeatable, or with commas."
+            command = click.option(flag, name, multiple=True, callback=_or_none, metavar="WORD", help=about)(command)
         else:
-            command = click.option(flag, type=kind, metavar={int: "N", float: "X", str: "NAME"}[kind], help=about)(command)
+            metavar = "TEXT" if name == "start_with" else {int: "N", float: "X", str: "NAME"}[kind]
+            command = click.option(flag, type=kind, metavar=metavar, help=about)(command)
     return command
+
+
+def _or_none(_context: click.Context, _option: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...] | None:
+    return values or None
 
 
 def with_flags(message: str, root: click.Group | None = None, *, names: bool = False) -> str:

@@ -112,6 +112,7 @@ def export(
                 "training_scores": checkpoint.scores,  # on dev photos, before anything was quantised
             },
         )
+        bundle.Bundle.read(folder).check(options)  # the words of its search, above all
 
 
 def default_name(output: Path) -> str:

@@ -14,14 +14,14 @@ import numpy as np
 
 from showtell.arrays import Array
 from showtell.bundle import MODELS, Bundle
-from showtell.decoding import Hypothesis, Step, StepModel, search
+from showtell.decoding import Constraints, Hypothesis, Step, StepModel, search
 from showtell.errors import ImageError, OptionError, ShowtellWarning
 from showtell.image import ImageSettings, PhotoSource, is_source, name_of, read_photo
 from showtell.runtime.attention import attention_maps
 from showtell.runtime.cpu import available_cpus
 from showtell.runtime.pipeline import Sizes, stream
 from showtell.runtime.sessions import Device, OnnxEncoder, OnnxStepModel
-from showtell.text import RULES, pieces
+from showtell.text import pieces
 from showtell.types import AttentionMap, Caption, DecodeOptions, Record, SearchOptions, to_columns
 
 T = TypeVar("T")
@@ -95,7 +95,6 @@ class Captioner:
         self._batches = min(threads, MOST_BATCHES)
         self.bundle = bundle
         self.images = images or ImageSettings()
-        self._spaced = RULES[bundle.config.text_rule].spaced
         self.encoder = OnnxEncoder(bundle.folder, threads // self._batches, device)
         self.decoder = OnnxStepModel(bundle.folder, threads // self._batches, device)
 
@@ -201,9 +200,21 @@ class Captioner:
         """Grid features float32 (B, cells, channels) of resized photos, uint8 (B, size, size, 3)."""
         return np.concatenate(self._share_out(self._features, pixels))
 
-    def search(self, features: Array, options: DecodeOptions) -> list[tuple[Caption, ...]]:
-        """The captions of each photo, best first, from grid features (B, cells, channels)."""
-        return list(itertools.chain(*self._share_out(lambda part: self._search(part, options), features)))
+    def search(
+        self, features: Array, options: DecodeOptions, constraints: Sequence[Constraints] = ()
+    ) -> list[tuple[Caption, ...]]:
+        """The captions of each photo, best first, from grid features (B, cells, channels).
+
+        `constraints` has further ones for each photo, or is empty; `Bundle.constraints` makes them of words. Raises
+        OptionError where no caption of a photo meets its constraints.
+        """
+        rows = self._share_out(
+            lambda part: self._search(
+                features[part], options, constraints=[constraints[row] for row in part] if constraints else ()
+            ),
+            np.arange(len(features)),
+        )
+        return list(itertools.chain(*rows))
 
     def attention(self, features: Array, captions: Sequence[Caption], style: str) -> list[Array]:
         """Attention maps of one caption of each photo: float32 (tokens, side, side), each map summing to 1.
@@ -225,14 +236,25 @@ class Captioner:
     def _features(self, pixels: Array) -> Array:
         return self.encoder(self.bundle.preprocessing.normalize(pixels))
 
-    def _search(self, features: Array, options: DecodeOptions, stopped: Event | None = None) -> list[tuple[Caption, ...]]:
+    def _search(
+        self,
+        features: Array,
+        options: DecodeOptions,
+        stopped: Event | None = None,
+        constraints: Sequence[Constraints] = (),
+    ) -> list[tuple[Caption, ...]]:
         model = _Stoppable(self.decoder, stopped) if stopped else self.decoder
-        found = search(model, features, self.bundle.vocabulary.search_tokens(options.style), options)
+        if options.include or options.avoid:
+            common = self.bundle.constraints(options.include, options.avoid)
+            constraints = [common + each for each in constraints] or [common] * len(features)
+        found = search(model, features, self.bundle.search_tokens(options), options, constraints)
+        if not all(found):
+            raise OptionError(f"no caption of {options.max_length} words meets the constraints; raise max_length")
         return [tuple(self._caption(hypothesis) for hypothesis in hypotheses) for hypotheses in found]
 
     def _caption(self, hypothesis: Hypothesis) -> Caption:
         tokens = self.bundle.vocabulary.decode(hypothesis.tokens)
-        parts = tuple(pieces(tokens, spaced=self._spaced))
+        parts = tuple(pieces(tokens, spaced=self.bundle.text_rule.spaced))
         return Caption("".join(parts), hypothesis.score, tokens, pieces=parts, cut=not hypothesis.finished)
 
     def _run(
@@ -245,7 +267,8 @@ class Captioner:
         attention: bool = False,
     ) -> Generator[tuple[_Photo, Record], None, None]:
         self.bundle.check(options)
-        width = options.num_captions if options.sample else options.beam_size
+        # Of words to include, each doubles the hypotheses.
+        width = options.num_captions if options.sample else options.beam_size * 2 ** len(options.include)
         searched = max(1, min(SEARCHED_PHOTOS, SEARCHED_HYPOTHESES // width) // batch_size)
         sizes = Sizes(batch_size, searched, threads=self._batches, workers=workers or self._batches)
         stopped = Event()

@@ -1,17 +1,28 @@
 """The JSON of requests and answers, as OpenAPI describes it. Records are `types.Record.to_json`."""
 
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, create_model
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, create_model
 
 from showtell.errors import OptionError
 from showtell.serve.errors import CODES
 from showtell.serve.models import Model
 from showtell.types import DecodeOptions
 
+
+def _at_commas(values: Any) -> Any:
+    """Texts with commas between words as separate words."""
+    return [word for value in values for word in value.split(",")] if isinstance(values, list) else values
+
+
 # The search options that requests may set; sampling is for the command line and Python.
-SERVED = ("num_captions", "beam_size", "max_length", "length_penalty", "no_repeat_ngram", "no_repeat_words", "style")
+SERVED = (
+    *("num_captions", "beam_size", "max_length", "length_penalty", "no_repeat_ngram", "no_repeat_words", "style"),
+    *("start_with", "include", "avoid", "min_length"),
+)
+_TEXT = 100  # characters of a text at most
+_Words = Annotated[list[Annotated[str, StringConstraints(max_length=_TEXT)]], BeforeValidator(_at_commas)]
 
 
 def _search_fields() -> dict[str, Any]:
@@ -20,8 +31,12 @@ def _search_fields() -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name in SERVED:
         about, kind, low, served = (options[name][key] for key in ("about", "kind", "low", "served"))
-        limits = {int: {"ge": low, "le": served}, float: {"ge": low, "le": served}, str: {"max_length": 100}}.get(kind, {})
-        found[name] = (kind | None, Field(None, description=about, **limits))
+        limits: dict[str, Any] = {}
+        if kind in (int, float):
+            limits = {"ge": low, "le": served}
+        elif kind in (str, tuple):
+            limits = {"max_length": served if kind is tuple else _TEXT}
+        found[name] = ((_Words if kind is tuple else kind) | None, Field(None, description=about, **limits))
     found["attention"] = (bool, Field(False, description="Add the attention map of each word of the best caption."))
     return found
 
@@ -35,7 +50,7 @@ class _Query(BaseModel):
         attention: bool  # the last of the fields below
 
     def options(self, model: Model) -> Any:
-        """The model's search options with the given ones. Raises OptionError for what the model cannot do."""
+        """The model's search options with the given ones. Raises OptionError for a style, word or option that it lacks."""
         if self.attention and not model.attends:
             raise OptionError(f"attention: {model.name} gives no attention maps; leave attention out")
         return model.options(**self.model_dump(exclude={"attention"}, exclude_none=True))

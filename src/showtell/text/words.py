@@ -111,6 +111,32 @@ MAY_REPEAT = _words(
     "very front middle side sides top",
 )
 
+_IRREGULAR = {
+    **{"child": "children", "person": "people", "foot": "feet", "tooth": "teeth", "goose": "geese", "mouse": "mice"},
+    **{"ox": "oxen", "die": "dice"},
+}
+
+
+def plurals(word: str) -> tuple[str, ...]:
+    """What may be the plural of an English noun, as dogs, buses, ladies, wolves and firemen; function words are left out."""
+    forms = [word + "s"]
+    if word.endswith(("s", "x", "z", "ch", "sh", "o")):
+        forms.append(word + "es")
+    for ending, other in (("y", "ies"), ("fe", "ves"), ("f", "ves"), ("man", "men")):
+        if word.endswith(ending):
+            forms.append(word.removesuffix(ending) + other)
+    for singular, plural in _IRREGULAR.items():  # also of grandchild
+        if word.endswith(singular):
+            forms.append(word.removesuffix(singular) + plural)
+    return tuple(form for form in forms if form not in MAY_REPEAT)
+
+
+def takes_an(word: str) -> bool:
+    """Whether "an" rather than "a" comes before an English noun or adjective; no function word does."""
+    spoken_with_a_consonant = ("eu", "once", "one", "uk", "uni", "usa", "use", "usu", "ut")
+    return word.startswith(tuple("aeiou")) and not word.startswith(spoken_with_a_consonant) and word not in MAY_REPEAT
+
+
 # Words that people use for two things in one photo: "a black dog and a brown dog".
 OF_SEVERAL = _words(
     "man woman boy girl dog dogs person child player white black brown red blue green tan young small little large",

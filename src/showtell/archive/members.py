@@ -64,7 +64,7 @@ def unreadable(name: str, code: ImageCode, message: str) -> NamedPhoto:
 
 def of_bytes(name: str, data: bytes) -> NamedPhoto:
     """A photo whose bytes are there."""
-    return NamedPhoto(name, lambda: data)
+    return NamedPhoto(name, partial(bytes, data))
 
 
 def within(archive: Path, name: str) -> NamedPhoto:

@@ -81,6 +81,17 @@ _FEW = 64  # photos at most that are listed before the first is captioned
 @click.option(
     "--workers", type=click.IntRange(1), show_default="as --threads; 16 for URLs", help="Threads that read and decode photos."
 )
+@click.option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="ray: in several processes, on one machine or many.",
+)
+@click.option("--address", metavar="ADDRESS", help="With --engine ray: the cluster.  [default: start Ray on this machine]")
+@click.option(
+    "--actors", type=click.IntRange(1), metavar="N", help="With --engine ray: processes with --threads processors each."
+)
 @click.option("--lenient", is_flag=True, help="Use the part that decodes of truncated or damaged photos.")
 @click.pass_context
 def caption(
@@ -98,6 +109,9 @@ def caption(
     threads: int,
     device: str,
     requests: int | None,
+    engine: str,
+    address: str | None,
+    actors: int | None,
     **settings: Any,
 ) -> int:
     """Caption photos: files, folders (recursive), tar and zip files, tables of paths, URLs, or `-` for standard input.
@@ -105,6 +119,7 @@ def caption(
     Standard input is a photo or a list of paths. A photo named alone prints its caption; all else prints path, tab, caption.
     A photo that cannot be read is named on standard error and the others go on.
     """
+    from showtell.archive import cluster
     from showtell.archive import run as runs
     from showtell.archive.job import without_caption
     from showtell.archive.progress import Progress
@@ -121,6 +136,8 @@ def caption(
         given = _settings_of_run(context, run_folder, given)
     elif not paths:
         raise click.MissingParameter(param_hint="'PATH...'", param_type="argument", ctx=context)
+    elif engine != "ray" and (address or actors):
+        raise click.UsageError(f"{'--address' if address else '--actors'} is for --engine ray")
     elif retry_failed:
         raise click.UsageError("--retry-failed acts on a run that is resumed: add --run DIR --resume")
     elif run_folder:
@@ -155,10 +172,15 @@ def caption(
             )
         if found is not None or job.run:
             chosen = {**given, "threads": threads, "device": device, "requests": requests}
-            captioner = options.open_captioner(chosen, ImageSettings(lenient=given["lenient"]))
+            images = ImageSettings(lenient=given["lenient"])
+            captioner: Any
+            if engine == "ray":
+                own = {name: chosen[name] for name in options.CAPTIONER} | {"images": images, "threads": threads or 1}
+                captioner = stack.enter_context(cluster.start(own, address, actors))
+            else:
+                captioner = options.open_captioner(chosen, images)
             search_options = captioner.options(**{name: given[name] for name in options.SEARCH})
-            bundle = getattr(captioner, "bundle", None)
-            model = {"name": captioner.name, "files": dict(bundle.config["files"]) if bundle else {}}
+            model = cluster.model_of(captioner)
             if job.run:
                 runs.check_same(job.folder, job.run.manifest, {"model": model}, {"model": "the model"})
             elif run_folder:

@@ -17,6 +17,7 @@ from showtell.archive.sources import reopen
 from showtell.errors import ImageError
 from showtell.files import replacing, sync, writing
 from showtell.io import pages
+from showtell.io.remote import is_remote
 from showtell.types import Record
 
 _SIZE = 240  # pixels of a thumbnail's longer side
@@ -41,7 +42,9 @@ class GallerySink:
             entry["error"] = plain(record.error_message)
         else:
             entry["thumbnail"] = self._thumbnail(record.path)
-            if Path(record.path).is_file():
+            if is_remote(record.path):
+                entry["link"] = record.path
+            elif Path(record.path).is_file():
                 entry["link"] = quote(os.fsencode(os.path.relpath(record.path, self._path.parent)))
         self._entries.append(entry)
         self._count += 1

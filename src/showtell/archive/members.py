@@ -7,12 +7,13 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-from showtell.errors import DataError, ImageCode, ImageError
+from showtell.errors import DataError, ImageCode, ImageError, MissingExtraError
 from showtell.image import ImageSettings, NamedPhoto
+from showtell.io import remote
 
 _MOST_BYTES = ImageSettings().max_bytes + 1  # one more than may be, so that a larger photo is refused and not cut short
 
@@ -34,6 +35,24 @@ def member(name: str, open_file: Callable[[], Any]) -> NamedPhoto:
     return NamedPhoto(name, read)
 
 
+class RemotePhoto(NamedPhoto):
+    """A photo at a URL, which is its name."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url, partial(_fetch, url))
+
+
+def _fetch(url: str) -> bytes:
+    try:
+        return remote.read(url, _MOST_BYTES)
+    except FileNotFoundError:
+        raise ImageError("not-found", f"{url}: no such file") from None
+    except MissingExtraError:
+        raise
+    except OSError as error:
+        raise ImageError("unreadable", f"{url}: {error.strerror}") from None
+
+
 def unreadable(name: str, code: ImageCode, message: str) -> NamedPhoto:
     """An input that cannot be read at all, so that it gets a record too."""
 
@@ -45,7 +64,7 @@ def unreadable(name: str, code: ImageCode, message: str) -> NamedPhoto:
 
 def of_bytes(name: str, data: bytes) -> NamedPhoto:
     """A photo whose bytes are there."""
-    return NamedPhoto(name, lambda: data)
+    return NamedPhoto(name, partial(bytes, data))
 
 
 def within(archive: Path, name: str) -> NamedPhoto:

@@ -8,13 +8,16 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import partial
+from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from showtell.archive.containers import is_container, photos_in
-from showtell.archive.members import within
-from showtell.errors import ImageError, OptionError
-from showtell.image import HEAD, NamedPhoto, count_skipped, identify, kind_of_file, walk
+from showtell.archive.members import RemotePhoto, unreadable, within
+from showtell.errors import ImageError, MissingExtraError, OptionError
+from showtell.image import HEAD, SUFFIXES, NamedPhoto, count_skipped, identify, is_hidden, kind_of, kind_of_file, walk
+from showtell.io import remote
+from showtell.io.remote import is_remote
 
 _BITMAP = re.compile(rb"P[1-6f]\s+(#[^\n]*\s+)*\d+\s+\d+\s")  # the header of a PPM file, which may be text throughout
 STANDARD_INPUT = ("-", "/dev/stdin")
@@ -59,6 +62,8 @@ def _matches(path: str, globs: Sequence[str]) -> bool:
 def photos(arguments: Sequence[str], stdin: BinaryIO, selection: Selection | None = None) -> Iterator[Source]:
     """Photos, in the order of the arguments, and sorted within each folder; a photo is yielded as soon as it is listed.
 
+    Arguments, lines of a list and cells of a table may be URLs.
+
     An argument that is a file is a photo whatever its name and kind, so that it is reported if it cannot be read; tar, zip,
     CSV, TSV, JSONL and Parquet files give the photos that they hold or name. A folder gives the photos below it, by suffix and
     else by their first bytes; links to folders are followed, each folder once. A folder that may not be listed stands for
@@ -70,14 +75,16 @@ def photos(arguments: Sequence[str], stdin: BinaryIO, selection: Selection | Non
     selection = selection or Selection()
     for argument in arguments:
         if argument in STANDARD_INPUT:
-            yield from _piped(stdin, "-")
+            yield from map(_located, _piped(stdin, "-"))
         elif _is_substituted(argument):
             with open(argument, "rb") as pipe:
-                yield from _piped(pipe, argument)
+                yield from map(_located, _piped(pipe, argument))
+        elif is_remote(argument) and not is_container(argument):
+            yield from _photos_at(argument, selection)
         elif os.path.isdir(argument):  # noqa: PTH112  # Path("") is the current folder, and Path.is_dir may raise
             yield from _photos_below(Path(argument), selection)
         elif is_container(argument):
-            yield from photos_in(Path(argument), selection)
+            yield from photos_in(argument, selection)
         else:
             yield argument
 
@@ -87,17 +94,55 @@ def is_one_photo(arguments: Sequence[str]) -> bool:
     if len(arguments) != 1:
         return False
     [argument] = arguments
+    if is_remote(argument):
+        return _is_photo_at(argument) and not is_container(argument)
     piped = argument in STANDARD_INPUT or _is_substituted(argument)
     return not (piped or os.path.isdir(argument) or is_container(argument))  # noqa: PTH112
 
 
 def reopen(name: str) -> Source:
-    """The photo that a record's path names, on disk or within a tar, zip or Parquet file."""
+    """The photo that a record's path names, on disk, at a URL, or within a tar, zip or Parquet file."""
+    if is_remote(name):
+        return RemotePhoto(name)
     if not os.path.exists(name):  # noqa: PTH110
         for parent in Path(name).parents:
             if is_container(str(parent)) and parent.is_file():
                 return within(parent, name)
     return name
+
+
+def _located(source: Source) -> Source:
+    return RemotePhoto(source) if isinstance(source, str) and is_remote(source) else source
+
+
+def _is_photo_at(url: str) -> bool:
+    """Whether a URL must be a photo: one of the web, where no folders are, or with the suffix of a photo."""
+    return url.lower().startswith("http") or PurePosixPath(url).suffix.lower() in SUFFIXES
+
+
+def _photos_at(url: str, selection: Selection) -> Iterator[Source]:
+    try:
+        if _is_photo_at(url) or not remote.is_folder(url):
+            yield RemotePhoto(url)
+            return
+        for name, found in remote.walk(url):
+            if is_hidden(name):
+                selection.skipped["hidden files"] += 1
+            elif (kind := kind_of(name, partial(_head, found))) is not None:
+                count_skipped(name, kind, selection.skipped)
+            elif selection.takes(name):
+                yield RemotePhoto(found)
+    except MissingExtraError:
+        raise
+    except OSError as error:
+        yield unreadable(url, "unreadable", f"cannot be listed ({error.strerror})")
+
+
+def _head(url: str) -> bytes:
+    try:
+        return remote.read(url, HEAD)
+    except OSError:  # it is reported when it is read
+        return b""
 
 
 def _is_substituted(argument: str) -> bool:

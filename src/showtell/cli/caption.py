@@ -23,6 +23,7 @@ from showtell.errors import DataError, OptionError, OutputError
 from showtell.types import Record
 
 _MINUTE = 60.0  # seconds between lines of progress that do not go to a terminal
+_REMOTE_WORKERS = 16
 _FEW = 64  # photos at most that are listed before the first is captioned
 
 
@@ -82,7 +83,20 @@ _FEW = 64  # photos at most that are listed before the first is captioned
     help="With --run: records that are finished together, after 30 seconds at the latest.",
 )
 @options.batch_size
-@click.option("--workers", type=click.IntRange(1), show_default="as --threads", help="Threads that decode photos.")
+@click.option(
+    "--workers", type=click.IntRange(1), show_default="as --threads; 16 for URLs", help="Threads that read and decode photos."
+)
+@click.option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="ray: in several processes, on one machine or many.",
+)
+@click.option("--address", metavar="ADDRESS", help="With --engine ray: the cluster.  [default: start Ray on this machine]")
+@click.option(
+    "--actors", type=click.IntRange(1), metavar="N", help="With --engine ray: processes with --threads processors each."
+)
 @click.option("--lenient", is_flag=True, help="Use the part that decodes of truncated or damaged photos.")
 @click.pass_context
 def caption(
@@ -100,13 +114,17 @@ def caption(
     threads: int,
     device: str,
     requests: int | None,
+    engine: str,
+    address: str | None,
+    actors: int | None,
     **settings: Any,
 ) -> int:
-    """Caption photos: files, folders (recursive), tar and zip files, tables of paths, or `-` for standard input.
+    """Caption photos: files, folders (recursive), tar and zip files, tables of paths, URLs, or `-` for standard input.
 
     Standard input is a photo or a list of paths. A photo named alone prints its caption; all else prints path, tab, caption.
     A photo that cannot be read is named on standard error and the others go on.
     """
+    from showtell.archive import cluster
     from showtell.archive import run as runs
     from showtell.archive.job import without_caption
     from showtell.archive.progress import Progress
@@ -123,6 +141,8 @@ def caption(
         given = _settings_of_run(context, run_folder, given)
     elif not paths:
         raise click.MissingParameter(param_hint="'PATH...'", param_type="argument", ctx=context)
+    elif engine != "ray" and (address or actors):
+        raise click.UsageError(f"{'--address' if address else '--actors'} is for --engine ray")
     elif retry_failed:
         raise click.UsageError("--retry-failed acts on a run that is resumed: add --run DIR --resume")
     elif run_folder:
@@ -157,10 +177,15 @@ def caption(
             )
         if found is not None or job.run:
             chosen = {**given, "threads": threads, "device": device, "requests": requests}
-            captioner = options.open_captioner(chosen, ImageSettings(lenient=given["lenient"]))
+            images = ImageSettings(lenient=given["lenient"])
+            captioner: Any
+            if engine == "ray":
+                own = {name: chosen[name] for name in options.CAPTIONER} | {"images": images, "threads": threads or 1}
+                captioner = stack.enter_context(cluster.start(own, address, actors))
+            else:
+                captioner = options.open_captioner(chosen, images)
             search_options = captioner.options(**{name: given[name] for name in options.SEARCH})
-            bundle = getattr(captioner, "bundle", None)
-            model = {"name": captioner.name, "files": dict(bundle.config.files) if bundle else {}}
+            model = cluster.model_of(captioner)
             if job.run:
                 runs.check_same(job.folder, job.run.manifest, {"model": model}, {"model": "the model"})
             elif run_folder:
@@ -172,9 +197,10 @@ def caption(
             shown = not job.single and not (sys.stdout.isatty() and job.shown)
             console = stack.enter_context(Console(shown=shown, every=_MINUTE))
             job.message = console.message
-            job.progress = Progress(console, job.tally, job.paths, selection, countable=not job.piped and not job.single)
+            countable = not (job.piped or job.single or job.remote)
+            job.progress = Progress(console, job.tally, job.paths, selection, countable=countable)
             before = job.run.tally.records if job.run else 0
-            for record in captioner.records(found or [], search_options, batch_size=batch_size, workers=workers):
+            for record in captioner.records(found or [], search_options, batch_size=batch_size, workers=workers or job.workers):
                 if given["sentence"]:
                     record = sentences(record)
                 if record.error_code is not None:
@@ -210,6 +236,7 @@ class _Job:
         from showtell.archive.progress import Progress
         from showtell.archive.run import Run
         from showtell.archive.sources import STANDARD_INPUT, is_one_photo
+        from showtell.io.remote import is_remote
 
         self.paths: list[str] = given["paths"]
         self.outputs = [Path(path) for path in given["outputs"]]
@@ -222,9 +249,11 @@ class _Job:
             )
         if self.existing and overwrite:
             raise click.UsageError("--existing keeps an --output file and --overwrite replaces it; leave one")
-        if (sidecar or metadata) and (archive := next(filter(is_archive, self.paths), None)):
-            flag = "--sidecar" if sidecar else "--metadata"
-            raise click.UsageError(f"{flag}: photos in {archive} have no place beside them; use --output")
+        flag = "--sidecar" if sidecar else "--metadata" if metadata else ""
+        for path in self.paths if flag else ():
+            if is_remote(path) or is_archive(path):
+                where = "at" if is_remote(path) else "in"
+                raise click.UsageError(f"{flag}: photos {where} {path} have no place beside them; use --output")
         existing: Any = self.existing or "skip"
         self.places: list[Place] = []
         if sidecar:
@@ -234,6 +263,7 @@ class _Job:
         self.single = is_one_photo(self.paths) and not run_folder
         self.shown = bool(format_) or not (self.outputs or self.places or run_folder)
         self.piped = any(path in STANDARD_INPUT or path.startswith("/dev/fd/") for path in self.paths)
+        self.remote = any(map(is_remote, self.paths))
         self.tally = Tally()
         self.run: Run | None = None
         self.progress: Progress | None = None
@@ -243,6 +273,11 @@ class _Job:
         self._kept: list[Any] = []
 
     @property
+    def workers(self) -> int | None:
+        """Threads that read photos, where more are wanted than there are processors: they wait for other machines."""
+        return _REMOTE_WORKERS if self.remote else None
+
+    @property
     def folder(self) -> Path:
         """The run directory, where there is one."""
         return self._run_folder or Path()
@@ -250,11 +285,12 @@ class _Job:
     def read_list(self, stdin: BinaryIO) -> bytes:
         """The list of paths on standard input, which a run keeps."""
         from showtell.archive.sources import photos
+        from showtell.image import name_of
 
         names = list(photos(["-"], stdin))
-        if any(not isinstance(name, str) for name in names) or any(path.startswith("/dev/fd/") for path in self.paths):
+        if any(isinstance(name, io.IOBase) for name in names) or any(path.startswith("/dev/fd/") for path in self.paths):
             raise click.UsageError("--run keeps its inputs by path: give the photo's path, or a list of paths as -")
-        return b"\0".join(os.fsencode(str(name)) for name in names) + b"\0"
+        return b"\0".join(os.fsencode(name_of(name)) for name in names) + b"\0"
 
     def open_kept(self, stack: contextlib.ExitStack) -> list[Any]:
         """Opens the outputs that exist and are added to; returns what knows the photos that are captioned already."""
@@ -301,8 +337,12 @@ class _Job:
 
     def write_beside(self, record: Record) -> None:
         """Writes a record's captions beside its photo or into it; a photo that takes none is named and counted."""
+        from showtell.io.remote import is_remote
+
         for place in self.places:
             try:
+                if is_remote(record.path):
+                    raise DataError(f"{record.path}: nothing is written beside a photo on another machine; use --output")
                 place.write(record)
             except DataError as error:
                 self.tally.unwritten += 1

@@ -19,13 +19,13 @@ def columns(path: Path) -> list[str]:
     return [str(name) for name in _open(path).schema_arrow.names]
 
 
-def rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The rows of a file, by their number from 0. Raises DataError where the file is broken."""
+def rows(path: Path | str, file: Any = None) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The rows of a file, by their number from 0; of `file` where it is open already. Raises DataError where it is broken."""
     from pyarrow import ArrowException
 
     number = 0
     try:
-        for batch in _open(path).iter_batches(batch_size=64):  # rows may hold photos
+        for batch in _open(path, file).iter_batches(batch_size=64):  # rows may hold photos
             for row in batch.to_pylist():
                 yield number, row
                 number += 1
@@ -72,12 +72,12 @@ def _group(path: Path, column: str, group: int) -> Any:
     return _open(path).read_row_group(group, columns=[column])[column]
 
 
-def _open(path: Path) -> Any:
+def _open(path: Path | str, file: Any = None) -> Any:
     if not installed():
         raise MissingExtraError("parquet", f"{path}: reading Parquet")
     from pyarrow import ArrowException, parquet
 
     try:
-        return parquet.ParquetFile(path)
+        return parquet.ParquetFile(file or path)
     except (ArrowException, OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: not a readable Parquet file ({error})") from None

@@ -53,20 +53,34 @@ def walk(folder: str | os.PathLike[str], skipped: Counter[str] | None = None) ->
     skipped = Counter() if skipped is None else skipped
     seen: set[tuple[int, int]] = set()
     unlisted: list[str] = []
-    for root, folders, names in os.walk(folder, followlinks=True, onerror=lambda error: unlisted.append(error.filename)):
-        status = Path(root).stat()
-        if (status.st_dev, status.st_ino) in seen:
-            folders.clear()
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        shown = sorted(name for name in names if not is_hidden(name))
-        shown_folders = sorted(name for name in folders if not is_hidden(name))
-        skipped["hidden folders"] += len(folders) - len(shown_folders)
-        skipped["hidden files"] += len(names) - len(shown)
-        folders[:] = shown_folders
-        below = Path(root).relative_to(folder).as_posix()
-        yield from (shown if below == "." else (f"{below}/{name}" for name in shown))
-    yield from (Path(path).relative_to(folder).as_posix() for path in unlisted)
+    waiting = [""]  # folders, as paths below `folder` that end with a slash
+    while waiting:
+        below = waiting.pop()
+        folders: list[str] = []
+        names: list[str] = []
+        links: set[str] = set()
+        try:
+            status = Path(folder, below).stat()
+            if (status.st_dev, status.st_ino) in seen:
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            with os.scandir(Path(folder, below)) as entries:
+                for entry in entries:
+                    if is_hidden(entry.name):
+                        skipped["hidden folders" if entry.is_dir() else "hidden files"] += 1
+                    elif entry.is_symlink():  # where it leads is asked when its turn comes: 100,000 links would take a second
+                        links.add(entry.name)
+                    else:
+                        (folders if entry.is_dir() else names).append(entry.name)
+        except OSError:
+            unlisted.append(below.rstrip("/") or ".")
+        for name in sorted([*names, *links]):
+            if name in links and os.path.isdir(os.path.join(folder, below, name)):  # noqa: PTH112, PTH118  # Path.is_dir may raise
+                folders.append(name)
+            else:
+                yield below + name
+        waiting.extend(f"{below}{name}/" for name in sorted(folders, reverse=True))
+    yield from unlisted
 
 
 def count_skipped(path: str, kind: str, skipped: Counter[str]) -> None:

@@ -221,7 +221,7 @@ def test_int8_that_ruins_the_features_is_refused(
 ) -> None:
     shutil.copy(bundles[16] / "encoder.onnx", tmp_path)
     photos = list(np.random.default_rng(0).normal(size=(4, 3, 64, 64)).astype(np.float32))
-    monkeypatch.setattr(sys.modules["showtell.export.export"], "MOST_ERROR", 0.001)
+    monkeypatch.setattr(sys.modules["showtell.export.export"], "MOST_ERROR", 0.0)
     with pytest.raises(OutputError, match=r"int8 does not suit this encoder: its features are \d+% off"):
         quantize_backbone(tmp_path / "encoder.onnx", photos)
 

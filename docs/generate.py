@@ -169,6 +169,7 @@ def settings() -> str:
 VARIABLES = {
     "SHOWTELL_TOKEN": "bearer token of the service, at least 16 characters",
     "SHOWTELL_FLICKR8K_URL": "where `showtell data fetch` downloads from",
+    "RAY_ADDRESS": "the Ray cluster of `--engine ray`, where `--address` is not given",
     "OPENAI_API_KEY": "the key for captioners behind OpenAI's chat API",
     "XDG_CACHE_HOME": "where training keeps features, in `showtell/features`; `~/.cache` by default",
 }

@@ -41,6 +41,7 @@ def finish(page: str, depth: int) -> str:
 def mathml(match: re.Match[str]) -> str:
     """An equation that arithmatex left between \\( \\) or \\[ \\]."""
     found = convert(html.unescape(match[2]), display="block" if match[1] == "div" else "inline")
+    found = found.replace(' display="block"', ' display="block" tabindex="0"')  # it scrolls where it is wide
     # Browsers set no space after the name of a function.
     return re.sub(r"(<mi>(?:log|exp|tanh)</mi>)(?!<mo)", r'\1<mspace width="0.17em"/>', found)
 

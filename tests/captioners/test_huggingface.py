@@ -184,25 +184,27 @@ def test_the_commands_take_a_transformers_model(models: Path, shapes: Path, tmp_
 
 @KINDS
 def test_the_service_runs_every_family(kind: str, models: Path, shapes: Path) -> None:
-    name = f"hf:{models / kind}"
     photo = next((shapes / "images").iterdir()).read_bytes()
-    with serving(open_captioner(name)) as served, httpx.Client(base_url=served.url, timeout=SOON) as client:
+    with serving(open_captioner(f"hf:{models / kind}")) as served, httpx.Client(base_url=served.url, timeout=SOON) as client:
         files = [("image", ("a.jpg", photo)), ("image", ("b.jpg", photo[:200])), ("image", ("c.jpg", photo))]
         answer = client.post("/v1/captions?num_captions=2&max_length=4", files=files).json()
         first, broken, last = answer["results"]
-        assert answer["model"] == first["model"] == name
+        assert answer["model"] == first["model"] == f"hf:{kind}"  # without its folder
         assert first["caption"]
         assert first["captions"] == last["captions"]
         assert (first["width"], first["height"], first["path"]) == (64, 64, "a.jpg")
         assert broken["error"]["code"] == "truncated"
-        for query, message in (("attention=true", "gives no attention maps"), ("style=coco", "style is no option of hf:")):
+        for query, message in (
+            ("attention=true", "gives no attention maps"),
+            ("style=coco", f"style is no option of hf:{kind};"),
+        ):
             refused = client.post(f"/v1/captions?{query}", files=files[:1])
             assert refused.status_code == 422
             assert message in refused.json()["error"]["message"]
         lines = client.post("/v1/captions/stream?max_length=4", files=files).text.splitlines()
         assert [json.loads(line)["path"] for line in lines] == ["a.jpg", "b.jpg", "c.jpg"]
         card = client.get("/v1/model").json()
-        assert card["name"] == name
+        assert card["name"] == f"hf:{kind}"
         assert card["limits"]["max_photos"] == 32
         assert "vocabulary" not in card
 

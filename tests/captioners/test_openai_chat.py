@@ -241,7 +241,8 @@ def test_the_service_asks_a_server_and_hides_what_is_wrong_with_it(server: Serve
         assert len(lines) == 3
         wide = client.post("/v1/captions?beam_size=3", content=photos[0].read_bytes())
         assert wide.status_code == 422
-        assert "beam_size is no option of openai:" in wide.json()["error"]["message"]
+        assert "beam_size is no option of openai:eye;" in wide.json()["error"]["message"]
+        assert record["model"] == client.get("/v1/model").json()["name"] == "openai:eye"  # without the server's address
         assert "upstream" in client.get("/metrics").text
 
 

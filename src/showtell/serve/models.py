@@ -2,6 +2,7 @@
 
 from collections.abc import Hashable, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -10,7 +11,7 @@ from PIL import Image
 from showtell.arrays import Array
 from showtell.bundle import Bundle
 from showtell.captioners.base import ForeignCaptioner, Generation
-from showtell.errors import CaptionError
+from showtell.errors import CaptionError, OptionError
 from showtell.image import ImageSettings, Photo, read_photo, read_rgb
 from showtell.types import AttentionMap, Caption, DecodeOptions
 from showtell.vocabulary import SPECIAL
@@ -151,11 +152,14 @@ class ForeignModel:
 
     def __init__(self, captioner: ForeignCaptioner) -> None:
         self._captioner = captioner
-        self.name, self.styles = captioner.name, captioner.styles
+        self.name, self.styles = _without_place(captioner.name), captioner.styles
 
     def options(self, **given: Any) -> Generation:
         """See Model."""
-        return self._captioner.options(**given)
+        try:
+            return self._captioner.options(**given)
+        except OptionError as error:
+            raise OptionError(str(error).replace(self._captioner.name, self.name)) from None
 
     def read(self, data: bytes, name: str, limits: ImageSettings) -> Photo:
         """See Model. At most SIDE pixels a side."""
@@ -181,6 +185,14 @@ class ForeignModel:
     def card(self) -> dict[str, Any]:
         """See Model."""
         return {"name": self.name, "scores": {}, "architecture": {}, "preprocessing": {}, "search": {}}
+
+
+def _without_place(name: str) -> str:
+    """A captioner's name for clients of the service, without the folder of hf:FOLDER and the address of openai:ADDRESS."""
+    kind, _, model = name.partition(":")
+    if kind == "openai":
+        return f"{kind}:{model.rpartition('#')[2]}"
+    return f"{kind}:{Path(model).resolve().name}" if Path(model).is_dir() else name
 
 
 def _alike(keys: Sequence[_Key]) -> dict[_Key, list[int]]:

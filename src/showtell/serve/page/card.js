@@ -147,7 +147,8 @@ export class Card extends EventTarget {
     });
     // Of the chosen caption alone: the search also ranks by length, so the percentages of all would not be in its order.
     const percent = Math.round(100 * Math.exp(chosen?.score)); // the score is the words' mean log-probability
-    this.#part(".likelihood").textContent = chosen ? `Likelihood of the words: ${percent}%` : "";
+    // Chat servers give no score, which is then 0.
+    this.#part(".likelihood").textContent = chosen?.score ? `Likelihood of the words: ${percent}%` : "";
     this.#part(".cut").hidden = !chosen?.cut;
   }
 

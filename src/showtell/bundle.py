@@ -2,7 +2,7 @@
 
     config.json     format, architecture, preprocessing, search defaults, licence, data, recipe, scores, SHA-256 of each file
     vocab.json      the words in id order
-    encoder.onnx    pixels (B, 3, 224, 224) float32 -> features (B, 49, 2048) float32
+    encoder.onnx    pixels (B, 3, size, size) float32 -> features (B, cells, channels) float32
     prepare.onnx    features -> values, keys and the like (`prepared`), and the first state; once a photo
     step.onnx       tokens (B, K) int64, prepared, state -> log_probs (B, K, V), new state, perhaps attention (B, K, 49)
     model-card.md   for people: what the model was trained on, is for and fails at; not every bundle has one
@@ -15,7 +15,7 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Self, Unpack
+from typing import Any, Literal, Self, Unpack
 
 from showtell.errors import BundleError, OptionError, ShowtellError
 from showtell.files import sha256, write_json
@@ -31,15 +31,79 @@ EMBEDDED = "lite2-lstm-general"
 
 
 @dataclass(frozen=True)
-class Bundle:
-    """A bundle that was read and whose files are what their hashes say."""
+class BundleConfig:
+    """A bundle's config.json, checked. `scores` are x100 by split, data set and metric."""
 
-    folder: Path
     name: str
+    encoder: Mapping[str, Any]
+    decoder: Mapping[str, Any]
     preprocessing: Preprocessing
     search: DecodeOptions
+    files: Mapping[str, str]  # SHA-256 of each file
+    licence: str
+    quantization: Literal["none", "int8"]
+    data: str
+    text_rule: str  # the tokenizer of the captions it was trained on, of text.RULES
+    scores: Mapping[str, Mapping[str, Mapping[str, float]]]
+    json: Mapping[str, Any]  # all of it, as read
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """The config in the file `path`. Raises BundleError where it is not one of this format."""
+        try:
+            json_ = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise BundleError(
+                f"{path.parent}: no config.json here; a bundle is a folder that `showtell export` writes"
+            ) from None
+        except (OSError, ValueError) as error:
+            raise BundleError(f"{path}: not readable ({error})") from None
+        number = json_.get("format") if isinstance(json_, dict) else None
+        if number != FORMAT:
+            raise BundleError(f"{path}: bundle format {number!r}; this version of showtell reads format {FORMAT}")
+        try:
+            return cls(
+                name=json_["name"],
+                encoder=json_["architecture"]["encoder"],
+                decoder=json_["architecture"]["decoder"],
+                preprocessing=Preprocessing.from_json(json_["preprocessing"]),
+                search=DecodeOptions.from_json(json_["search"]),
+                files=json_["files"],
+                licence=json_.get("licence", ""),
+                quantization=json_.get("quantization", "none"),
+                data=json_.get("data", ""),
+                text_rule=json_.get("recipe", {}).get("vocabulary", {}).get("text", "ptb"),
+                scores={split: json_[f"{split}_scores"] for split in ("train", "dev", "test") if f"{split}_scores" in json_},
+                json=json_,
+            )
+        except KeyError as error:
+            raise BundleError(f"{path}: the key {error.args[0]!r} is missing; export the model again") from None
+        except (ShowtellError, TypeError, AttributeError) as error:
+            raise BundleError(f"{path}: {error}") from None
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle whose files have the SHA-256 in its config."""
+
+    folder: Path
+    config: BundleConfig
     vocabulary: Vocabulary
-    config: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The bundle's name."""
+        return self.config.name
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """The encoder's preprocessing."""
+        return self.config.preprocessing
+
+    @property
+    def search(self) -> DecodeOptions:
+        """The default search options."""
+        return self.config.search
 
     @classmethod
     def read(cls, folder: str | Path) -> Self:
@@ -50,33 +114,16 @@ class Bundle:
             what = "checkpoint" if path.exists() else "training run"
             command = f"showtell export {shlex.quote(str(folder))} --output BUNDLE_DIR"
             raise BundleError(f"{folder}: a {what}, not a bundle; export it first: {command}")
+        config = BundleConfig.read(path)
+        for name in [*FILES, CARD] if CARD in config.files else FILES:
+            if name not in config.files:
+                raise BundleError(f"{path}: the key {name!r} is missing; export the model again")
+            _check(folder / name, config.files[name])
         try:
-            config = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise BundleError(f"{folder}: no config.json here; a bundle is a folder that `showtell export` writes") from None
-        except (OSError, ValueError) as error:
-            raise BundleError(f"{path}: not readable ({error})") from None
-        found = config.get("format") if isinstance(config, dict) else None
-        if found != FORMAT:
-            raise BundleError(f"{path}: bundle format {found!r}; this version of showtell reads format {FORMAT}")
-        try:
-            for name in [*FILES, CARD] if CARD in config["files"] else FILES:
-                _check(folder / name, config["files"][name])
-            bundle = cls(
-                folder,
-                config["name"],
-                Preprocessing.from_json(config["preprocessing"]),
-                DecodeOptions.from_json(config["search"]),
-                Vocabulary.load(folder / "vocab.json"),
-                config,
-            )
-            words = config["architecture"]["decoder"]["vocabulary"]
-        except KeyError as error:
-            raise BundleError(f"{path}: the key {error.args[0]!r} is missing; export the model again") from None
-        except BundleError:
-            raise
-        except (ShowtellError, TypeError, AttributeError) as error:
+            bundle = cls(folder, config, Vocabulary.load(folder / "vocab.json"))
+        except ShowtellError as error:
             raise BundleError(f"{path}: {error}") from None
+        words = config.decoder.get("vocabulary")
         if words != len(bundle.vocabulary):
             raise BundleError(f"{folder}: the decoder has {words} words and vocab.json {len(bundle.vocabulary)}")
         return bundle
@@ -135,7 +182,7 @@ def write_config(
 def keep_scores(bundle: Bundle, split: str, scores: Mapping[str, Mapping[str, float]]) -> None:
     """Writes a bundle's scores x100 on a split of some data sets, by their names, into its config.json as `SPLIT_scores`."""
     rounded = {data: {name: round(value, 2) for name, value in found.items()} for data, found in scores.items()}
-    write_json(bundle.folder / "config.json", {**bundle.config, f"{split}_scores": rounded})
+    write_json(bundle.folder / "config.json", {**bundle.config.json, f"{split}_scores": rounded})
 
 
 def _check(path: Path, expected: str) -> None:

@@ -270,10 +270,10 @@ def test_a_caption_that_reached_the_word_limit_says_so(client: httpx.Client) -> 
 
 
 def test_the_model_card_has_the_scores_that_the_bundle_keeps() -> None:
-    for kept in ({"dev_scores": {"coco": {"CIDEr": 60.0}}}, {}):
-        config = {key: value for key, value in bundle().config.items() if key != "dev_scores"} | kept
+    for scores in ({"dev": {"coco": {"CIDEr": 60.0}}}, {}):
+        config = replace(bundle().config, scores=scores)
         with serving(GreyModel(replace(bundle(), config=config))) as served:
-            assert httpx.get(f"{served.url}/v1/model", timeout=SOON).json()["scores"] == kept.get("dev_scores", {})
+            assert httpx.get(f"{served.url}/v1/model", timeout=SOON).json()["scores"] == scores.get("dev", {})
 
 
 def test_errors_over_http_name_no_flags_and_no_python(monkeypatch: pytest.MonkeyPatch) -> None:

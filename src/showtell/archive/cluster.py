@@ -188,7 +188,7 @@ def model_of(captioner: Any) -> dict[str, Any]:
     if isinstance(captioner, Cluster):
         return captioner.model
     bundle = getattr(captioner, "bundle", None)
-    return {"name": captioner.name, "files": dict(bundle.config["files"]) if bundle else {}}
+    return {"name": captioner.name, "files": dict(bundle.config.files) if bundle else {}}
 
 
 @contextmanager

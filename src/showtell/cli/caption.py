@@ -221,7 +221,7 @@ def caption(
 
 
 class _Job:
-    """What one command line asks for: where captions go, and the counts."""
+    """The outputs of one command line, and its counts."""
 
     def __init__(self, given: dict[str, Any], *, overwrite: bool, format_: str | None, run_folder: Path | None) -> None:
         from showtell.archive.beside import Place, Sidecars

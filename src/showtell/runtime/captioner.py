@@ -45,7 +45,7 @@ class _Photo:
 
 @dataclass(frozen=True, slots=True)
 class _Batch:
-    """Photos without their pixels, and grid features float32 (those that were read, 49, 2048), None where none was."""
+    """Photos without pixels, and grid features float32 (readable photos, cells, channels); None where all are unreadable."""
 
     photos: Sequence[_Photo]
     features: Array | None
@@ -53,7 +53,7 @@ class _Batch:
 
 @dataclass(frozen=True, slots=True)
 class _Stoppable:
-    """A decoder whose search ends with an error at its next step once nobody waits for it."""
+    """A decoder that raises CancelledError at its next step once `stopped` is set: its caller has gone."""
 
     model: StepModel
     stopped: Event
@@ -75,16 +75,16 @@ class Captioner:
 
     Call it with a path, encoded bytes, an open file, a PIL image or an RGB array for a `Caption`, or with a list of such for a
     list. `records` streams any number of photos and reports broken ones instead of raising. `images` limits what is read.
-    `threads` is how many processors the networks keep busy, 0 for as many as the machine or the container has; no more than
-    those are used (ShowtellWarning). All methods may be called by several threads at once. A pickled captioner is loaded from
-    its bundle again, which must be there.
+    `threads` is the number of processors for the networks, 0 for all that the machine or container has. A higher number is
+    lowered to that, with a ShowtellWarning. All methods may be called by several threads at once. A pickled captioner is
+    loaded from its bundle again, which must be there.
     """
 
     def __init__(
         self, bundle: Bundle, *, threads: int = 0, device: Device = "cpu", images: ImageSettings | None = None
     ) -> None:
         if threads < 0:
-            raise OptionError(f"threads is {threads}; it must be 0 (as many as there are cores) or more")
+            raise OptionError(f"threads is {threads}; it must be 0 (all processors) or more")
         self._loaded_with = threads, device, images
         processors = available_cpus()
         if threads > processors:
@@ -95,7 +95,7 @@ class Captioner:
         self._batches = min(threads, MOST_BATCHES)
         self.bundle = bundle
         self.images = images or ImageSettings()
-        self._spaced = RULES[bundle.config.get("recipe", {}).get("vocabulary", {}).get("text", "ptb")].spaced
+        self._spaced = RULES[bundle.config.text_rule].spaced
         self.encoder = OnnxEncoder(bundle.folder, threads // self._batches, device)
         self.decoder = OnnxStepModel(bundle.folder, threads // self._batches, device)
 
@@ -166,9 +166,9 @@ class Captioner:
         `search` are fields of DecodeOptions, such as `beam_size=5`; they change `options`, by default the bundle's. With
         `attention`, records have the attention maps of the best caption.
 
-        The photos of a fast source go through the networks in batches; one that a slow source gives is captioned at once.
-        `workers` threads decode photos ahead of the networks, as many as those use unless told otherwise. At most a few batches
-        are in memory, however many photos come.
+        Photos of a fast source go through the networks in batches; a photo of a slow source is captioned at once. `workers`
+        threads decode photos ahead of the networks, by default as many as the networks use. At most a few batches are in
+        memory, whatever the number of photos.
         """
         if batch_size < 1 or (workers is not None and workers < 1):
             raise OptionError(f"batch_size is {batch_size} and workers {workers}; both must be at least 1")
@@ -183,24 +183,24 @@ class Captioner:
                 yield record
 
     def features(self, pixels: Array) -> Array:
-        """Grid features float32 (B, 49, 2048) of resized photos, uint8 (B, size, size, 3)."""
+        """Grid features float32 (B, cells, channels) of resized photos, uint8 (B, size, size, 3)."""
         return np.concatenate(self._share_out(self._features, pixels))
 
     def search(self, features: Array, options: DecodeOptions) -> list[tuple[Caption, ...]]:
-        """The captions of each photo, best first, from grid features (B, 49, 2048)."""
+        """The captions of each photo, best first, from grid features (B, cells, channels)."""
         return list(itertools.chain(*self._share_out(lambda part: self._search(part, options), features)))
 
     def attention(self, features: Array, captions: Sequence[Caption], style: str) -> list[Array]:
-        """Where the model looked for each token of one caption of each photo: float32 (tokens, 7, 7), each map summing to 1.
+        """Attention maps of one caption of each photo: float32 (tokens, side, side), each map summing to 1.
 
-        features (B, 49, 2048) and `style` are those that the captions were found with. Raises OptionError where the model does
-        not attend.
+        Give the features (B, cells, channels) and the `style` of the captions' search. Raises OptionError where the model has
+        no attention.
         """
         ids = [self.bundle.vocabulary.encode(caption.tokens) for caption in captions]
         return attention_maps(self.decoder, features, ids, self.bundle.vocabulary.search_tokens(style).begin)
 
     def _share_out(self, work: Callable[[Array], T], photos: Array) -> list[T]:
-        """What `work` makes of parts of the photos, one for each thread; each network runs on one thread."""
+        """Results of `work` on parts of the photos, one part for each thread; each network runs on one thread."""
         parts = np.array_split(photos, max(1, min(self._batches, len(photos))))
         if len(parts) == 1:
             return [work(photos)]
@@ -283,7 +283,7 @@ def load(
 ) -> Captioner:
     """A captioner: the embedded model, or the bundle of that name or folder.
 
-    `threads` is how many processors the networks may use, 0 for as many as the machine or the container has; `images` limits
-    what is read. Raises BundleError where the bundle is missing, altered or of another format.
+    `threads` is the number of processors for the networks, 0 for all that the machine or container has; `images` has the limits
+    of photos. Raises BundleError where the bundle is missing, altered or of another format.
     """
     return Captioner(Bundle.find(model), threads=threads, device=device, images=images)

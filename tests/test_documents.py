@@ -21,6 +21,7 @@ RUN = [page for page in PAGES if page.name not in LOGS | GENERATED]
 NOT_RUN = {
     "README.md": ["make test is this very test", "serves until it is stopped"],
     "CONTRIBUTING.md": ["make test is this very test"],
+    "archives.md": ["needs a bucket"],
     "benchmarks.md": ["needs the COCO photos; tests/test_embedded.py measures these scores"],
     "captioners.md": [
         "downloads a model; tests/captioners runs tiny ones",
@@ -35,6 +36,7 @@ NOT_RUN = {
         "trains on downloaded drawings; tests/train fine-tunes on others",
     ],
     "images.md": ["needs a download and runs for hours"],
+    "scaling.md": ["tests/archive/test_cluster.py starts Ray", "needs several machines"],
     "service.md": [
         "serves until it is stopped",
         "needs a running service; tests/serve sends these requests",

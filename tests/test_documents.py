@@ -46,6 +46,7 @@ NOT_RUN = {
     ],
     "images.md": ["needs a download and runs for hours"],
     "merge.md": ["the notebook training.ipynb does this, and a test runs it"],
+    "scaling.md": ["tests/archive/test_cluster.py starts Ray", "needs several machines"],
     "service.md": [
         "serves until it is stopped",
         "needs a running service; tests/serve sends these requests",

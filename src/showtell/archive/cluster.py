@@ -9,12 +9,15 @@ chunk come back whole or not at all: where an actor dies, another one does the c
 from __future__ import annotations
 
 import os
+import secrets
 import signal
+import sys
 import threading
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -30,8 +33,7 @@ _CHUNK = 64  # photos; a chunk's first photos wait for nothing to be captioned b
 _QUEUED = 2  # chunks at an actor: one that it works on, and the next
 _AHEAD = 4  # chunks for each actor between the inputs and the outputs
 _TRIES = 2  # of a chunk, then of each photo in it alone
-_STARTS = 10  # of an actor in a row
-_LOCAL = "127.0.0.1"  # a Ray of our own is for this machine alone: whoever reaches Ray's ports may run programs
+_STARTS = 5  # of actors that fail in a row
 
 
 class Worker:
@@ -76,9 +78,10 @@ class _Task:
 class Cluster:
     """A captioner whose actors do the work; `model` is theirs."""
 
-    def __init__(self, ray: Any, actors: list[Any]) -> None:
-        self._ray, self._actors = ray, actors
-        self.model: dict[str, Any] = self._ask(self._check(actors[0]))
+    def __init__(self, ray: Any, new_actor: Callable[[], Any], actors: int) -> None:
+        self._ray, self._new_actor = ray, new_actor
+        self._actors = [new_actor() for _ in range(actors)]
+        self.model: dict[str, Any] = self._ask(self._actors[0].model.remote())
 
     @property
     def name(self) -> str:
@@ -101,7 +104,8 @@ class Cluster:
         order: deque[_Chunk] = deque()
         again: deque[_Chunk] = deque()
         free: Counter[Any] = Counter()  # places for chunks at each actor
-        running = {self._check(actor): _Task(actor, None, _QUEUED) for actor in self._actors}
+        running = {actor.model.remote(): _Task(actor, None, _QUEUED) for actor in self._actors}
+        failed_starts = 0
         ended = False
         while not ended or order:
             while again or not (ended or len(order) >= _AHEAD * len(self._actors)):
@@ -133,19 +137,25 @@ class Cluster:
             except self._ray.exceptions.RayTaskError as error:
                 raise error.cause from None
             except self._ray.exceptions.RayError:
-                if task.chunk:  # else the actor cannot be started again
+                if task.chunk:
                     self._failed(task.chunk, order, again)
-                    running[self._check(task.actor)] = _Task(task.actor, None, task.places)
+                else:
+                    failed_starts += 1
+                if task.actor in self._actors:  # it may have had two chunks
+                    del free[task.actor]
+                    self._actors.remove(task.actor)
+                    self._ray.kill(task.actor)  # where it could not be reached, but lives
+                    if failed_starts < _STARTS:
+                        self._actors.append(actor := self._new_actor())
+                        running[actor.model.remote()] = _Task(actor, None, _QUEUED)
                 continue
-            free[task.actor] += task.places
+            if task.actor in self._actors:
+                free[task.actor] += task.places
             if task.chunk:
                 task.chunk.records = result
+                failed_starts = 0
             elif result != self.model:
                 raise ServerError(f"a worker of Ray has the model {result}, and another one {self.model}; install the same")
-
-    def _check(self, actor: Any) -> Any:
-        """A call that returns once the actor is started, or started again."""
-        return actor.model.options(max_task_retries=_STARTS).remote()
 
     def _failed(self, chunk: _Chunk, order: deque[_Chunk], again: deque[_Chunk]) -> None:
         """Puts a chunk back whose actor died: whole at first, then photo by photo."""
@@ -160,7 +170,7 @@ class Cluster:
                 again.appendleft(order[place])
         else:
             name = name_of(chunk.photos[0])
-            message = f"{name}: the process that captioned it died, {2 * _TRIES} times; it may need too much memory"
+            message = f"{name}: the process that captioned it died again and again; it may need too much memory"
             chunk.records = [Record(name, "error", model=self.name, error_code="unreadable", error_message=message)]
 
     def _ask(self, reference: Any) -> Any:
@@ -189,32 +199,50 @@ def start(captioner: Mapping[str, Any], address: str | None, actors: int | None)
     there are as many as the cluster has processors for. Raises MissingExtraError, ServerError where no cluster answers, and
     OptionError where it is too small.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # else it reports to its maker
-    try:
-        import ray
-    except ImportError:
-        raise MissingExtraError("ray", "--engine ray") from None
     address = address or os.environ.get("RAY_ADDRESS")
-    here: dict[str, Any] = {"num_cpus": available_cpus(), "include_dashboard": False, "_node_ip_address": _LOCAL}
-    with _signals_kept():
+    with _environment(own=not address):
         try:
-            ray.init(address or "local", log_to_driver=False, logging_level="error", **({} if address else here))
+            import ray
+        except ImportError:
+            raise MissingExtraError("ray", "--engine ray") from None
+        try:
+            with _signals_kept():
+                own = {} if address else {"num_cpus": available_cpus(), "include_dashboard": False}
+                ray.init(address or "local", log_to_driver=False, logging_level="error", **own)
         except (ConnectionError, RuntimeError, ValueError) as error:
-            raise ServerError(
-                f"{address or 'ray'}: no Ray cluster answers ({error}); start one with: ray start --head"
-            ) from None
+            reason = " ".join(str(error).split())
+            raise ServerError(f"{address or 'Ray'}: no cluster answers ({reason}); start one with: ray start --head") from None
+        try:
+            threads = captioner["threads"]
+            room = int(ray.cluster_resources().get("CPU", 0)) // threads
+            if not (actors or room):
+                raise OptionError(f"threads is {threads}, and the Ray cluster has fewer processors")
+            worker = ray.remote(Worker).options(num_cpus=threads, num_gpus=int(captioner["device"].startswith("cuda")))
+            yield Cluster(ray, partial(worker.remote, str(Path.cwd()), captioner), actors or room)
+        finally:
+            with _signals_kept():
+                ray.shutdown()
+
+
+@contextmanager
+def _environment(*, own: bool) -> Iterator[None]:
+    """Ray's settings: no report to its maker, and its messages to standard error, since captions go to standard output.
+
+    A Ray of our own asks for a token: it listens on all networks, and whoever reaches it may run programs.
+    """
+    given = {"RAY_USAGE_STATS_ENABLED": "0"} | (
+        {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)} if own else {}
+    )
+    before = {name: os.environ.get(name) for name in given}
+    os.environ.update(given)
     try:
-        threads = captioner["threads"]
-        room = int(ray.cluster_resources().get("CPU", 0)) // threads
-        if not (actors or room):
-            raise OptionError(f"threads is {threads}, and no machine of the Ray cluster has so many processors free")
-        gpus = 1 if captioner["device"].startswith("cuda") else 0
-        kind = ray.remote(Worker).options(num_cpus=threads, num_gpus=gpus, max_restarts=-1)
-        held = [kind.remote(str(Path.cwd()), captioner) for _ in range(actors or room)]
-        yield Cluster(ray, held)
+        with redirect_stdout(sys.stderr):
+            yield
     finally:
-        with _signals_kept():
-            ray.shutdown()
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
 
 
 @contextmanager

@@ -194,7 +194,7 @@ def caption(
                 job.run = runs.Run.create(run_folder, manifest, job.write_beside, listed, shard_size)
                 stack.callback(job.run.close)
             targets = job.targets(stack)
-            shown = not job.single and not (sys.stdout.isatty() and job.shown)
+            shown = not job.single and not (job.stdout.isatty() and job.shown)
             console = stack.enter_context(Console(shown=shown, every=_MINUTE))
             job.message = console.message
             countable = not (job.piped or job.single or job.remote)
@@ -238,6 +238,7 @@ class _Job:
         from showtell.archive.sources import STANDARD_INPUT, is_one_photo
         from showtell.io.remote import is_remote
 
+        self.stdout = sys.stdout
         self.paths: list[str] = given["paths"]
         self.outputs = [Path(path) for path in given["outputs"]]
         self.existing = given["existing"]
@@ -332,7 +333,7 @@ class _Job:
                     stack.callback(sink.close)
                     targets.append(sink)
         if self.shown:
-            targets.append(JsonlSink(sys.stdout) if self.format == "jsonl" else TextSink(sys.stdout, single=self.single))
+            targets.append(JsonlSink(self.stdout) if self.format == "jsonl" else TextSink(self.stdout, single=self.single))
         return targets
 
     def write_beside(self, record: Record) -> None:

@@ -59,12 +59,13 @@ def walk(folder: str | os.PathLike[str], skipped: Counter[str] | None = None) ->
         folders: list[str] = []
         names: list[str] = []
         links: set[str] = set()
+        place = os.path.join(folder, below)  # noqa: PTH118  # a Path for each of many links takes longer
         try:
-            status = Path(folder, below).stat()
+            status = Path(place).stat()
             if (status.st_dev, status.st_ino) in seen:
                 continue
             seen.add((status.st_dev, status.st_ino))
-            with os.scandir(Path(folder, below)) as entries:
+            with os.scandir(place) as entries:
                 for entry in entries:
                     if is_hidden(entry.name):
                         skipped["hidden folders" if entry.is_dir() else "hidden files"] += 1
@@ -75,7 +76,7 @@ def walk(folder: str | os.PathLike[str], skipped: Counter[str] | None = None) ->
         except OSError:
             unlisted.append(below.rstrip("/") or ".")
         for name in sorted([*names, *links]):
-            if name in links and os.path.isdir(os.path.join(folder, below, name)):  # noqa: PTH112, PTH118  # Path.is_dir may raise
+            if name in links and os.path.isdir(f"{place}/{name}"):  # noqa: PTH112  # Path.is_dir may raise
                 folders.append(name)
             else:
                 yield below + name

@@ -1,7 +1,8 @@
 """Greedy, sampled and beam search for captions, in numpy, over any model that predicts one token at a time.
 
-A model offers three operations (`StepModel`); torch and onnxruntime models both implement them, so what validation measures
-is what the product does. Arrays are shaped (photos B, hypotheses K, ...). Photos whose search has ended leave the batch.
+A model offers three operations (`StepModel`); torch and onnxruntime models both implement them, so validation
+measures the search of the product. Arrays are shaped (photos B, hypotheses K, ...). Photos leave the batch when their search has
+ended.
 
 `Constraints` say which words a photo's captions must have and must not have. Words that must be there are found by constrained
 beam search (Anderson et al. 2017, "Guided Open Vocabulary Image Captioning with Constrained Beam Search").
@@ -21,18 +22,18 @@ _BLOCK = 32  # tokens; about the square root of a vocabulary, so that there are 
 
 
 class Step(NamedTuple):
-    """What a model says after reading one token for each hypothesis."""
+    """A model's prediction after it has read one token for each hypothesis."""
 
     log_probs: Array  # (B, K, vocabulary) float32, natural logarithm
     state: Any
-    attention: Array | None  # (B, K, 49) float32, each row sums to 1; None where the model does not attend
+    attention: Array | None  # (B, K, cells) float32, each row sums to 1; None without attention
 
 
 class StepModel(Protocol):
     """One token at a time. A state belongs to B photos with K hypotheses each; only the model looks inside it."""
 
     def start(self, features: Array) -> Any:
-        """State of B photos with one empty hypothesis each, from grid features (B, 49, 2048)."""
+        """State of B photos with one empty hypothesis each, from grid features (B, cells, channels)."""
         ...
 
     def step(self, tokens: Array, state: Any) -> Step:
@@ -129,7 +130,7 @@ def search(
     options: DecodeOptions,
     constraints: Sequence[Constraints] = (),
 ) -> list[list[Hypothesis]]:
-    """The `options.num_captions` best hypotheses of each photo, best first, from grid features (B, 49, 2048).
+    """The `options.num_captions` best hypotheses of each photo, best first, from grid features (B, cells, channels).
 
     `constraints` has those of each photo, or is empty where there are none. To include words, greedy search follows one
     hypothesis for each set of them that was said. Raises OptionError where samples are asked to include words.
@@ -148,7 +149,7 @@ def search(
         if len(part):
             rolls = options.sample or (options.beam_size == 1 and not including[part[0]])
             grids = features if len(part) == len(features) else features[part]
-            hypotheses = (_roll if rolls else _beam)(model, grids, tokens, options, [each[row] for row in part])
+            hypotheses = (_greedy_or_sample if rolls else _beam)(model, grids, tokens, options, [each[row] for row in part])
             for row, one in zip(part, hypotheses, strict=True):
                 found[row] = one
 
@@ -173,7 +174,7 @@ def _begin(model: StepModel, features: Array, ids: SearchTokens, count: int) -> 
     return state, np.full((photos, count), read[-1]), words
 
 
-def _roll(
+def _greedy_or_sample(
     model: StepModel, features: Array, ids: SearchTokens, options: DecodeOptions, constraints: list[Constraints]
 ) -> list[list[Hypothesis]]:
     """Greedy search, or `num_captions` samples a photo: each hypothesis goes its own way to its end."""
@@ -189,18 +190,18 @@ def _roll(
         step = model.step(last, state)
         barred = [constraints[photo].avoid for photo in where]
         log_probs = _allowed(step.log_probs, words, ids, options, barred)[..., : step.log_probs.shape[-1]]
-        last = _draw(log_probs, options, [rngs[photo] for photo in where]) if options.sample else log_probs.argmax(-1)
+        last = _sample_token(log_probs, options, [rngs[photo] for photo in where]) if options.sample else log_probs.argmax(-1)
         gained = np.take_along_axis(log_probs, last[..., None], -1)[..., 0].astype(np.float64)
         possible = np.isfinite(gained)  # not so where every word is forbidden
         ending = possible & (last == ids.end)
-        # What cannot go on, or has no room left, stays unfinished.
+        # A hypothesis without possible words, or of the largest length, stays unfinished.
         stopping = ~ended & (ending | ~possible | (length == options.max_length))
         for row, k in np.argwhere(stopping):
             finished = bool(ending[row, k])
             log_prob = float(sums[row, k] + (gained[row, k] if finished else 0))
             found[where[row]].append(Hypothesis(tuple(words[row, k].tolist()), log_prob, finished, len(ids.start)))
         ended = ended | stopping
-        live = _without_gaps(np.flatnonzero(~ended.all(1)))
+        live = _live_rows(np.flatnonzero(~ended.all(1)))
         if len(live) == 0:
             break
         words = np.concatenate([words, last[..., None]], -1)[live]
@@ -210,7 +211,7 @@ def _roll(
     return found
 
 
-def _draw(log_probs: Array, options: DecodeOptions, rngs: Sequence[np.random.Generator]) -> Array:
+def _sample_token(log_probs: Array, options: DecodeOptions, rngs: Sequence[np.random.Generator]) -> Array:
     """One token id for each hypothesis, by temperature and nucleus sampling (Holtzman et al. 2020): (B, K)."""
     scaled = log_probs.astype(np.float64) / options.temperature
     with np.errstate(invalid="ignore"):  # infinite less infinite, where every word is forbidden
@@ -267,7 +268,7 @@ def _beam(
         parents, tokens = (np.take_along_axis(part, going, -1).reshape(rows, -1) for part in (parents, tokens))
         flat, met = flat.reshape(rows, -1), met.reshape(rows, -1)
         going_on = [row for row in range(rows) if not _done(found[where[row]], flat[row].max(), searched, options)]
-        live = _without_gaps(np.array(going_on, int))
+        live = _live_rows(np.array(going_on, int))
         if len(live) == 0:
             return found
         # What stands for no extension, where there are fewer than the beam is wide, reads a word that every model knows.
@@ -329,7 +330,7 @@ class _Inclusion:
         after = np.concatenate([np.repeat(after[..., :1], other.shape[-1], -1), after[..., 1:]], -1).reshape(photos, 1, -1)
         values = (sums[..., None] + np.concatenate([other, special], -1)).reshape(photos, 1, -1)
         into = np.where(after == np.arange(self.after.shape[1])[:, None], values, -np.inf)  # (B, states, K * candidates)
-        best, places = _top(into.reshape(-1, into.shape[-1]), count)
+        best, places = _top_k(into.reshape(-1, into.shape[-1]), count)
         best, places = (part.reshape(photos, into.shape[1], -1) for part in (best, places))
         tokens = np.concatenate([tokens, words], -1)
         rows = np.arange(photos)[:, None, None]
@@ -373,7 +374,7 @@ def _read(state: tuple[Phrase | None, ...], token: int, include: Iterable[tuple[
     return tuple(map(after, state, include))
 
 
-def _without_gaps(live: Array) -> Array:
+def _live_rows(live: Array) -> Array:
     """These row numbers, all different, in an order in which those below their count are at their own place."""
     order = np.arange(len(live))
     order[~np.isin(order, live)] = live[live >= len(live)]
@@ -400,17 +401,17 @@ def _best_extensions(sums: Array, log_probs: Array, count: int) -> tuple[Array, 
     blocks = log_probs.reshape(
         photos, hypotheses, _BLOCK, vocabulary // _BLOCK
     )  # token t is in block t % (vocabulary // _BLOCK)
-    _, chosen = _top((sums[..., None] + blocks.max(2)).reshape(photos, -1), count)
+    _, chosen = _top_k((sums[..., None] + blocks.max(2)).reshape(photos, -1), count)
     chosen.sort(1)
     parents, block = np.divmod(chosen, blocks.shape[-1])
     rows = np.arange(photos)[:, None]
     values = sums[rows, parents, None] + blocks[rows, parents, :, block]  # (B, blocks chosen, _BLOCK)
-    best, places = _top(values.reshape(photos, -1), count)
+    best, places = _top_k(values.reshape(photos, -1), count)
     among, within = np.divmod(places, _BLOCK)
     return best, parents[rows, among], within * blocks.shape[-1] + block[rows, among]
 
 
-def _top(values: Array, count: int) -> tuple[Array, Array]:
+def _top_k(values: Array, count: int) -> tuple[Array, Array]:
     """The `count` highest values of each row, highest first (ties: lower index first), and their indices."""
     count = min(count, values.shape[1])
     part = np.argpartition(-values, count - 1, axis=1)[:, :count]

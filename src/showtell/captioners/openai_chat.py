@@ -59,7 +59,6 @@ class OpenAICaptioner(ForeignCaptioner):
         self._model, self._prompt, self._base = model, prompt or PROMPT, base
         key = os.environ.get("OPENAI_API_KEY") or "none"
         self._client = openai.OpenAI(base_url=base, api_key=key, max_retries=retries, timeout=timeout)
-        self._pool = ThreadPoolExecutor(requests, "showtell-request")
         self._lock = Lock()
 
     def shrunk(self, image: Image.Image) -> Image.Image:
@@ -72,7 +71,11 @@ class OpenAICaptioner(ForeignCaptioner):
 
     def generate(self, images: Sequence[Image.Image], given: Mapping[str, Any]) -> list[tuple[Caption, ...] | CaptionError]:
         """See ForeignCaptioner. Chat servers give no scores that compare: a caption's score is 0."""
-        return list(self._pool.map(lambda image: self._ask(image, given), images))
+        pool = ThreadPoolExecutor(self.parallel, "showtell-request")
+        try:
+            return list(pool.map(lambda image: self._ask(image, given), images))
+        finally:
+            pool.shutdown(cancel_futures=True)  # where one fails, those that wait are not sent
 
     def _ask(self, image: Image.Image, given: Mapping[str, Any]) -> tuple[Caption, ...] | CaptionError:
         photo = io.BytesIO()

@@ -1,8 +1,8 @@
 """Greedy, sampled and beam search for captions, in numpy, over any model that predicts one token at a time.
 
 A model offers three operations (`StepModel`); torch and onnxruntime models both implement them, so validation
-measures the search of the product. Arrays are shaped (photos B, hypotheses K, ...). Photos leave the batch when their search has
-ended.
+measures the search of the product. Arrays are shaped (photos B, hypotheses K, ...). A photo leaves the batch when its
+search has ended.
 
 `Constraints` say which words a photo's captions must have and must not have. Words that must be there are found by constrained
 beam search (Anderson et al. 2017, "Guided Open Vocabulary Image Captioning with Constrained Beam Search").

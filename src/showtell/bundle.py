@@ -5,6 +5,7 @@
     encoder.onnx    pixels (B, 3, 224, 224) float32 -> features (B, 49, 2048) float32
     prepare.onnx    features -> values, keys and the like (`prepared`), and the first state; once a photo
     step.onnx       tokens (B, K) int64, prepared, state -> log_probs (B, K, V), new state, perhaps attention (B, K, 49)
+    confidence.npz  labels, principal components; with `confidence` in config.json (`showtell.confidence`); not every bundle has it
     model-card.md   for people: what the model was trained on, is for and fails at; not every bundle has one
 
 The embedded model is the bundle in `showtell/models/<EMBEDDED>`.
@@ -19,6 +20,8 @@ from pathlib import Path
 from typing import Any, Self, Unpack
 
 from showtell.decoding import Constraints, SearchTokens, contains
+from showtell.confidence import Confidence
+from showtell.confidence import model as confidence
 from showtell.errors import BundleError, OptionError, ShowtellError
 from showtell.files import sha256, write_json
 from showtell.image import Preprocessing
@@ -30,6 +33,7 @@ from showtell.vocabulary import SPECIAL, Vocabulary
 FORMAT = 1
 FILES = ("vocab.json", "encoder.onnx", "prepare.onnx", "step.onnx")
 CARD = "model-card.md"
+OPTIONAL = (confidence.FILE, CARD)
 MODELS = Path(__file__).parent / "models"
 EMBEDDED = "lite2-lstm-general"
 
@@ -44,6 +48,7 @@ class Bundle:
     search: DecodeOptions
     vocabulary: Vocabulary
     config: Mapping[str, Any]
+    confidence: Confidence | None = None
 
     @classmethod
     def read(cls, folder: str | Path) -> Self:
@@ -64,7 +69,7 @@ class Bundle:
         if found != FORMAT:
             raise BundleError(f"{path}: bundle format {found!r}; this version of showtell reads format {FORMAT}")
         try:
-            for name in [*FILES, CARD] if CARD in config["files"] else FILES:
+            for name in [*FILES, *(name for name in OPTIONAL if name in config["files"])]:
                 _check(folder / name, config["files"][name])
             bundle = cls(
                 folder,
@@ -73,6 +78,7 @@ class Bundle:
                 DecodeOptions.from_json(config["search"]),
                 Vocabulary.load(folder / "vocab.json"),
                 config,
+                Confidence.load(folder, config["confidence"]) if confidence.FILE in config["files"] else None,
             )
             words = config["architecture"]["decoder"]["vocabulary"]
         except KeyError as error:
@@ -171,7 +177,7 @@ def write_config(
     about: Mapping[str, Any],
 ) -> None:
     """Completes a bundle: writes config.json, with the hashes of the files beside it. `about` adds licence, data and scores."""
-    files = [*FILES, CARD] if (folder / CARD).exists() else FILES
+    files = [*FILES, *(name for name in OPTIONAL if (folder / name).exists())]
     config = {
         "format": FORMAT,
         "name": name,
@@ -188,6 +194,14 @@ def keep_scores(bundle: Bundle, split: str, scores: Mapping[str, Mapping[str, fl
     """Writes a bundle's scores x100 on a split of some data sets, by their names, into its config.json as `SPLIT_scores`."""
     rounded = {data: {name: round(value, 2) for name, value in found.items()} for data, found in scores.items()}
     write_json(bundle.folder / "config.json", {**bundle.config, f"{split}_scores": rounded})
+
+
+def keep_confidence(bundle: Bundle, found: Confidence) -> Bundle:
+    """Writes a bundle's confidence model beside its graphs; returns the bundle with it. Raises OutputError."""
+    found.save(bundle.folder)
+    files = {**bundle.config["files"], confidence.FILE: sha256(bundle.folder / confidence.FILE)}
+    write_json(bundle.folder / "config.json", {**bundle.config, "confidence": found.to_json(), "files": files})
+    return Bundle.read(bundle.folder)
 
 
 def _check(path: Path, expected: str) -> None:

@@ -11,13 +11,47 @@ Split = Literal["train", "dev", "test"]
 AttentionMap = tuple[tuple[float, ...], ...]  # 7 rows of 7, top to bottom
 
 
+Source = Literal["model", "labels"]
+DOUBTFUL = 0.25  # a confidence below this is reported as doubtful
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """A thing in a photo: its plain name, and the probability that people who describe the photo name it."""
+
+    name: str
+    probability: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfidenceOptions:
+    """What becomes of captions by their confidence. Models without a confidence model take no notice of it.
+
+    `evidence` searches again where the photo gives no evidence of a person or dog that the caption names. `fallback` puts a
+    sure label in place of a doubtful caption. A photo whose caption has a confidence below `min_confidence` gets none. With
+    `labels`, records have the five likeliest labels.
+    """
+
+    evidence: bool = True
+    fallback: bool = True
+    min_confidence: float = 0.0
+    labels: bool = False
+
+    def __post_init__(self) -> None:
+        value = self.min_confidence
+        if not isinstance(value, Real) or isinstance(value, bool) or not 0 <= value <= 1:
+            raise OptionError(f"min_confidence is {value!r}; it must be a number from 0 to 1")
+
+
 @dataclass(frozen=True, slots=True)
 class Caption:
     """One caption of one photo.
 
     `score` is the mean natural-log probability per token, end token included: 0 is certainty, lower is less sure.
     `alternatives` holds the further captions of an n-best request, best first. `pieces` is the text with one piece for each
-    token; `cut` tells that it reached the length limit before its end. A notebook shows the caption with its photo.
+    token; `cut` tells that it reached the length limit before its end. `confidence` is the probability that the caption is
+    good, None where the model cannot tell. `source` is "labels" for a caption that names a sure label instead of the model's
+    caption; its score and confidence are those of the label. A notebook shows the caption with its photo.
     """
 
     text: str
@@ -27,6 +61,8 @@ class Caption:
     pieces: tuple[str, ...] = ()
     cut: bool = False
     photo: Any = field(default=None, repr=False, compare=False)  # its source, for notebooks
+    confidence: float | None = None
+    source: Source = "model"
 
     def __str__(self) -> str:
         return self.text
@@ -38,19 +74,32 @@ class Caption:
 
     def to_json(self) -> dict[str, Any]:
         """The caption as it is in a record's list."""
-        return {"text": self.text, "score": round(self.score, 6), **({"cut": True} if self.cut else {})}
+        sure = {} if self.confidence is None else {"confidence": round(self.confidence, 4)}
+        return {"text": self.text, "score": round(self.score, 6), **sure, **({"cut": True} if self.cut else {})}
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What a model says of one photo: captions, best first, and how far to trust them; see Record."""
+
+    captions: tuple[Caption, ...]
+    confidence: float | None = None
+    in_domain: float | None = None
+    labels: tuple[Label, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
     """The captions of one photo, or its error: the same object in files, on standard output and in Python.
 
-    `attention`, if it was asked for, has one map for each token of the best caption. A notebook shows the record with its
-    photo, if `path` is a file.
+    `confidence` is that of the best caption, also where the status is "doubtful" and no caption was given for it. `in_domain`
+    says how usual the photo is for the model, from 0 to 1; below 0.5 it is stranger than 99 of 100 training photos. Both are
+    None where the model cannot tell. `labels`, if they were asked for, are the likeliest. `attention`, if it was asked for, has
+    one map for each token of the best caption. A notebook shows the record with its photo, if `path` is a file.
     """
 
     path: str
-    status: Literal["ok", "error"]
+    status: Literal["ok", "doubtful", "error"]
     captions: tuple[Caption, ...] = ()
     width: int | None = None
     height: int | None = None
@@ -58,6 +107,24 @@ class Record:
     error_code: RecordCode | None = None
     error_message: str | None = None
     attention: tuple[AttentionMap, ...] | None = None
+    confidence: float | None = None
+    in_domain: float | None = None
+    labels: tuple[Label, ...] | None = None
+
+    @classmethod
+    def of(
+        cls,
+        path: str,
+        found: Description,
+        width: int | None,
+        height: int | None,
+        model: str,
+        attention: tuple[AttentionMap, ...] | None = None,
+    ) -> Self:
+        """The record of a photo that was described."""
+        status: Literal["ok", "doubtful"] = "ok" if found.captions else "doubtful"
+        sure = (found.confidence, found.in_domain, found.labels)
+        return cls(path, status, found.captions, width, height, model, None, None, attention, *sure)
 
     @classmethod
     def failed(cls, path: str, error: ImageError, model: str, *, remedy: bool = True) -> Self:
@@ -67,8 +134,18 @@ class Record:
 
     @property
     def caption(self) -> str | None:
-        """Text of the best caption, or None where the photo could not be read."""
+        """Text of the best caption, or None where the photo could not be read or its caption was too doubtful."""
         return self.captions[0].text if self.captions else None
+
+    @property
+    def source(self) -> Source | None:
+        """What the best caption is made of, or None where there is no caption."""
+        return self.captions[0].source if self.captions else None
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether the photo's caption has a confidence below DOUBTFUL, or was left out for it."""
+        return self.status == "doubtful" or (self.confidence is not None and self.confidence < DOUBTFUL)
 
     def _repr_html_(self) -> str:
         from showtell.notebook import record_html
@@ -82,6 +159,14 @@ class Record:
             result["caption"] = self.captions[0].text
             result["score"] = round(self.captions[0].score, 6)
             result["captions"] = [caption.to_json() for caption in self.captions]
+            result["source"] = self.captions[0].source
+        result |= {
+            name: round(value, 4)
+            for name, value in (("confidence", self.confidence), ("in_domain", self.in_domain))
+            if value is not None
+        }
+        if self.labels is not None:
+            result["labels"] = [{"name": label.name, "probability": round(label.probability, 4)} for label in self.labels]
         if self.width is not None:
             result["width"], result["height"] = self.width, self.height
         if self.model is not None:

@@ -238,7 +238,7 @@ def constrained(
     return search(TableModel(*tables), numbered(len(tables)), ids, DecodeOptions(**options), asked)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     seed=st.integers(0, 10_000),
     length_penalty=st.sampled_from([0.0, 1.0]),

@@ -149,6 +149,13 @@ def test_links_lead_somewhere() -> None:
     assert not broken
 
 
+def test_files_that_the_map_names_are_there() -> None:
+    text = re.sub(r"<!-- tree -->.*<!-- /tree -->", "", (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+    named = re.findall(r"`([\w/]+(?:/|\.py))`", text)
+    assert len(named) > 30
+    assert not [path for path in named if not (ROOT / "src" / "showtell" / path).exists()]
+
+
 def test_pages_are_short() -> None:
     readme, training = (path.read_text(encoding="utf-8") for path in (ROOT / "README.md", ROOT / "docs" / "training.md"))
     assert len(readme.splitlines()) <= 100

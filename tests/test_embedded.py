@@ -13,7 +13,7 @@ from showtell import metrics
 from showtell.bundle import CARD, EMBEDDED, MODELS, Bundle
 from showtell.data import read
 from showtell.evaluation.run import Run, caption_split
-from showtell.metrics.diversity import said_twice
+from showtell.metrics.diversity import repetition
 from showtell.text.words import MAY_REPEAT, OF_SEVERAL
 
 ROOT = Path(__file__).parents[1]
@@ -22,8 +22,8 @@ PHOTOS = sorted((ROOT / "examples" / "photos").glob("*.jpg"))
 
 def test_it_loads_and_is_small() -> None:
     bundle = Bundle.find(None)
-    assert bundle.config["quantization"] == "int8"
-    assert bundle.config["licence"]
+    assert bundle.config.quantization == "int8"
+    assert bundle.config.licence
     assert sum(file.stat().st_size for file in (MODELS / EMBEDDED).iterdir()) < 45e6
     assert Bundle.find(EMBEDDED).folder == bundle.folder
     assert (bundle.folder / CARD).read_text(encoding="utf-8") == (ROOT / "docs" / CARD).read_text(encoding="utf-8")
@@ -51,8 +51,8 @@ def test_it_repeats_no_words_where_told_so() -> None:
     careful = said(no_repeat_words=True)
     assert len(careful) == 5 * len(PHOTOS)
     for tokens in careful:
-        assert not said_twice(tokens).around_and
-        assert not said_twice(tokens).doubled
+        assert not repetition(tokens).around_and
+        assert not repetition(tokens).doubled_word
         assert {word for word in tokens if tokens.count(word) > 1} <= MAY_REPEAT | OF_SEVERAL
     assert any(tokens.count("a") > 1 for tokens in careful)
 

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 import showtell
+from showtell.decoding import Constraints
 from showtell.errors import ImageError, MissingExtraError, OptionError
 from showtell.image import ImageSettings, read_rgb
 from showtell.runtime.captioner import _Stoppable
@@ -96,6 +97,87 @@ def test_options_out_of_range_are_refused(captioner: showtell.Captioner, options
         captioner(PHOTO, **options)
 
 
+CONSTRAINTS: list[dict[str, Any]] = [
+    {"start_with": "A photo of"},
+    {"include": "wall"},
+    {"include": ["umbrella", "plant"], "beam_size": 1},
+    {"include": "traffic light", "start_with": "there is"},
+    {"avoid": "cat, squirrel"},
+    {"avoid": ["cat", "sitting on"], "min_length": 14},
+    {"avoid": "cat", "start_with": "a picture of", "min_length": 9, "sample": True, "seed": 4, "num_captions": 20},
+    {"avoid": "cat", "include": "table", "start_with": "there", "min_length": 9, "num_captions": 3},
+]
+
+
+@pytest.mark.parametrize("options", CONSTRAINTS)
+def test_captions_keep_their_constraints(captioner: showtell.Captioner, options: dict[str, Any]) -> None:
+    """The captions of one photo in a batch and alone, and the forms in which words may be given."""
+    asked = captioner.options(**options)
+    both = [captioner(PHOTO, **options), captioner([PHOTO, np.zeros((9, 9, 3), np.uint8)], **options)[0]]
+    assert both[0].text == both[1].text
+    for caption in (both[0], *both[0].alternatives):
+        assert caption.text.startswith(asked.start_with.lower())
+        assert all(f" {words} " in f" {caption.text} " for words in asked.include)
+        assert not any(f" {form} " in f" {caption.text} " for words in asked.avoid for form in (words, f"{words}s"))
+        assert len(caption.tokens) >= asked.min_length or caption.cut
+
+
+def test_an_is_said_before_vowels(captioner: showtell.Captioner) -> None:
+    assert " an umbrella" in captioner(PHOTO, include="umbrella").text
+    assert " a orange" not in f" {captioner(PHOTO, include='orange, umbrella').text}"
+
+
+def test_each_photo_may_have_constraints_of_its_own(captioner: showtell.Captioner) -> None:
+    pixels = np.stack([np.asarray(read_rgb(PHOTO).resize((256, 256)))] * 4)
+    features = captioner.features(pixels)
+    cat = captioner.bundle.vocabulary.ids["cat"]
+    words = captioner.bundle.constraints
+    own = [words(), words(avoid=["cat"]), Constraints(avoid=((cat,),)), words(include=["dog"])]
+    captions = [found[0].tokens for found in captioner.search(features, captioner.options(), own)]
+    assert captions[0] == captioner.search(features[:1], captioner.options())[0][0].tokens
+    assert "cat" in captions[0]
+    assert not {"cat", "cats"} & set(captions[1])
+    assert "cat" not in captions[2]
+    assert "dog" in captions[3]
+    for options in ({"avoid": "table"}, {"include": "table"}):
+        together = captioner.search(features, captioner.options(**options), own)
+        assert ["table" in found[0].tokens for found in together] == ["include" in options] * 4
+        assert ["cat" in found[0].tokens for found in together[1:3]] == [False, False]
+        assert "dog" in together[3][0].tokens
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"include": "umbrela"}, "include is 'umbrela'; this model does not know the word 'umbrela'; it knows umbrella"),
+        ({"start_with": "a phtoo of"}, "start_with is 'a phtoo of'; this model does not know the word 'phtoo'; it knows photo"),
+        ({"avoid": ["dog", "<unknown>"]}, "avoid is '<unknown>'; this model does not know the word '<unknown>'"),
+        ({"avoid": "<style:coco>"}, "this model does not know the word"),
+        ({"start_with": "..."}, "start_with is '...'"),
+        ({"include": "dogs", "avoid": "dog"}, "include is 'dogs', and avoid= has 'dog', which bars plurals too"),
+        ({"include": "fire truck", "avoid": "fire"}, "include is 'fire truck', and avoid= has 'fire'"),
+        ({"start_with": "a man", "avoid": "man"}, "start_with is 'a man', and man is to be avoided"),
+        ({"min_length": 21}, "min_length is 21 and max_length 20; raise max_length"),
+        ({"min_length": -1}, "min_length is -1; it must be a whole number from 0"),
+        ({"start_with": "a photo of", "max_length": 3}, "max_length is 3, and start_with= and include= take 3 words; raise it"),
+        ({"include": "a,dog,cat", "max_length": 2}, "max_length is 2, and start_with= and include= take 3 words"),
+        ({"include": "a,b,c,d,e"}, "include is a, b, c, d, e; it may have 4 words at most"),
+        ({"include": ["fire truck", "traffic light", "dog"]}, "include has 5 words; a search can ask for 4 at most"),
+        ({"include": "dog", "sample": True}, "include= acts on beam search and not on samples"),
+        ({"include": 5}, "include is 5; it must be a word"),
+        ({"avoid": [5]}, r"avoid is \[5\]; it must be a word"),
+        ({"start_with": 5}, "start_with is 5; it must be text"),
+    ],
+)
+def test_impossible_constraints_are_refused_before_the_work(
+    captioner: showtell.Captioner, options: dict[str, Any], named: str
+) -> None:
+    with pytest.raises(OptionError, match=named):
+        captioner("no-such-photo.jpg", **options)  # which would be another error
+    with pytest.raises(OptionError, match=named):
+        list(captioner.records([PHOTO], **options))
+
+
 def test_a_beam_wider_than_the_vocabulary_is_refused(captioner: showtell.Captioner, monkeypatch: pytest.MonkeyPatch) -> None:
     words = len(captioner.bundle.vocabulary) - 4
     assert words > 1000  # the widest beam of all fits
@@ -129,12 +211,36 @@ def test_a_search_ends_at_its_next_step_once_it_is_stopped(captioner: showtell.C
         (["--beam-size", "2600"], "--beam-size is 2600; it must be a whole number from 1 to 1,000"),
         (["--length-penalty", "1000"], "--length-penalty is 1000.0; it must be a number from 0 to 10"),
         (["--temperature", "0.5"], "--temperature, --top-p and --seed act on sampling alone: add --sample"),
+        (
+            ["--include-word", "umbrela"],
+            "--include-word is 'umbrela'; this model does not know the word 'umbrela'; it knows umb",
+        ),
+        (["--include-word", "dog", "--sample"], "--include-word acts on beam search and not on samples: leave --sample out"),
+        (
+            ["--include-word", "dogs", "--avoid", "dog"],
+            "--include-word is 'dogs', and --avoid has 'dog', which bars plurals too",
+        ),
+        (["--min-length", "30"], "--min-length is 30 and --max-length 20; raise --max-length"),
+        (["--start-with", "a man", "--max-length", "2"], "--max-length is 2, and --start-with and --include-word take 2 words"),
     ],
 )
 def test_the_command_names_flags(here, arguments: list[str], message: str) -> None:
     status, _, errors = here("caption", PHOTO, *arguments)
     assert (status, errors[: len(f"showtell: {message}")]) == (2, f"showtell: {message}")
     assert "_" not in errors
+
+
+def test_the_command_takes_words(here) -> None:
+    words = ("--include-word", "table,wall", "--include-word", "plant", "--avoid", "dog", "--avoid", "cat,bird")
+    status, text, _ = here("caption", PHOTO, "--start-with", "There is", *words, "--min-length", 8)
+    assert status == 0
+    assert text.startswith("there is ")
+    said = text.split()
+    assert {"table", "wall", "plant"} <= set(said)
+    assert not {"cat", "dog", "bird"} & set(said)
+    assert len(said) >= 8
+    # The globs for files have names alike.
+    assert here("caption", PHOTO.parent, "--include", "cat.*", "--include-word", "wall")[1].split("\t")[0].endswith("cat.jpg")
 
 
 def test_the_command_names_the_flag_for_damaged_photos_and_leaves_names_alone(here, tmp_path: Path) -> None:

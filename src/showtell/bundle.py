@@ -2,10 +2,10 @@
 
     config.json     format, architecture, preprocessing, search defaults, licence, data, recipe, scores, SHA-256 of each file
     vocab.json      the words in id order
-    encoder.onnx    pixels (B, 3, 224, 224) float32 -> features (B, 49, 2048) float32
+    encoder.onnx    pixels (B, 3, size, size) float32 -> features (B, cells, channels) float32
     prepare.onnx    features -> values, keys and the like (`prepared`), and the first state; once a photo
     step.onnx       tokens (B, K) int64, prepared, state -> log_probs (B, K, V), new state, perhaps attention (B, K, 49)
-    confidence.npz  labels, principal components; with `confidence` in config.json (`showtell.confidence`); not every bundle has it
+    confidence.npz  labels and principal components (`showtell.confidence`); not every bundle has it
     model-card.md   for people: what the model was trained on, is for and fails at; not every bundle has one
 
 The embedded model is the bundle in `showtell/models/<EMBEDDED>`.
@@ -17,17 +17,17 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Self, Unpack
+from typing import Any, Literal, Self, Unpack
 
-from showtell.decoding import Constraints, SearchTokens, contains
 from showtell.confidence import Confidence
 from showtell.confidence import model as confidence
+from showtell.decoding import Constraints, SearchTokens, contains
 from showtell.errors import BundleError, OptionError, ShowtellError
 from showtell.files import sha256, write_json
 from showtell.image import Preprocessing
 from showtell.text import RULES, TextRule
-from showtell.text.words import plurals
-from showtell.types import DecodeOptions, SearchOptions
+from showtell.text.words import plurals, takes_an
+from showtell.types import DecodeOptions, SearchOptions, from_json
 from showtell.vocabulary import SPECIAL, Vocabulary
 
 FORMAT = 1
@@ -39,16 +39,84 @@ EMBEDDED = "lite2-lstm-general"
 
 
 @dataclass(frozen=True)
-class Bundle:
-    """A bundle that was read and whose files are what their hashes say."""
+class BundleConfig:
+    """A bundle's config.json, checked. `scores` are x100 by split, data set and metric."""
 
-    folder: Path
     name: str
+    encoder: Mapping[str, Any]
+    decoder: Mapping[str, Any]
     preprocessing: Preprocessing
     search: DecodeOptions
+    files: Mapping[str, str]  # SHA-256 of each file
+    licence: str
+    quantization: Literal["none", "int8"]
+    data: str
+    text_rule: str  # the tokenizer of the captions it was trained on, of text.RULES
+    scores: Mapping[str, Mapping[str, Mapping[str, float]]]
+    confidence: confidence.Parameters | None  # None where the model cannot say how sure a caption is
+    json: Mapping[str, Any]  # all of it, as read
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """The config in the file `path`. Raises BundleError where it is not one of this format."""
+        try:
+            json_ = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise BundleError(
+                f"{path.parent}: no config.json here; a bundle is a folder that `showtell export` writes"
+            ) from None
+        except (OSError, ValueError) as error:
+            raise BundleError(f"{path}: not readable ({error})") from None
+        number = json_.get("format") if isinstance(json_, dict) else None
+        if number != FORMAT:
+            raise BundleError(f"{path}: bundle format {number!r}; this version of showtell reads format {FORMAT}")
+        try:
+            return cls(
+                name=json_["name"],
+                encoder=json_["architecture"]["encoder"],
+                decoder=json_["architecture"]["decoder"],
+                preprocessing=Preprocessing.from_json(json_["preprocessing"]),
+                search=DecodeOptions.from_json(json_["search"]),
+                files=json_["files"],
+                licence=json_.get("licence", ""),
+                quantization=json_.get("quantization", "none"),
+                data=json_.get("data", ""),
+                text_rule=json_.get("recipe", {}).get("vocabulary", {}).get("text", "ptb"),
+                scores={split: json_[f"{split}_scores"] for split in ("train", "dev", "test") if f"{split}_scores" in json_},
+                confidence=from_json(confidence.Parameters, json_["confidence"], "confidence parameter")
+                if "confidence" in json_
+                else None,
+                json=json_,
+            )
+        except KeyError as error:
+            raise BundleError(f"{path}: the key {error.args[0]!r} is missing; export the model again") from None
+        except (ShowtellError, TypeError, AttributeError) as error:
+            raise BundleError(f"{path}: {error}") from None
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle whose files have the SHA-256 in its config."""
+
+    folder: Path
+    config: BundleConfig
     vocabulary: Vocabulary
-    config: Mapping[str, Any]
     confidence: Confidence | None = None
+
+    @property
+    def name(self) -> str:
+        """The bundle's name."""
+        return self.config.name
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """The encoder's preprocessing."""
+        return self.config.preprocessing
+
+    @property
+    def search(self) -> DecodeOptions:
+        """The default search options."""
+        return self.config.search
 
     @classmethod
     def read(cls, folder: str | Path) -> Self:
@@ -59,34 +127,19 @@ class Bundle:
             what = "checkpoint" if path.exists() else "training run"
             command = f"showtell export {shlex.quote(str(folder))} --output BUNDLE_DIR"
             raise BundleError(f"{folder}: a {what}, not a bundle; export it first: {command}")
+        config = BundleConfig.read(path)
+        for name in [*FILES, *(name for name in OPTIONAL if name in config.files)]:
+            if name not in config.files:
+                raise BundleError(f"{path}: the key {name!r} is missing; export the model again")
+            _check(folder / name, config.files[name])
         try:
-            config = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise BundleError(f"{folder}: no config.json here; a bundle is a folder that `showtell export` writes") from None
-        except (OSError, ValueError) as error:
-            raise BundleError(f"{path}: not readable ({error})") from None
-        found = config.get("format") if isinstance(config, dict) else None
-        if found != FORMAT:
-            raise BundleError(f"{path}: bundle format {found!r}; this version of showtell reads format {FORMAT}")
-        try:
-            for name in [*FILES, *(name for name in OPTIONAL if name in config["files"])]:
-                _check(folder / name, config["files"][name])
-            bundle = cls(
-                folder,
-                config["name"],
-                Preprocessing.from_json(config["preprocessing"]),
-                DecodeOptions.from_json(config["search"]),
-                Vocabulary.load(folder / "vocab.json"),
-                config,
-                Confidence.load(folder, config["confidence"]) if confidence.FILE in config["files"] else None,
+            known = (
+                Confidence.load(folder, config.confidence) if config.confidence and confidence.FILE in config.files else None
             )
-            words = config["architecture"]["decoder"]["vocabulary"]
-        except KeyError as error:
-            raise BundleError(f"{path}: the key {error.args[0]!r} is missing; export the model again") from None
-        except BundleError:
-            raise
-        except (ShowtellError, TypeError, AttributeError) as error:
+            bundle = cls(folder, config, Vocabulary.load(folder / "vocab.json"), known)
+        except ShowtellError as error:
             raise BundleError(f"{path}: {error}") from None
+        words = config.decoder.get("vocabulary")
         if words != len(bundle.vocabulary):
             raise BundleError(f"{folder}: the decoder has {words} words and vocab.json {len(bundle.vocabulary)}")
         return bundle
@@ -101,7 +154,7 @@ class Bundle:
         """Raises OptionError where the model lacks the style or a word, or cannot caption as asked for."""
         start = self.search_tokens(options).start
         constraints = self.constraints(options.include, options.avoid)
-        length = len(start) + sum(len(phrase) for (phrase,) in constraints.include)
+        length = len(start) + sum(len(phrase) for phrase, *_ in constraints.include)
         if options.max_length < length + (not constraints.include):
             raise OptionError(f"max_length is {options.max_length}, and start_with= and include= take {length} words; raise it")
         for phrase in constraints.avoid:
@@ -117,7 +170,7 @@ class Bundle:
     @property
     def text_rule(self) -> TextRule:
         """How captions became the tokens that the model learned."""
-        return RULES[self.config.get("recipe", {}).get("vocabulary", {}).get("text", "ptb")]
+        return RULES[self.config.text_rule]
 
     def search_tokens(self, options: DecodeOptions) -> SearchTokens:
         """The ids that a search begins and ends with. Raises OptionError where the model lacks the style or a word."""
@@ -140,7 +193,11 @@ class Bundle:
             for barred, cause in avoided.items():
                 if contains(phrase, barred):
                     raise OptionError(f"include is {words!r}, and avoid= has {cause!r}, which bars plurals too; leave one out")
-        return Constraints(tuple((phrase,) for phrase in included), tuple(avoided))
+        # The model would rather say "a umbrella". "an umbrella" has a beam of its own, or no hypothesis would say "an" in time.
+        a, an = (self.vocabulary.ids.get(word, 0) for word in ("a", "an"))
+        vowels = [phrase for phrase in included if a and an and takes_an(self.vocabulary.words[phrase[0]])]
+        sets = tuple((phrase, (an, *phrase)) if phrase in vowels else (phrase,) for phrase in included)
+        return Constraints(sets, (*avoided, *((a, phrase[0]) for phrase in vowels)))
 
     def _phrase(self, words: str, option: str) -> tuple[int, ...]:
         """The ids of some words. Raises OptionError, which names the option, where the model does not know them all."""
@@ -193,14 +250,14 @@ def write_config(
 def keep_scores(bundle: Bundle, split: str, scores: Mapping[str, Mapping[str, float]]) -> None:
     """Writes a bundle's scores x100 on a split of some data sets, by their names, into its config.json as `SPLIT_scores`."""
     rounded = {data: {name: round(value, 2) for name, value in found.items()} for data, found in scores.items()}
-    write_json(bundle.folder / "config.json", {**bundle.config, f"{split}_scores": rounded})
+    write_json(bundle.folder / "config.json", {**bundle.config.json, f"{split}_scores": rounded})
 
 
 def keep_confidence(bundle: Bundle, found: Confidence) -> Bundle:
     """Writes a bundle's confidence model beside its graphs; returns the bundle with it. Raises OutputError."""
     found.save(bundle.folder)
-    files = {**bundle.config["files"], confidence.FILE: sha256(bundle.folder / confidence.FILE)}
-    write_json(bundle.folder / "config.json", {**bundle.config, "confidence": found.to_json(), "files": files})
+    files = {**bundle.config.files, confidence.FILE: sha256(bundle.folder / confidence.FILE)}
+    write_json(bundle.folder / "config.json", {**bundle.config.json, "confidence": found.to_json(), "files": files})
     return Bundle.read(bundle.folder)
 
 

@@ -79,7 +79,7 @@ class Constraints:
 
     def __post_init__(self) -> None:
         # Each word multiplies the hypotheses: n words need 2 ** n beams.
-        if (words := sum(max(map(len, phrases)) for phrases in self.include)) > MOST_INCLUDED:
+        if (words := sum(min(map(len, phrases)) for phrases in self.include)) > MOST_INCLUDED:
             raise OptionError(f"include has {words} words; a search can ask for {MOST_INCLUDED} at most")
         for phrases in self.include:
             if all(any(contains(phrase, barred) for barred in self.avoid) for phrase in phrases):

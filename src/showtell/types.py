@@ -13,6 +13,7 @@ AttentionMap = tuple[tuple[float, ...], ...]  # 7 rows of 7, top to bottom
 
 Source = Literal["model", "labels"]
 DOUBTFUL = 0.25  # a confidence below this is reported as doubtful
+SURE = 0.9  # a label of at least this probability stands in for a doubtful caption
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +39,8 @@ class ConfidenceOptions:
     labels: bool = False
 
     def __post_init__(self) -> None:
-        value = self.min_confidence
-        if not isinstance(value, Real) or isinstance(value, bool) or not 0 <= value <= 1:
-            raise OptionError(f"min_confidence is {value!r}; it must be a number from 0 to 1")
+        if not 0 <= self.min_confidence <= 1:
+            raise OptionError(f"min_confidence is {self.min_confidence!r}; it must be a number from 0 to 1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,9 +253,7 @@ class DecodeOptions:
     no_repeat_words: bool = _option(False, "Never repeat a word, except those that people repeat.", bool)
     style: str = _option("", "One of the model's caption styles, such as coco.")
     start_with: str = _option("", "Begin each caption with these words, such as 'a photo of'.")
-    include: tuple[str, ...] = _option(
-        (), "Say this word in each caption; up to 4.", tuple, 0, MOST_INCLUDED, MOST_INCLUDED, "include-word"
-    )
+    include: tuple[str, ...] = _option((), "Say this word in each caption.", tuple, 0, MOST_INCLUDED, 2, "include-word")
     avoid: tuple[str, ...] = _option((), "Never say this word or its plural.", tuple, 0, 100, 100)
     min_length: int = _option(0, "Shortest caption in words.", int, 0, 1000, 40)
     sample: bool = _option(False, "Sample captions at random instead of searching.", bool)

@@ -72,7 +72,7 @@ class Vocabulary:
         return self.search_tokens().begin, tokens
 
     def search_tokens(self, style: str = "") -> SearchTokens:
-        """What a search for captions in `style` begins and ends with, the default style where it is empty.
+        """The special tokens of a search for captions in `style`, the default style where it is empty.
 
         Raises OptionError where the model does not have the style.
         """

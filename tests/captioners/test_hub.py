@@ -179,5 +179,5 @@ def test_the_card_has_the_hubs_front_matter() -> None:
     assert about["license"] == "mit"
     [entry] = about["model-index"]
     metrics = {(r["dataset"]["name"], m["name"]): m["value"] for r in entry["results"] for m in r["metrics"]}
-    assert metrics["coco", "CIDEr"] == Bundle.find(None).config["dev_scores"]["coco"]["CIDEr"]
+    assert metrics["coco", "CIDEr"] == Bundle.find(None).config.scores["dev"]["coco"]["CIDEr"]
     assert text.lstrip().startswith("# Model card")

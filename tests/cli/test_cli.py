@@ -140,10 +140,10 @@ def test_train_export_evaluate_and_caption(shapes: Path, tmp_path: Path) -> None
     assert "CIDEr" in done.stdout.decode()
     best = checkpoint.best(tmp_path / "run").scores["CIDEr"]
     assert scores["scores"]["CIDEr"] == pytest.approx(best, abs=40)  # quantised, and barely trained
-    assert "dev_scores" not in Bundle.read(bundle).config
+    assert "dev" not in Bundle.read(bundle).config.scores
     done = run("evaluate", "--data", shapes, "--model", bundle, "--keep-scores")
     assert done.returncode == 0, done.stderr.decode()
-    kept = Bundle.read(bundle).config["dev_scores"][shapes.name]
+    kept = Bundle.read(bundle).config.scores["dev"][shapes.name]
     assert kept["CIDEr"] == pytest.approx(scores["scores"]["CIDEr"], abs=0.01)
     refused = run("evaluate", "--data", shapes, "--model", bundle, "--keep-scores", "--beam-size", "2")
     assert refused.returncode == 2

@@ -3,7 +3,7 @@
 import pytest
 
 from showtell.metrics import score
-from showtell.metrics.diversity import said_twice
+from showtell.metrics.diversity import repetition
 from showtell.text import tokenize
 from showtell.text.words import DOGS, MAY_REPEAT, PEOPLE
 
@@ -26,7 +26,7 @@ from showtell.text.words import DOGS, MAY_REPEAT, PEOPLE
     ],
 )
 def test_what_a_caption_says_twice(caption, found):
-    assert said_twice(tokenize(caption)) == found
+    assert repetition(tokenize(caption)) == found
 
 
 def test_shares_of_captions_that_say_a_thing_twice():
@@ -38,7 +38,7 @@ def test_shares_of_captions_that_say_a_thing_twice():
         "e.jpg": "a dog and a cat",
     }
     found = score(captions, {name: ["a dog"] for name in captions}).diversity
-    assert (found.around_and, found.doubled, found.word_twice, found.said_twice) == (2 / 5, 1 / 5, 3 / 5, 4 / 5)
+    assert (found.around_and, found.doubled_word, found.repeated_word, found.repetition) == (2 / 5, 1 / 5, 3 / 5, 4 / 5)
 
 
 @pytest.mark.parametrize(

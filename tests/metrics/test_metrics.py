@@ -95,8 +95,8 @@ def test_captions_that_repeat_themselves_or_break_off_are_counted():
         "h.jpg": "a man with a hat",
     }
     found = score(captions, {name: ["a dog"] for name in captions}).diversity
-    assert found.repeated == 2 / 8
-    assert found.unfinished == 3 / 8
+    assert found.repeated_bigram == 2 / 8
+    assert found.incomplete == 3 / 8
 
 
 def test_an_empty_candidate_scores_zero():

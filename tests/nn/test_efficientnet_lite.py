@@ -139,7 +139,7 @@ def test_an_unknown_encoder_is_named(learnt: Path) -> None:
     with pytest.raises(OptionError, match="of kind resnet has variant, blocks"):
         encoders.read_config({"variant": "v1", "depth": 3})
     found = checkpoint.find(learnt)
-    found.config["encoder"]["kind"] = "vit"
+    found.config.encoder["kind"] = "vit"
     with pytest.raises(CheckpointError, match="'vit' is not known"):
         found.load_model()
 

@@ -1,4 +1,4 @@
-"""Where the model looked: read from a finished caption, against what the steps said while it was found."""
+"""Attention maps of a finished caption, against the weights of the steps of its search."""
 
 from dataclasses import dataclass
 
@@ -34,7 +34,7 @@ class Looking:
         return len(photos)
 
 
-def test_a_words_map_is_where_the_model_looked_when_it_chose_it() -> None:
+def test_a_words_map_holds_the_weights_of_the_step_that_chose_it() -> None:
     first, second, third = attention_maps(Looking(), np.zeros((3, 49, 8)), [[9, 20], [], [48, 7, 5]], BEGIN)
     assert [part.shape for part in (first, second, third)] == [(2, 7, 7), (0, 7, 7), (3, 7, 7)]
     assert [int(part.argmax()) for part in first] == [BEGIN, 9]  # cell 9 is the second row's third
@@ -43,7 +43,7 @@ def test_a_words_map_is_where_the_model_looked_when_it_chose_it() -> None:
 
 
 def test_a_model_that_does_not_attend_says_so() -> None:
-    with pytest.raises(OptionError, match="does not attend"):
+    with pytest.raises(OptionError, match="has no attention"):
         attention_maps(Looking(attends=False), np.zeros((1, 49, 8)), [[4]], BEGIN)
 
 

@@ -1,4 +1,4 @@
-"""`showtell explain`: the picture of where the model looked."""
+"""`showtell explain`: the picture of attention maps."""
 
 from pathlib import Path
 

@@ -192,7 +192,7 @@ def test_altered_and_foreign_bundles_are_refused(float_bundle: Path, tmp_path: P
         ({"preprocessing": {"sizes": 1}}, "sizes"),
         ({"search": {"beam": 1}}, "beam"),
         ({"files": {}}, "vocab.json"),
-        ({"architecture": {"decoder": {"vocabulary": 3}}}, "3 words"),
+        ({"architecture": {"encoder": {}, "decoder": {"vocabulary": 3}}}, "3 words"),
     ):
         (copy / "config.json").write_text(json.dumps({**config, **change}))
         with pytest.raises(BundleError, match=named):

@@ -153,6 +153,38 @@ def test_options_reach_the_search(client: httpx.Client, served: Served) -> None:
     assert served.model.searched[-1][1] == bundle().search
 
 
+def test_words_reach_the_search(client: httpx.Client, served: Served) -> None:
+    query = "start_with=A+photo+of&include=dog,%20red&avoid=cat&avoid=fire+truck,man&min_length=5"
+    assert client.post(f"/v1/captions?{query}", files=form(photo(9))).status_code == 200
+    options = served.model.searched[-1][1]
+    assert (options.start_with, options.include, options.min_length) == ("A photo of", ("dog", "red"), 5)
+    assert options.avoid == ("cat", "fire truck", "man")
+    assert client.post("/v1/captions?start_with=&include=&avoid=", files=form(photo(9))).status_code == 200
+    assert served.model.searched[-1][1] == bundle().search
+
+
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        ("include=dgo", "include is 'dgo'; this model does not know the word 'dgo'; it knows go, do"),
+        ("include=dog&avoid=dog", "include is 'dog', and avoid= has 'dog'"),
+        ("include=a,dog,cat", "include: ['a,dog,cat'] is not allowed: Value should have at most 2 items"),
+        ("avoid=" + ",".join(f"a{number}" for number in range(101)), "is not allowed: "),
+        ("avoid=" + "x" * 101, "is not allowed: "),
+        ("start_with=" + "x" * 101, "is not allowed: "),
+        ("min_length=41", "min_length: '41' is not allowed: "),
+        ("min_length=9&max_length=8", "min_length is 9 and max_length 8; raise max_length"),
+    ],
+)
+@pytest.mark.parametrize("path", ["/v1/captions", "/v1/captions/stream"])
+def test_impossible_words_are_refused(client: httpx.Client, served: Served, path: str, query: str, message: str) -> None:
+    before = len(served.model.searched)
+    answer = client.post(f"{path}?{query}", files=form(photo(9)))
+    assert answer.status_code == 422
+    assert message in answer.json()["error"]["message"]
+    assert len(served.model.searched) == before
+
+
 def test_a_style_that_the_model_lacks_is_refused(client: httpx.Client, served: Served) -> None:
     before = len(served.model.searched)
     answer = client.post("/v1/captions?style=poem", files=form(photo(9)))
@@ -270,10 +302,10 @@ def test_a_caption_that_reached_the_word_limit_says_so(client: httpx.Client) -> 
 
 
 def test_the_model_card_has_the_scores_that_the_bundle_keeps() -> None:
-    for kept in ({"dev_scores": {"coco": {"CIDEr": 60.0}}}, {}):
-        config = {key: value for key, value in bundle().config.items() if key != "dev_scores"} | kept
+    for scores in ({"dev": {"coco": {"CIDEr": 60.0}}}, {}):
+        config = replace(bundle().config, scores=scores)
         with serving(GreyModel(replace(bundle(), config=config))) as served:
-            assert httpx.get(f"{served.url}/v1/model", timeout=SOON).json()["scores"] == kept.get("dev_scores", {})
+            assert httpx.get(f"{served.url}/v1/model", timeout=SOON).json()["scores"] == scores.get("dev", {})
 
 
 def test_errors_over_http_name_no_flags_and_no_python(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from showtell.errors import DataError
 from showtell.text import as_sentence, detokenize, pieces, tokenize
+from showtell.text.words import plurals, takes_an
 from showtell.vocabulary import BEGIN, END, PAD, UNKNOWN, Vocabulary
 
 
@@ -105,6 +106,20 @@ def test_sentences_end_as_sentences_do() -> None:
     assert as_sentence("") == ""
     assert as_sentence("a flag of the u.s.") == "A flag of the u.s."
     assert as_sentence("a dog runs over", cut=True) == "A dog runs over …"
+
+
+def test_plurals_are_of_nouns_and_no_function_words() -> None:
+    regular = {"dog": "dogs", "bus": "buses", "lady": "ladies", "wolf": "wolves", "knife": "knives", "fireman": "firemen"}
+    irregular = {"woman": "women", "person": "people", "grandchild": "grandchildren", "mouse": "mice"}
+    for singular, plural in (regular | irregular).items():
+        assert plural in plurals(singular)
+    assert "is" not in plurals("i")
+    assert "its" not in plurals("it")
+
+
+def test_an_comes_before_vowels_that_are_spoken() -> None:
+    words = ["umbrella", "apple", "orange", "old", "unicycle", "uniform", "one", "european", "dog", "hat", "and", "a"]
+    assert [word for word in words if takes_an(word)] == ["umbrella", "apple", "orange", "old"]
 
 
 def test_vocabulary_counts_words_and_keeps_four_ids_apart(tmp_path) -> None:

@@ -127,7 +127,7 @@ def test_each_set_is_captioned_in_its_style(
 ) -> None:
     run, log = bilingual
     best = checkpoint.best(run)
-    by_style = best.config["scores_by_style"]
+    by_style = best.config.scores_by_style
     assert set(by_style) == {"plain", "ode"}
     assert best.scores["CIDEr"] == pytest.approx((by_style["plain"]["CIDEr"] + by_style["ode"]["CIDEr"]) / 2, abs=0.01)
     assert any("ode CIDEr" in line and "plain CIDEr" in line for line in log.messages)

@@ -540,7 +540,7 @@ def test_the_mean_of_checkpoints(shapes: Path, cache: Path, learnt: Path, tmp_pa
     done = CliRunner().invoke(cli, [str(part) for part in asked])
     assert done.exit_code == 0, done.stderr
     made = checkpoint.find(tmp_path / "mean")
-    assert made.config["mean_of"] == [f"run/{path.name}" for path in (first, last, last)]
+    assert made.config.mean_of == [f"run/{path.name}" for path in (first, last, last)]
     assert made.scores == {}  # it has none of its own yet
     found = checkpoint.load_tensors(made.path / "model.safetensors")
     one, two = (checkpoint.load_tensors(path / "model.safetensors") for path in (first, last))
@@ -548,7 +548,7 @@ def test_the_mean_of_checkpoints(shapes: Path, cache: Path, learnt: Path, tmp_pa
         assert torch.allclose(value.double(), (one[name].double() + 2 * two[name].double()) / 3, atol=1e-6), name
     assert not torch.equal(one["decoder.embedding.weight"], two["decoder.embedding.weight"])
     export(made, tmp_path / "bundle")
-    assert Bundle.read(tmp_path / "bundle").config["mean_of"] == made.config["mean_of"]
+    assert Bundle.read(tmp_path / "bundle").config.json["mean_of"] == made.config.mean_of
     train(
         Recipe.load("debug", sets(cache, "training.epochs=1", f"init={made.path}")),
         shapes,
@@ -605,7 +605,7 @@ def test_where_cider_is_always_0_the_dev_loss_tells_the_best_epoch(
     found = [line["dev_loss"] for line in epochs]
     assert found == sorted(found, reverse=True)  # so patience never ran out
     assert len(found) == best.epoch == 5
-    assert checkpoint.newest(tmp_path / "run", print).config["progress"]["best_loss"] == min(found)
+    assert checkpoint.newest(tmp_path / "run", print).config.progress["best_loss"] == min(found)
     which = "there is one image" if dev == 1 else "the references of all 4 images are equal"
     assert [message for message in log.messages if which in message and "lowest dev loss" in message]
 

@@ -2,5 +2,5 @@
 
     arguments -> sources (lazily, in order) -> Captioner.records -> sinks
 
-Nothing here holds a list of all photos: what is in memory does not grow with their number.
+Nothing here holds a list of all photos: memory does not grow with their number.
 """

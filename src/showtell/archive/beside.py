@@ -30,7 +30,7 @@ class Place(Protocol):
 class Sidecars:
     """`dog.txt` beside `dog.jpg`: one line for each caption, with `before` and `after` around it.
 
-    What a text file holds already is kept where `existing` is `skip`, replaced, or kept with the new captions on further
+    The present text of a file is kept where `existing` is `skip`, replaced, or kept with the new captions on further
     lines. Writing the same captions twice leaves one copy, so that a resumed run may write its last records again.
     """
 

@@ -77,7 +77,7 @@ class SqliteSink:
             raise OutputError(f"{self._path}: cannot be written ({error})") from None
 
     def close(self) -> None:
-        """Commits what is left and closes the database."""
+        """Commits the last records and closes the database."""
         try:
             with closing(self._connection):
                 self._connection.commit()

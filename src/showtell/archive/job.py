@@ -1,4 +1,4 @@
-"""One run over an archive: what is to be captioned, where it goes, and the counts at the end."""
+"""One run over an archive: its inputs, its outputs, and the counts at the end."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence

@@ -1,4 +1,4 @@
-"""A run directory: what is finished survives any end of the process, and a restart continues with the rest.
+"""A run directory: finished records survive any end of the process, and a restart continues with the rest.
 
     manifest.json        inputs, settings, the model's name and hash; written last when a run is begun
     inputs               the list that came on standard input, with null characters between the paths
@@ -138,7 +138,7 @@ class Run:
             yield from found
 
     def close(self) -> None:
-        """Finishes what is left, and lets other processes work on the run."""
+        """Writes the last records, and lets other processes work on the run."""
         try:
             self.commit()
         finally:

@@ -64,7 +64,7 @@ def photos(arguments: Sequence[str], stdin: BinaryIO, selection: Selection | Non
     else by their first bytes; links to folders are followed, each folder once. A folder that may not be listed stands for
     itself, so that it is reported too.
 
-    Standard input, and what a shell gives for `<(...)`, is a photo or a list of paths. Raises OptionError where it cannot be
+    Standard input, or a pipe such as the shell's `<(...)`, is a photo or a list of paths. Raises OptionError where it cannot be
     read, DataError for a table without a column of paths.
     """
     selection = selection or Selection()

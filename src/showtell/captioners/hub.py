@@ -30,7 +30,7 @@ def push(bundle: Bundle, model: str, *, private: bool = False, message: str = "U
 
     The token is the Hub's own ($HF_TOKEN, or of `hf auth login`). Raises FetchError where the Hub refuses it.
     """
-    files = ["config.json", *(name for name in (*FILES, *OPTIONAL) if name in bundle.config["files"])]
+    files = ["config.json", *(name for name in (*FILES, *OPTIONAL) if name in bundle.config.files)]
     operations = [hub.CommitOperationAdd(name, bundle.folder / name) for name in files]
     operations.append(hub.CommitOperationAdd("README.md", card(bundle).encode()))
     with _named_errors(model):
@@ -52,11 +52,11 @@ def card(bundle: Bundle) -> str:
             metric_name=metric,
             metric_value=value,
         )
-        for data, scores in config.get("dev_scores", {}).items()
+        for data, scores in config.scores.get("dev", {}).items()
         for metric, value in scores.items()
     ]
     about: dict[str, Any] = {
-        "license": "mit" if str(config.get("licence", "")).startswith("MIT") else "other",
+        "license": "mit" if config.licence.startswith("MIT") else "other",
         "library_name": "showtell",
         "pipeline_tag": "image-to-text",
         "tags": ["image-captioning", "onnx", "showtell"],

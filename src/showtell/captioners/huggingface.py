@@ -146,7 +146,7 @@ def _processors(name: str, common: Mapping[str, Any]) -> tuple[Any, Any]:
     """The model's processor of images (and text), and its tokenizer; older models have these apart."""
     processor = transformers.AutoProcessor.from_pretrained(name, **common)
     if tokenizer := getattr(processor, "tokenizer", None):
-        tokenizer.padding_side = "left"  # what is generated follows the prompt
+        tokenizer.padding_side = "left"  # generated tokens follow the prompt
         return processor, tokenizer
     return (
         transformers.AutoImageProcessor.from_pretrained(name, **common),

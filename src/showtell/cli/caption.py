@@ -159,7 +159,7 @@ def caption(
             captioner = options.open_captioner(chosen, ImageSettings(lenient=given["lenient"]))
             search_options = captioner.options(**{name: given[name] for name in options.SEARCH})
             bundle = getattr(captioner, "bundle", None)
-            model = {"name": captioner.name, "files": dict(bundle.config["files"]) if bundle else {}}
+            model = {"name": captioner.name, "files": dict(bundle.config.files) if bundle else {}}
             if job.run:
                 runs.check_same(job.folder, job.run.manifest, {"model": model}, {"model": "the model"})
             elif run_folder:
@@ -199,7 +199,7 @@ def caption(
 
 
 class _Job:
-    """What one command line asks for: where captions go, and the counts."""
+    """The outputs of one command line, and its counts."""
 
     def __init__(self, given: dict[str, Any], *, overwrite: bool, format_: str | None, run_folder: Path | None) -> None:
         from showtell.archive.beside import Place, Sidecars

@@ -154,7 +154,7 @@ def export(
         photos = calibration_inputs(
             found, calibration, calibration_photos, layout, lambda reason: tell(f"left out of calibration: {reason}")
         )
-    search_options = DecodeOptions.from_json(found.config["recipe"]["validation"]).updated(**search)
+    search_options = DecodeOptions.from_json(found.config.recipe["validation"]).updated(**search)
     run(
         found,
         output,

@@ -4,7 +4,8 @@ All of it is small matrices and a logistic regression over what captioning compu
 the search's hypotheses. `evaluation.calibrate` fits it, and a bundle stores it. docs/confidence.md explains it to users.
 """
 
+from showtell.confidence.describe import describe
 from showtell.confidence.labels import Labels
 from showtell.confidence.model import Assessment, Confidence, Parameters
 
-__all__ = ["Assessment", "Confidence", "Labels", "Parameters"]
+__all__ = ["Assessment", "Confidence", "Labels", "Parameters", "describe"]

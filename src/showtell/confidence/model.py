@@ -9,7 +9,8 @@ A caption's confidence is a logistic regression over five signals:
     strangeness   log of the share of the feature's variance that lies outside the training photos' principal components
 
 Strangeness alone gives `in_domain`: what lies outside the principal subspace of the training features tells other photos
-(Ndiour, Ahuja and Tickoo 2020, "Out-Of-Distribution Detection With Subspace Techniques And Probabilistic Modeling Of Features").
+(Ndiour, Ahuja and Tickoo 2020, "Out-Of-Distribution Detection With Subspace Techniques And Probabilistic Modeling Of
+Features").
 """
 
 import math
@@ -24,7 +25,6 @@ from showtell.arrays import Array
 from showtell.confidence.labels import Labels
 from showtell.errors import BundleError
 from showtell.files import replacing
-from showtell.types import from_json
 
 FILE = "confidence.npz"
 SIGNALS = ("score", "support", "least", "nouns", "strangeness")
@@ -135,8 +135,8 @@ class Confidence:
             )
 
     @classmethod
-    def load(cls, folder: Path, parameters: Mapping[str, Any]) -> Self:
-        """From a bundle's folder and the object `confidence` of its config.json. Raises BundleError."""
+    def load(cls, folder: Path, parameters: Parameters) -> Self:
+        """From a bundle's folder and config. Raises BundleError."""
         path = folder / FILE
         try:
             with np.load(path, allow_pickle=False) as arrays:
@@ -149,7 +149,7 @@ class Confidence:
         basis = numbers.pop("basis")
         words = tuple(frozenset(entry.split()) for entry in text["words"])
         labels = Labels(tuple(text["names"]), words, tuple(text["phrases"]), **numbers)
-        return cls(labels, basis, from_json(Parameters, parameters, "confidence parameter"))
+        return cls(labels, basis, parameters)
 
     def to_json(self) -> dict[str, Any]:
         """The object `confidence` of config.json."""

@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 class Tree:
-    """The files below a folder that are not hidden, or one caption file. What is read of a file is kept.
+    """The files below a folder that are not hidden, or one caption file. The contents of a file are kept once read.
 
     Without `photos`, photos are not searched for, and captions alone are read.
     """

@@ -64,12 +64,12 @@ def describe_diversity(evaluation: Evaluation) -> list[tuple[str, str]]:
     figures = evaluation.scores.diversity
     shares = {
         "distinct": figures.distinct,
-        "two words twice": figures.repeated,
-        "breaks off": figures.unfinished,
-        "says a thing twice": figures.said_twice,
-        "- around and": figures.around_and,
-        "- in a row": figures.doubled,
-        "- a word again": figures.word_twice,
+        "repeated bigram": figures.repeated_bigram,
+        "incomplete": figures.incomplete,
+        "repetition": figures.repetition,
+        "- around 'and'": figures.around_and,
+        "- doubled word": figures.doubled_word,
+        "- repeated word": figures.repeated_word,
         "false people": figures.false_people,
         "false dogs": figures.false_dogs,
         "never seen in training": figures.unseen,

@@ -1,7 +1,7 @@
 """From a checkpoint to a bundle: three ONNX graphs, quantised to int8 where asked for.
 
 Quantisation is static, in QDQ form: int8 weights with one scale a channel, uint8 activations with one scale a tensor, taken
-from the ranges seen on calibration photos (Jacob et al. 2018). What is left of the decoder is stored in half precision and
+from the ranges seen on calibration photos (Jacob et al. 2018). The rest of the decoder is stored in half precision and
 widened when a session loads it, which costs no accuracy that can be measured.
 """
 
@@ -33,7 +33,7 @@ from showtell.decoding import Step, search
 from showtell.errors import DataError, ImageError, OutputError
 from showtell.export.graphs import fold_constants, fold_padding, quantize_products, store_half
 from showtell.files import new_folder, try_place
-from showtell.image import Preprocessing, read_photo
+from showtell.image import read_photo
 from showtell.nn.decoders import Decoder
 from showtell.nn.encoder import STAGES, Encoder
 from showtell.nn.model import CaptionModel
@@ -64,7 +64,7 @@ def export(
 
     `calibration` holds photos as model input, float32 (3, size, size) each; needed for int8. With `encoder`, that bundle's
     encoder is taken as it is, the one whose features the decoder was trained on, and the decoder is quantised as that bundle
-    is. `options` is what the bundle will search by unless told otherwise; `licence` is kept in its config for those who get it,
+    is. `options` are the bundle's default search options; `licence` is kept in its config for those who get it,
     and a copy of the file `card` beside it.
     """
     if output.exists():
@@ -72,7 +72,7 @@ def export(
     model = checkpoint.load_model()
     if encoder is not None:
         model.check_encoder_of(encoder)
-        quantize = encoder.config["quantization"]
+        quantize = encoder.config.quantization
     if quantize == "int8" and not calibration:
         raise OutputError("int8 needs photos to calibrate on; give some, 100 or more that look like those to be captioned")
     try:
@@ -82,7 +82,7 @@ def export(
     try_place(output, parents=True)
     with new_folder(output) as folder:
         write_graphs(model, folder)
-        options = options or DecodeOptions.from_json(checkpoint.config["recipe"]["validation"])
+        options = options or DecodeOptions.from_json(checkpoint.config.recipe["validation"])
         if encoder is not None:
             shutil.copyfile(encoder.folder / "encoder.onnx", folder / "encoder.onnx")
         elif quantize == "int8":
@@ -101,14 +101,15 @@ def export(
             about={
                 "licence": licence,
                 "quantization": quantize,
-                "data": checkpoint.config["data"],
-                "encoder_weights": checkpoint.config["encoder_weights"],
-                "recipe": without_folders(checkpoint.config["recipe"]),
+                "data": checkpoint.config.data,
+                "encoder_weights": checkpoint.config.encoder_weights,
+                "recipe": without_folders(checkpoint.config.recipe),
                 "epoch": checkpoint.epoch,
-                **({"mean_of": checkpoint.config["mean_of"]} if "mean_of" in checkpoint.config else {}),
+                **({"mean_of": checkpoint.config.mean_of} if checkpoint.config.mean_of else {}),
                 "training_scores": checkpoint.scores,  # on dev photos, before anything was quantised
             },
         )
+        bundle.Bundle.read(folder).check(options)  # the words of its search, above all
 
 
 def default_name(output: Path) -> str:
@@ -124,7 +125,7 @@ def calibration_inputs(
 
     Photos that cannot be read are left out, each with a call of `left_out` that says why. Raises DataError where none is left.
     """
-    preprocessing = Preprocessing.from_json(checkpoint.config["preprocessing"])
+    preprocessing = checkpoint.config.preprocessing
     if layout or recognise(source):
         dataset = read_dataset(source, layout)
         photos, names = dataset.photos, sorted(sample.image for sample in dataset.split("train"))
@@ -279,7 +280,7 @@ class _Reader(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has n
 
 
 def quantize_decoder(folder: Path, vocabulary: Vocabulary, search_options: DecodeOptions, calibration: Sequence[Array]) -> None:
-    """Replaces prepare.onnx and step.onnx in `folder` by their int8 forms, and stores what is left of them in half precision.
+    """Replaces prepare.onnx and step.onnx in `folder` by their int8 forms, and stores their other constants in half precision.
 
     Ranges are those of the steps that `search_options` leads to on the photos of `calibration`.
     """

@@ -25,14 +25,14 @@ _SCALE = ".scale"  # end of the names of what int8 is multiplied by
 
 
 def fold_constants(path: Path) -> None:
-    """Computes what depends on constants alone, such as transposed weights, once and for all, for any processor."""
+    """Computes values that depend on constants alone, such as transposed weights, for any processor."""
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.optimized_model_filepath = str(path)
     options.log_severity_level = 3
     model = onnx.load(path)
     _look_up_last(model.graph)
-    kept = ["MatMulAddFusion"]  # what it makes of a product is no MatMul any more
+    kept = ["MatMulAddFusion"]  # it turns a product into another operator
     onnxruntime.InferenceSession(
         model.SerializeToString(), options, providers=["CPUExecutionProvider"], disabled_optimizers=kept
     )
@@ -132,7 +132,7 @@ def _is_look_up(node: onnx.NodeProto) -> bool:
 
 
 def _look_up_last(graph: onnx.GraphProto) -> None:
-    """C[i] W + b, with C, W and b constant, becomes (C W + b)[i]: a look-up in what is then a constant, too."""
+    """C[i] W + b, with C, W and b constant, becomes (C W + b)[i]: a look-up in a constant, too."""
     constants = {constant.name for constant in graph.initializer}
     for node in graph.node:
         if all(name in constants for name in node.input):

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from showtell.metrics.result import Tokens
 from showtell.text.words import DOGS, MAY_REPEAT, PEOPLE
 
-# English words at the end of an unfinished caption; a complete one may end with "up", "down" or "by".
+# English words at the end of an incomplete caption; a complete one may end with "up", "down" or "by".
 _SELDOM_LAST = frozenset(["a", "an", "the", "at", "of", "from", "with", "into", "onto", "and", "or", "to", "for", "in", "on"])
 
 
@@ -26,10 +26,10 @@ class Diversity:
     `vocabulary` counts the candidates' different words, and `vocabulary_use` is the share of the references' words among them.
     `distinct` is the share of different captions, `unseen` of captions that are no training caption (None without these).
 
-    `repeated` is the share of captions with a repeated pair of words, `unfinished` of captions that break off. `around_and` is
-    the share with the same word on both sides of "and", `doubled` with a word twice in a row, `word_twice` with a repeated word
-    that is not in `text.words.MAY_REPEAT`, and `said_twice` with any of the three. `false_people` and `false_dogs` are the
-    shares that name a person or a dog where no reference of the photo does.
+    `repeated_bigram` is the share of captions with a repeated bigram, `incomplete` of captions with an incomplete ending.
+    `around_and` is the share with the same word on both sides of "and", `doubled_word` with a word twice in a row,
+    `repeated_word` with a repeated word that is not in `text.words.MAY_REPEAT`, and `repetition` with any of the three.
+    `false_people` and `false_dogs` are the shares that name a person or a dog where no reference of the photo does.
     """
 
     length_ratio: float
@@ -38,12 +38,12 @@ class Diversity:
     vocabulary_use: float
     distinct: float
     unseen: float | None
-    repeated: float
-    unfinished: float
+    repeated_bigram: float
+    incomplete: float
     around_and: float
-    doubled: float
-    word_twice: float
-    said_twice: float
+    doubled_word: float
+    repeated_word: float
+    repetition: float
     false_people: float
     false_dogs: float
 
@@ -69,7 +69,7 @@ def diversity(
     if training is not None:
         seen = {tuple(tokens) for tokens in training}
         unseen = share(tokens not in seen for tokens in captions)
-    twice = [said_twice(tokens) for tokens in captions]
+    kinds = [repetition(tokens) for tokens in captions]
     pairs = list(zip(captions, references, strict=True))
     return Diversity(
         length_ratio=length_ratio,
@@ -78,34 +78,34 @@ def diversity(
         vocabulary_use=len(words & known) / len(known) if known else 0.0,
         distinct=len(set(captions)) / len(captions),
         unseen=unseen,
-        repeated=share(_twice(pairwise(tokens)) for tokens in captions),
-        unfinished=share(bool(tokens) and tokens[-1] in _SELDOM_LAST for tokens in captions),
-        around_and=share(kinds.around_and for kinds in twice),
-        doubled=share(kinds.doubled for kinds in twice),
-        word_twice=share(kinds.word for kinds in twice),
-        said_twice=share(map(any, twice)),
+        repeated_bigram=share(_repeats(pairwise(tokens)) for tokens in captions),
+        incomplete=share(bool(tokens) and tokens[-1] in _SELDOM_LAST for tokens in captions),
+        around_and=share(kind.around_and for kind in kinds),
+        doubled_word=share(kind.doubled_word for kind in kinds),
+        repeated_word=share(kind.repeated_word for kind in kinds),
+        repetition=share(map(any, kinds)),
         false_people=share(PEOPLE.falsely(tokens, others) for tokens, others in pairs),
         false_dogs=share(DOGS.falsely(tokens, others) for tokens, others in pairs),
     )
 
 
-class SaidTwice(NamedTuple):
+class Repetition(NamedTuple):
     """The kinds of repetition in a caption: "a white and white cat", "a tree tree", "a cat sits by a cat"."""
 
     around_and: bool
-    doubled: bool
-    word: bool
+    doubled_word: bool
+    repeated_word: bool
 
 
-def said_twice(tokens: Tokens) -> SaidTwice:
+def repetition(tokens: Tokens) -> Repetition:
     """The kinds of repetition in a tokenized caption."""
-    return SaidTwice(
+    return Repetition(
         around_and=any(tokens[i] == "and" and tokens[i - 1] == tokens[i + 1] for i in range(1, len(tokens) - 1)),
-        doubled=any(before == word for before, word in pairwise(tokens)),
-        word=_twice(word for word in tokens if word not in MAY_REPEAT),
+        doubled_word=any(before == word for before, word in pairwise(tokens)),
+        repeated_word=_repeats(word for word in tokens if word not in MAY_REPEAT),
     )
 
 
-def _twice(items: Iterable[Hashable]) -> bool:
+def _repeats(items: Iterable[Hashable]) -> bool:
     listed = list(items)
     return len(set(listed)) < len(listed)

@@ -1,0 +1,1 @@
+"""The torch networks: encoders, decoders, and their weights"""

@@ -8,7 +8,7 @@ The original project trained on every prefix of a caption as one example. The LS
 alone. So reading a caption once, and scoring the next word after each step, gives the same sum of losses in one pass. Only
 dropout differs: the prefixes of a caption share one draw for each word, and a photo's captions share one draw for the photo.
 
-Shapes: B photos, K captions of each, G grid cells (49), D feature channels (2048), E embedding size, H hidden size, V words.
+Shapes: B photos, K captions of each, G grid cells, D feature channels, E embedding size, H hidden size, V words.
 """
 
 from dataclasses import dataclass

@@ -34,7 +34,7 @@ class CaptionModel:
     def check_encoder_of(self, bundle: Bundle) -> None:
         """Raises BundleError where the bundle's encoder is no form of this model's: another architecture or preprocessing."""
         wanted = json.loads(json.dumps(asdict(self.encoder.config)))  # with lists for tuples, as the bundle's config has them
-        if bundle.config["architecture"]["encoder"] != wanted or bundle.preprocessing != self.preprocessing:
+        if bundle.config.encoder != wanted or bundle.preprocessing != self.preprocessing:
             raise BundleError(
                 f"{bundle.folder}: its encoder or preprocessing differs from the model's; give a bundle of the model"
             )

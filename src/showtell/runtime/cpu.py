@@ -1,4 +1,4 @@
-"""How many processors this process may keep busy: what it is pinned to, and what its container's quota allows.
+"""The number of processors for this process: its CPU affinity, and the CPU quota of its container.
 
 Linux's control groups limit a container's processor time, not the processors that it sees: `docker run --cpus 2` on a machine
 of 64 still shows 64. As many threads would be stopped most of the time, all at once.

@@ -1,4 +1,4 @@
-"""A picture of where the model looked: the photo once for each word of its caption, as in Xu et al. 2015, figure 3.
+"""A picture of attention maps: the photo once for each word of its caption, under that word's map (Xu et al. 2015, figure 3).
 
 The service's page draws the same colours in the browser (`serve/page/heatmap.js`).
 """
@@ -19,8 +19,8 @@ from showtell.runtime.captioner import Captioner
 from showtell.text import as_sentence, pieces
 from showtell.types import Caption, DecodeOptions
 
-BLUR = 0.55  # fields of the grid; the standard deviation by which a field melts into its neighbours
-# Weight as a part of the largest, then red, green, blue and opacity: dark where the model did not look, clear where it did.
+BLUR = 0.55  # grid cells; the standard deviation of the Gaussian that smooths a map
+# Weight as a part of the largest, then red, green, blue and opacity: small weights dark, large weights clear.
 RAMP = np.array(
     [
         [0.00, 16, 10, 40, 0.82],
@@ -33,13 +33,13 @@ FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".pd
 
 TILE = 360  # pixels of a tile's longer side
 MARGIN, GAP, LABEL, TITLE, LINE = 40, 20, 54, 36, 46  # pixels: around all, between tiles, below one; letters, lines
-SHAPE = 1.6  # width by height that a caption's tiles come near to
+SHAPE = 1.6  # wanted width by height of a caption's tiles together
 INK, SOFT, PAPER = (31, 26, 46), (92, 85, 108), (255, 255, 255)
 
 
 @dataclass(frozen=True, slots=True)
 class Explained:
-    """A caption and where the model looked for each of its tokens: float32 (tokens, side, side), each map summing to 1."""
+    """A caption and the attention map of each of its tokens: float32 (tokens, side, side), each map summing to 1."""
 
     caption: Caption
     maps: Array
@@ -48,7 +48,7 @@ class Explained:
 def explain(captioner: Captioner, photo: PhotoSource, options: DecodeOptions | None = None) -> Image.Image:
     """The photo's captions, best first, each with one tile a word; as many captions as `options` asks for.
 
-    Raises ImageError where the photo cannot be read, OptionError where the model does not attend.
+    Raises ImageError where the photo cannot be read, OptionError where the model has no attention.
     """
     name = name_of(photo)
     picture = read_rgb(photo, name, captioner.images)
@@ -106,10 +106,10 @@ def heat(photo: Image.Image, weights: Array) -> Image.Image:
     return Image.fromarray(blended.round().astype(np.uint8))
 
 
-def _kernel(size: int, fields: int) -> Array:
-    """How much each field counts at each of `size` places along one side: a Gaussian that sums to 1, (size, fields)."""
-    centres = (np.arange(size) + 0.5) / size * fields - 0.5
-    parts = np.exp(-(((np.arange(fields) - centres[:, None]) / BLUR) ** 2) / 2)
+def _kernel(size: int, cells: int) -> Array:
+    """Weights (size, cells) of the grid cells at each of `size` pixels along one side: Gaussians that sum to 1."""
+    centres = (np.arange(size) + 0.5) / size * cells - 0.5
+    parts = np.exp(-(((np.arange(cells) - centres[:, None]) / BLUR) ** 2) / 2)
     kernel: Array = parts / parts.sum(1, keepdims=True)
     return kernel
 
@@ -121,7 +121,7 @@ def _fitted(photo: Image.Image) -> Image.Image:
 
 
 def _columns(width: int, height: int, tiles: int) -> int:
-    """How many tiles go beside each other, so that together they have about the wanted shape and few places stay empty."""
+    """The number of columns that gives about the shape SHAPE with few empty places."""
 
     def cost(columns: int) -> float:
         rows = math.ceil(tiles / columns)

@@ -1,9 +1,9 @@
-"""Photos to results on several threads at once, in order, with a bound on what is in memory.
+"""Photos to results on several threads at once, in order, with a bound on memory.
 
     source (the caller's thread) -> read (`workers` threads) -> encode (a batch) -> search (several batches) -> the caller
 
 Encoding and search share `threads` threads, each of which works on a batch of its own. Threads that share one batch would wait
-for each other at the end of every layer, and for whatever else the machine does; these never wait. The search takes more
+for each other at the end of every layer. The search takes more
 photos at a time than the encoder, since its products are narrow and its steps have a fixed cost.
 """
 
@@ -22,7 +22,7 @@ Encoded = TypeVar("Encoded")
 Result = TypeVar("Result")
 
 _PAUSE = 0.01  # seconds; a source that takes less for a photo fills the batches
-_LONG = 0.25  # seconds; while a source takes more, what is there already need not wait for it
+_LONG = 0.25  # seconds; photos at hand do not wait for a source that takes longer
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +48,13 @@ def stream(
     sizes: Sizes,
     stopped: Event | None = None,
 ) -> Generator[Result, None, None]:
-    """What `search` makes of all photos, in their order.
+    """The results of `search` for all photos, in their order.
 
-    The source is read in the caller's thread. While nothing else is being worked on, a photo that was some time in coming goes
-    through the stages at once, with what came before it; one that was long in coming comes out before the next is asked.
-    What a stage raises is raised here, after the results before it. When the iterator is closed, fails or is interrupted,
-    nothing new is begun, `stopped` is set, and what is running is waited for.
+    The source is read in the caller's thread. While the threads are idle, a photo that the source
+    took some time for goes through the stages at once, with those before it. After a longer wait its result is given before
+    the source is asked for the next.
+    An error of a stage is raised here, after the results before it. When the iterator is closed, fails or is interrupted,
+    no new work begins, `stopped` is set, and running work is waited for.
     """
     source = iter(photos)
     batch_size = sizes.batch

@@ -21,7 +21,7 @@ class OnnxEncoder:
         self._session = _session(folder / "encoder.onnx", threads, device)
 
     def __call__(self, pixels: Array) -> Array:
-        """float32 (B, 3, 224, 224) to float32 (B, 49, 2048)."""
+        """Grid features float32 (B, cells, channels) of preprocessed photos, float32 (B, 3, size, size)."""
         features: Array = self._session.run(["features"], {"pixels": pixels})[0]
         return features
 

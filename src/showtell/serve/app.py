@@ -258,10 +258,12 @@ def _card(service: Service) -> dict[str, Any]:
     config = bundle.config
     return {
         "name": bundle.name,
-        **{key: config.get(key) or None for key in ("licence", "data", "quantization")},
+        "licence": config.licence or None,
+        "data": config.data or None,
+        "quantization": config.quantization,
         "vocabulary": len(bundle.vocabulary) - len(SPECIAL) - len(bundle.vocabulary.styles),
-        "scores": config.get("dev_scores", {}),
-        "architecture": config["architecture"],
+        "scores": config.scores.get("dev", {}),
+        "architecture": {"encoder": config.encoder, "decoder": config.decoder},
         "preprocessing": asdict(bundle.preprocessing),
         "search": asdict(bundle.search),
         "limits": {

@@ -1,4 +1,4 @@
-"""Uploads in, records out: what the HTTP routes are a thin layer over."""
+"""Captions uploads: reads them, gathers them into batches and gives their records. The HTTP routes are a thin layer over it."""
 
 import asyncio
 from collections.abc import Sequence
@@ -21,12 +21,12 @@ from showtell.types import AttentionMap, Caption, DecodeOptions, Record
 
 
 class Model(Protocol):
-    """What the service asks of a `runtime.Captioner`."""
+    """The part of `runtime.Captioner` that the service calls."""
 
     bundle: Bundle
 
     def features(self, pixels: Array) -> Array:
-        """uint8 (B, size, size, 3) to float32 (B, 49, 2048)."""
+        """uint8 (B, size, size, 3) to grid features float32 (B, cells, channels)."""
         ...
 
     def search(self, features: Array, options: DecodeOptions) -> list[tuple[Caption, ...]]:
@@ -34,13 +34,13 @@ class Model(Protocol):
         ...
 
     def attention(self, features: Array, captions: Sequence[Caption], style: str) -> list[Array]:
-        """For one caption of each photo, found in that style: float32 (tokens, 7, 7)."""
+        """Attention maps of one caption of each photo, searched for in that style: float32 (tokens, side, side)."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
-    """What is wanted of one photo: uint8 (size, size, 3), how to search, and whether to say where the model looked."""
+class Job:
+    """A photo to be captioned: pixels uint8 (size, size, 3), search options, and whether attention maps are wanted."""
 
     pixels: Array
     options: DecodeOptions
@@ -48,8 +48,8 @@ class Ask:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """A photo's captions, best first, and the attention maps of the best where they were asked for."""
+class Result:
+    """A photo's captions, best first, and the attention maps of the best caption where the job wants them."""
 
     captions: tuple[Caption, ...]
     attention: tuple[AttentionMap, ...] | None = None
@@ -63,10 +63,10 @@ class Service:
         self.settings = settings
         self.metrics = Metrics()
         self.ready = False
-        self.waiting = 0  # photos accepted and not answered
+        self.waiting = 0  # photos accepted whose records are not ready
 
     async def start(self) -> None:
-        """Captions a grey picture in a full batch, so that the model's memory is taken now and faults show at once."""
+        """Captions a full batch of a grey picture, so that the model takes its memory now and faults show at once."""
         settings, preprocessing = self.settings, self.model.bundle.preprocessing
         self.budget = ByteBudget(settings.max_held_bytes)
         self.places = asyncio.Semaphore(settings.places)
@@ -74,12 +74,12 @@ class Service:
         self._batcher = Batcher(self._caption_batch, settings.batch_size)
         self._batcher.start()
         self.metrics.watch(held=lambda: self.budget.held, waiting=lambda: self.waiting)
-        grey = Ask(np.full((preprocessing.size, preprocessing.size, 3), 128, np.uint8), self.model.bundle.search, False)
+        grey = Job(np.full((preprocessing.size, preprocessing.size, 3), 128, np.uint8), self.model.bundle.search, False)
         await asyncio.gather(*(self._batcher(grey) for _ in range(settings.batch_size)))
         self.ready = True
 
     async def close(self) -> None:
-        """Ends the threads. The server comes here when every request has been answered."""
+        """Ends the threads. The server calls it after the last request."""
         self.ready = False
         await self._batcher.close()
         self._reader.close()
@@ -96,7 +96,7 @@ class Service:
         return max(1, min(60, round(batches * self.metrics.recent_batch_seconds)))
 
     async def submit(self, upload: Upload, options: DecodeOptions, *, attention: bool, wait: bool) -> "asyncio.Task[Record]":
-        """Takes a photo, whose record the task gives; cancel the task where nobody wants it any more.
+        """Takes a photo, whose record the task gives; cancel the task where its client has gone.
 
         Where all places are taken it waits for one, or raises RequestError (503).
         """
@@ -114,7 +114,7 @@ class Service:
 
     def _leave(self, task: "asyncio.Task[Record]", upload: Upload) -> None:
         if not task.cancelled():
-            task.exception()  # may be nobody's by now: without this, asyncio would log it
+            task.exception()  # the client may have gone: without this, asyncio would log the error
         upload.release()  # a task that was cancelled before it began has not
         self.waiting -= 1
         self.places.release()
@@ -124,7 +124,7 @@ class Service:
         try:
             async with asyncio.timeout(self.settings.deadline):
                 photo = await self._reader.read(upload)
-                answer = await self._batcher(Ask(photo.pixels, options, attention))
+                result = await self._batcher(Job(photo.pixels, options, attention))
         except ImageError as error:
             self.metrics.photos.labels(error.code).inc()
             return Record.failed(name, error, model, remedy=False)
@@ -133,22 +133,22 @@ class Service:
             message = f"no caption within {self.settings.deadline:g} seconds; try again"
             raise RequestError(503, "deadline", message, {"Retry-After": str(self._retry_after())}) from None
         self.metrics.photos.labels("ok").inc()
-        return Record(name, "ok", answer.captions, photo.width, photo.height, model, attention=answer.attention)
+        return Record(name, "ok", result.captions, photo.width, photo.height, model, attention=result.attention)
 
-    def _caption_batch(self, asks: Sequence[Ask]) -> list[Answer]:
-        """One encoder batch; those that are searched for alike are searched together."""
-        with self.metrics.batch(len(asks)):
-            features = self.model.features(np.stack([ask.pixels for ask in asks]))
+    def _caption_batch(self, jobs: Sequence[Job]) -> list[Result]:
+        """One batch of the encoder; jobs of equal search options are searched together."""
+        with self.metrics.batch(len(jobs)):
+            features = self.model.features(np.stack([job.pixels for job in jobs]))
             alike: dict[tuple[DecodeOptions, bool], list[int]] = {}
-            for row, ask in enumerate(asks):
-                alike.setdefault((ask.options, ask.attention), []).append(row)
-            answers: dict[int, Answer] = {}
+            for row, job in enumerate(jobs):
+                alike.setdefault((job.options, job.attention), []).append(row)
+            results: dict[int, Result] = {}
             for (options, attention), rows in alike.items():
-                part = features if len(rows) == len(asks) else features[rows]
+                part = features if len(rows) == len(jobs) else features[rows]
                 captions = self.model.search(part, options)
                 maps: list[Any] = [None] * len(rows)
                 if attention:
                     found = self.model.attention(part, [best for best, *_ in captions], options.style)
-                    maps = [tuple(tuple(map(tuple, grid)) for grid in looks.tolist()) for looks in found]
-                answers.update(zip(rows, map(Answer, captions, maps), strict=True))
-            return [answers[row] for row in range(len(asks))]
+                    maps = [tuple(tuple(map(tuple, grid)) for grid in part.tolist()) for part in found]
+                results.update(zip(rows, map(Result, captions, maps), strict=True))
+            return [results[row] for row in range(len(jobs))]

@@ -131,6 +131,12 @@ def plurals(word: str) -> tuple[str, ...]:
     return tuple(form for form in forms if form not in MAY_REPEAT)
 
 
+def takes_an(word: str) -> bool:
+    """Whether "an" rather than "a" comes before an English noun or adjective; no function word does."""
+    spoken_with_a_consonant = ("eu", "once", "one", "uk", "uni", "usa", "use", "usu", "ut")
+    return word.startswith(tuple("aeiou")) and not word.startswith(spoken_with_a_consonant) and word not in MAY_REPEAT
+
+
 # Words that people use for two things in one photo: "a black dog and a brown dog".
 OF_SEVERAL = _words(
     "man woman boy girl dog dogs person child player white black brown red blue green tan young small little large",

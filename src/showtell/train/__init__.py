@@ -1,0 +1,1 @@
+"""Training: recipes, inputs, objectives, the loop, and the folder of a run"""

@@ -69,7 +69,8 @@ def average(checkpoints: Sequence[Checkpoint], output: Path) -> Checkpoint:
         for name, value in weights.items():
             sums[name] += value
     model.networks().load_state_dict({name: value / len(checkpoints) for name, value in sums.items()})
-    kept = {key: first.config[key] for key in ("epoch", "data", "encoder_weights", "recipe")}
+    config = first.config
+    kept = {"epoch": config.epoch, "data": config.data, "encoder_weights": config.encoder_weights, "recipe": config.recipe}
     return checkpoint.write(output, model, {**kept, "mean_of": [_named(found) for found in checkpoints]})
 
 

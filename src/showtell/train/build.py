@@ -1,4 +1,4 @@
-"""From a recipe to what it asks for: the model, its trained parameters, the objective, the inputs and the plan of a run."""
+"""Builds the parts of a run from its recipe: model, trained parameters, objective, inputs and plan."""
 
 import json
 import os
@@ -56,7 +56,7 @@ def build_model(recipe: Recipe, captions: Captions) -> tuple[CaptionModel, str]:
         model = replace(model, decoder=decoder, preprocessing=_sized(model.preprocessing, recipe))
         if recipe.finetune.new_words:
             model = with_new_words(model, captions, recipe.vocabulary.min_count, recipe.vocabulary.styles)
-        return model, start.config["encoder_weights"]
+        return model, start.config.encoder_weights
     if recipe.finetune.active or recipe.training.objective == "scst":
         key = "finetune" if recipe.finetune.active else 'training.objective = "scst"'
         raise RecipeError(f"a recipe with {key} starts from a trained model: name it with --set init=CHECKPOINT")
@@ -241,7 +241,7 @@ def limited(dataset: Dataset, count: int) -> Dataset:
 
 def _load_reading_alike(found: checkpoint.Checkpoint, recipe: Recipe) -> CaptionModel:
     """A checkpoint's model. Raises RecipeError where it has another text rule than the recipe."""
-    rule = found.config["recipe"]["vocabulary"].get("text", "ptb")
+    rule = found.config.text_rule
     if rule != recipe.vocabulary.text:
         raise RecipeError(f"{found.path}: its words are those of the text rule {rule!r}; set vocabulary.text={rule}")
     return found.load_model()
@@ -261,5 +261,5 @@ def _encoder(recipe: Recipe) -> PretrainedEncoder:
     if recipe.encoder.weights and checkpoint.exists(path):
         found = checkpoint.find(path)
         model = found.load_model()
-        return PretrainedEncoder(model.encoder, model.preprocessing, found.config["encoder_weights"])
+        return PretrainedEncoder(model.encoder, model.preprocessing, found.config.encoder_weights)
     return load_pretrained(recipe.encoder.weights or None)

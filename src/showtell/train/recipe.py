@@ -17,10 +17,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from showtell.errors import RecipeError
 from showtell.image import ImageSettings
+from showtell.types import DecodeOptions
 
 FOLDER = Path(__file__).parent / "recipes"
 
-# Keys that do not change a run's figures: where it keeps files, what it prints, how often it saves.
+# Keys that do not change a run's figures: folders, messages, the interval of checkpoints.
 MAY_CHANGE_ON_RESUME = {"about", "encoder.cache", "training.checkpoint_minutes", "training.patience"}
 
 # Keys that hold paths of the machine that trains.
@@ -273,14 +274,22 @@ class FinetuneRecipe(_Section):
         return self.new_words or bool(self.old_data)
 
 
+def _search_option(name: str) -> Any:
+    """A key with the default, limits and description of the search option of that name."""
+    option = DecodeOptions.__dataclass_fields__[name]
+    about = option.metadata["about"]
+    limits = {} if option.metadata["kind"] is bool else {"ge": option.metadata["low"], "le": option.metadata["high"]}
+    return Field(option.default, description=about[0].lower() + about[1:].rstrip("."), **limits)
+
+
 class ValidationRecipe(_Section):
     """Search settings for the dev photos. The best checkpoint has the highest CIDEr, among equals the lowest dev loss."""
 
-    beam_size: int = Field(3, ge=1, description="hypotheses followed at once")
-    length_penalty: float = Field(1.0, ge=0, description="0 ranks by total, 1 by mean log-probability")
-    no_repeat_ngram: int = Field(0, ge=0, description="never repeat so many words in a row; 0 allows it")
-    no_repeat_words: bool = Field(False, description="never say a word twice, but for those that people repeat")
-    max_length: int = Field(20, ge=1, description="words of a caption at most")
+    beam_size: int = _search_option("beam_size")
+    length_penalty: float = _search_option("length_penalty")
+    no_repeat_ngram: int = _search_option("no_repeat_ngram")
+    no_repeat_words: bool = _search_option("no_repeat_words")
+    max_length: int = _search_option("max_length")
 
 
 class Recipe(_Section):

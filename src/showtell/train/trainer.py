@@ -92,10 +92,10 @@ class Trainer:
         self.parameters: list[nn.Parameter] = [p for group in groups for p in group["params"]]
         self.average = MovingAverage(self.parameters, self.options.ema_decay) if self.options.ema_decay else None
         self.progress = Progress()
-        # Sums since the last reading: losses, what they were counted over, gradient norms. A reading makes a GPU wait.
+        # Sums since the last reading: losses, their counts, gradient norms. A reading makes a GPU wait.
         self.window = torch.zeros(3, dtype=torch.float64, device=processes.device)
         self.shown: dict[str, float] = {}
-        self.latest: dict[str, float] = {}  # what the objective showed at the last reading, a mean over its steps
+        self.latest: dict[str, float] = {}  # the objective's figures at the last reading, a mean over its steps
         self.saved = time.monotonic()
 
     @property
@@ -214,7 +214,7 @@ class Trainer:
         if self.log:
             self.log.flush()
         raise TrainingError(
-            f"epoch {self.progress.epoch}, step {self.step}: {what}; what was saved before is intact in {self.output}. "
+            f"epoch {self.progress.epoch}, step {self.step}: {what}; earlier checkpoints are intact in {self.output}. "
             "Start again with a lower training.learning_rate (--set init=CHECKPOINT starts from a saved one)"
         )
 
@@ -274,7 +274,7 @@ class Trainer:
         model, digest = saved.load_model(), self.plan.about["captions_sha256"]
         # Checkpoints of earlier versions lack the captions' digest; their vocabulary still tells most changes.
         same_words = model.vocabulary.words == self.model.vocabulary.words
-        if not same_words or saved.config.get("captions_sha256", digest) != digest:
+        if not same_words or (saved.config.captions_sha256 or digest) != digest:
             words = f": {len(model.vocabulary)} words then, {len(self.model.vocabulary)} now" if not same_words else ""
             raise DataError(
                 f"{saved.path}: the photos or captions are not those that the run began with{words}. A run resumes with "
@@ -290,11 +290,11 @@ class Trainer:
                     parameter.copy_(value)
         checkpoint.restore_optimizer(self.optimizer, tensors)
         known = {field.name for field in fields(Progress)}  # earlier versions saved more
-        self.progress = Progress(**{key: value for key, value in saved.config["progress"].items() if key in known})
+        self.progress = Progress(**{key: value for key, value in saved.config.progress.items() if key in known})
         photos = self.plan.about.get("photos_sha256")
-        if saved.config.get("photos_sha256", photos) != photos:
+        if (saved.config.photos_sha256 or photos) != photos:
             self.report.message("photos have changed since the run began: it resumes with them as they are now")
-        epochs = saved.config["recipe"]["training"]["epochs"]
+        epochs = saved.config.recipe["training"]["epochs"]
         if epochs != self.options.epochs:
             longer = f"{self.options.epochs} epochs instead of {epochs}"
             self.report.message(f"{longer}: the learning rate is that of a run of this length from its beginning")

@@ -66,7 +66,7 @@ def test_broken_photos_are_left_out_and_counted(cached: str, damaged: Path, tmp_
         file = damaged / f"Flickr_8k.{split}Images.txt"
         file.write_text("\n".join(name for name in file.read_text().splitlines() if not name.startswith(broken)))
     train(recipe(tmp_path, f"encoder.cached={cached}"), damaged, tmp_path / "without", resume=False, report=RecordingReporter())
-    ours, theirs = (checkpoint.best(tmp_path / run).config["files"] for run in ("run", "without"))
+    ours, theirs = (checkpoint.best(tmp_path / run).config.files for run in ("run", "without"))
     assert ours == theirs
 
 

@@ -47,7 +47,7 @@ def test_features_are_the_bundles_and_kept_apart(run: Path, learnt: Path, int8_b
     bundle = Bundle.read(int8_bundle)
     caches = list((run.parent / "cache").glob("*-grid*"))
     assert len(caches) == 2  # the photos and one view of them
-    assert all(cache.name.startswith(bundle.config["files"]["encoder.onnx"][:12]) for cache in caches)
+    assert all(cache.name.startswith(bundle.config.files["encoder.onnx"][:12]) for cache in caches)
     best = checkpoint.best(run)
     assert best.load_model().encoder.fingerprint() == checkpoint.best(learnt).load_model().encoder.fingerprint()
     assert best.scores["CIDEr"] > 300  # of 1,000: the shapes are learnt through int8 features
@@ -59,10 +59,10 @@ def test_it_is_exported_with_the_encoder_that_it_learnt_from(
     best = checkpoint.best(run)
     export(best, tmp_path / "bundle", encoder=Bundle.read(int8_bundle), calibration=calibration_inputs(best, shapes, 8))
     ours, theirs = Bundle.read(tmp_path / "bundle"), Bundle.read(int8_bundle)
-    assert ours.config["files"]["encoder.onnx"] == theirs.config["files"]["encoder.onnx"]
-    assert ours.config["quantization"] == "int8"
-    assert ours.config["recipe"]["encoder"]["bundle"] == int8_bundle.name  # its own name, not where it lay
-    assert ours.config["recipe"]["distill"]["teachers"] == ["run"]
+    assert ours.config.files["encoder.onnx"] == theirs.config.files["encoder.onnx"]
+    assert ours.config.quantization == "int8"
+    assert ours.config.json["recipe"]["encoder"]["bundle"] == int8_bundle.name  # its own name, not where it lay
+    assert ours.config.json["recipe"]["distill"]["teachers"] == ["run"]
     assert (tmp_path / "bundle" / "step.onnx").stat().st_size < 1.1 * (int8_bundle / "step.onnx").stat().st_size
     captioner = load(tmp_path / "bundle")
     right = [

@@ -71,7 +71,7 @@ class _Part:
         return 0, ""
 
     def remember(self, url: str, headers: Mapping[str, str]) -> None:
-        """Notes what the server says of the file."""
+        """Notes the server's size and validators of the file."""
         tag = headers.get("ETag", "")
         validator = tag if tag and not tag.startswith("W/") else headers.get("Last-Modified", "")
         with writing(self.path.parent):
@@ -161,7 +161,7 @@ def _receive(response: Any, part: _Part, start: int, total: int | None, url: str
         file = open(part.path, "ab" if start else "wb")  # noqa: SIM115  # the block below closes it
     with file:
         done = start
-        while block := response.read1(_BLOCK):  # read() would lose what came before a connection breaks
+        while block := response.read1(_BLOCK):  # read() would lose the bytes before a broken connection
             with writing(part.path):
                 file.write(block)
             done += len(block)

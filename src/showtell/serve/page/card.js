@@ -134,7 +134,7 @@ export class Card extends EventTarget {
     const [line, canvas] = [this.#part(".words"), this.#part("canvas")];
     if (attention?.length && chosen === captions[0]) {
       line.setAttribute("role", "toolbar");
-      line.setAttribute("aria-label", "Words of the caption: where the model looked");
+      line.setAttribute("aria-label", "Words of the caption, each with its attention map");
       showWords(line, canvas, captions[0], pieces, attention);
     } else {
       line.removeAttribute("role");

@@ -1,9 +1,9 @@
 """Feature caches: outputs of the encoder's frozen stages for each photo, a memory-mapped float16 array.
 
-    manifest.json   what the features are of: encoder fingerprint, preprocessing, view
+    manifest.json   the origin of the features: encoder fingerprint, preprocessing, view
     features.f16    little-endian float16, one row a photo: grid features (G, D) where the whole encoder is frozen, outputs of
                     the third stage (H, W, C) where the fourth is trained; for ResNet-50 (49, 2048) and (14, 14, 1024)
-    rows.sha256     32 bytes a row: the SHA-256 of the photo's bytes; of a view also of what it depends on besides
+    rows.sha256     32 bytes a row: the SHA-256 of the photo's bytes and, of a view, of its other inputs
 
 A photo is known by its bytes alone. So data sets share a cache whatever their photos are called, and of a photo that was
 added or changed the features are computed, and of no other. Rows are only ever appended, the features before the SHA-256: an
@@ -38,7 +38,7 @@ from showtell.train.inputs.prefetch import prefetch
 from showtell.train.inputs.views import DEFAULT_IMAGES, Augmentation, read_view
 
 FORMAT = 2
-# What a cache's folder and manifest call the outputs of its last stage.
+# Names of the last stage's outputs in a cache's folder and manifest.
 OUTPUTS = {3: "third-stage", STAGES: "grid"}
 
 
@@ -145,7 +145,7 @@ class FeatureSource:
 
     @cached_property
     def _fingerprint(self) -> str:
-        return str(self.bundle.config["files"]["encoder.onnx"]) if self.bundle else self.encoder.fingerprint()
+        return self.bundle.config.files["encoder.onnx"] if self.bundle else self.encoder.fingerprint()
 
     def _shape(self) -> tuple[int, ...]:
         """Of one photo's features."""

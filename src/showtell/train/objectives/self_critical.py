@@ -26,7 +26,7 @@ from showtell.train.inputs.batches import Batch, Captions
 from showtell.train.objectives.cross_entropy import Loss, Objective
 from showtell.vocabulary import END, PAD, SPECIAL, Vocabulary
 
-_IMPOSSIBLE = -1e9  # log-probability of what is never sampled: its exponential is 0, and unlike -inf it can be subtracted
+_IMPOSSIBLE = -1e9  # log-probability of barred tokens: its exponential is 0, and unlike -inf it can be subtracted
 
 
 @dataclass(frozen=True)

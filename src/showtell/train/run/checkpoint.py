@@ -13,10 +13,10 @@ A run keeps its two newest checkpoints and its best one. A bundle counts as a ch
 import json
 import math
 import shutil
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from safetensors import SafetensorError
@@ -37,40 +37,77 @@ KEYS = ("epoch", "encoder", "decoder", "preprocessing", "recipe")
 
 
 @dataclass(frozen=True)
+class CheckpointConfig:
+    """A checkpoint's config.json, checked. Keys of a run that a checkpoint may lack have defaults."""
+
+    epoch: int  # counted from 1; the checkpoint is at its end or inside it
+    encoder: Mapping[str, Any]
+    decoder: Mapping[str, Any]
+    preprocessing: Preprocessing
+    recipe: Mapping[str, Any]
+    step: int = 0  # optimiser steps from the beginning of the run
+    scores: Mapping[str, float] = field(default_factory=dict)  # of dev, x100; none inside an epoch
+    scores_by_style: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    dev_loss: float = math.inf
+    progress: Mapping[str, Any] = field(default_factory=dict)  # see train.trainer.Progress
+    data: str = ""
+    encoder_weights: str = ""
+    captions_sha256: str | None = None
+    photos_sha256: str | None = None
+    mean_of: Sequence[str] = ()
+    files: Mapping[str, str] = field(default_factory=dict)  # SHA-256 of each file
+
+    @property
+    def text_rule(self) -> str:
+        """The tokenizer of the captions, a name of text.RULES."""
+        return str(self.recipe["vocabulary"].get("text", "ptb"))
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """From the JSON object; keys that this version does not know are ignored. Raises KeyError for a missing one."""
+        if "architecture" in values:  # a bundle's
+            values = {"scores": values.get("training_scores", {}), **values, **values["architecture"]}
+        known = {each.name: values[each.name] for each in fields(cls) if each.name in values}
+        if missing := [key for key in KEYS if key not in known]:
+            raise KeyError(missing[0])
+        return cls(**{**known, "preprocessing": Preprocessing.from_json(known["preprocessing"])})
+
+
+@dataclass(frozen=True)
 class Checkpoint:
-    """The folder of a checkpoint, or of a bundle, and the contents of its config.json."""
+    """The folder of a checkpoint, or of a bundle, and its config."""
 
     path: Path
-    config: dict[str, Any]
+    config: CheckpointConfig
 
     @property
     def epoch(self) -> int:
         """The epoch, counted from 1, that ends with this checkpoint or that it is inside."""
-        return int(self.config["epoch"])
+        return self.config.epoch
 
     @property
     def step(self) -> int:
         """Optimiser steps from the beginning of the run."""
-        return int(self.config.get("step", 0))
+        return self.config.step
 
     @property
     def scores(self) -> dict[str, float]:
         """Dev scores x100; none inside an epoch."""
-        return dict(self.config.get("scores", {}))
+        return dict(self.config.scores)
 
     @property
     def rank(self) -> tuple[float, float, int]:
         """Key that the best checkpoint has the largest of: dev CIDEr, then low dev loss, then an early epoch."""
-        return self.scores["CIDEr"], -self.config.get("dev_loss", math.inf), -self.epoch
+        return self.scores["CIDEr"], -self.config.dev_loss, -self.epoch
 
     @property
     def is_bundle(self) -> bool:
         """Whether it is a bundle, which training may start from too."""
-        return "encoder.onnx" in self.config.get("files", {})
+        return "encoder.onnx" in self.config.files
 
     def verify(self) -> None:
         """Checks the files' SHA-256. Raises CheckpointError where a file is missing or altered."""
-        for name, digest in self.config.get("files", {}).items():
+        for name, digest in self.config.files.items():
             file = self.path / name
             try:
                 found = sha256(file)
@@ -87,15 +124,15 @@ class Checkpoint:
         self.verify()
         vocabulary = Vocabulary.load(self.path / "vocab.json")
         try:
-            encoder_config = encoders.read_config(self.config["encoder"])
-            decoder_config = decoders.read_config(self.config["decoder"])
+            encoder_config = encoders.read_config(self.config.encoder)
+            decoder_config = decoders.read_config(self.config.decoder)
         except OptionError as error:
             raise CheckpointError(f"{self.path / 'config.json'}: {error}") from None
         if decoder_config.vocabulary != len(vocabulary):
             raise CheckpointError(
                 f"{self.path}: the decoder has {decoder_config.vocabulary} words and vocab.json {len(vocabulary)}"
             )
-        preprocessing = Preprocessing.from_json(self.config["preprocessing"])
+        preprocessing = self.config.preprocessing
         if self.is_bundle:
             encoder = widened_encoder(encoder_config, self.path / "encoder.onnx")
             return CaptionModel(encoder, widened_decoder(decoder_config, self.path), vocabulary, preprocessing)
@@ -155,7 +192,7 @@ def write(
             write_json(temporary / "config.json", whole)
     except SafetensorError as error:
         raise OutputError(f"{target}: cannot be written ({error})") from None
-    return Checkpoint(target, whole)
+    return Checkpoint(target, CheckpointConfig.from_json(whole))
 
 
 def size(model: CaptionModel, trained: int) -> int:
@@ -263,8 +300,9 @@ def _read(path: Path) -> Checkpoint:
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         found = config.get("format") if isinstance(config, dict) else None
         raise CheckpointError(f"{file}: checkpoint format {found!r}; this version reads {FORMAT}")
-    if "architecture" in config:  # a bundle's, whose formats have the same number
-        config = {"scores": config.get("training_scores", {}), **config, **config["architecture"]}
-    if missing := [key for key in KEYS if key not in config]:
-        raise CheckpointError(f"{file}: the key {missing[0]!r} is missing; take another checkpoint")
-    return Checkpoint(path, config)
+    try:
+        return Checkpoint(path, CheckpointConfig.from_json(config))
+    except KeyError as error:
+        raise CheckpointError(f"{file}: the key {error.args[0]!r} is missing; take another checkpoint") from None
+    except (OptionError, TypeError) as error:
+        raise CheckpointError(f"{file}: {error}") from None

@@ -4,6 +4,7 @@ Under `torchrun` each process computes its part of every batch, and torch's Dist
 gloo on CPUs, over NCCL on GPUs. Only the first process writes files and reports.
 """
 
+import importlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -80,6 +81,9 @@ def joined(device: str) -> Iterator[Processes]:
     if count == 1:
         yield Processes(local)
         return
+    # Its functions keep the process group of the time of their import, as a default value. DistributedDataParallel would
+    # import it below: the group and its threads then outlive destroy_process_group, and Python may abort when it exits.
+    importlib.import_module("torch.distributed.nn.functional")
     # Objects travel over gloo also where tensors travel over NCCL.
     dist.init_process_group("cpu:gloo,cuda:nccl" if local.type == "cuda" else "gloo", timeout=PATIENCE)
     yield Processes(local, dist.get_rank(), count)

@@ -7,7 +7,8 @@
     cd .. && pip install resvg-py==0.5.0 nibabel==5.4.2 matplotlib
     python benchmarks/out_of_domain.py packages ood
 
-One folder for each source below `ood`; at most `--count` pictures (40) of each, drawn with a fixed seed. All may be used freely:
+One folder for each source below `ood`; at most `--count` pictures (40) of each, drawn with a fixed seed. All may be used
+freely:
 
     drawings      OpenMoji on white                          CC BY-SA 4.0
     stamps        cut-out things of Tux Paint on white       GPL-2+, public domain

@@ -43,6 +43,13 @@ class ConfidenceOptions:
             raise OptionError(f"min_confidence is {self.min_confidence!r}; it must be a number from 0 to 1")
 
 
+def check_confidence(model: str, options: ConfidenceOptions | None) -> None:
+    """Raises OptionError where the options need a confidence model, which the model of that name lacks."""
+    if options and (options.labels or options.min_confidence):
+        asked = "labels=True" if options.labels else f"min_confidence= {options.min_confidence:g}"
+        raise OptionError(f"{asked} needs a bundle with a confidence part, and {model} has none; see `showtell calibrate`")
+
+
 @dataclass(frozen=True, slots=True)
 class Caption:
     """One caption of one photo.

@@ -25,7 +25,7 @@ from showtell.archive.sinks import to_line
 from showtell.errors import DataError, OptionError, OutputError
 from showtell.files import replacing, sync, write_json, writing
 from showtell.image import name_of
-from showtell.types import Caption, Record
+from showtell.types import Caption, Label, Record
 
 FORMAT = 1
 SHARD_RECORDS, SHARD_SECONDS = 1000, 30.0  # a shard is finished when it has one of these
@@ -195,12 +195,25 @@ def from_json(value: Mapping[str, Any]) -> Record:
     return Record(
         value["path"],
         value["status"],
-        tuple(Caption(item["text"], item["score"], (), cut=item.get("cut", False)) for item in value.get("captions", ())),
+        tuple(
+            Caption(
+                item["text"],
+                item["score"],
+                (),
+                cut=item.get("cut", False),
+                confidence=item.get("confidence"),
+                source=value.get("source", "model") if number == 0 else "model",
+            )
+            for number, item in enumerate(value.get("captions", ()))
+        ),
         value.get("width"),
         value.get("height"),
         value.get("model"),
         error.get("code"),
         error.get("message"),
+        confidence=value.get("confidence"),
+        in_domain=value.get("in_domain"),
+        labels=tuple(Label(item["name"], item["probability"]) for item in value["labels"]) if "labels" in value else None,
     )
 
 

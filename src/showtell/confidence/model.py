@@ -13,6 +13,7 @@ Strangeness alone gives `in_domain`: what lies outside the principal subspace of
 Features").
 """
 
+import json
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -120,12 +121,11 @@ class Confidence:
     def save(self, folder: Path) -> None:
         """Writes `confidence.npz`; matrices in half precision, as their error is far below that of the probabilities."""
         labels = self.labels
+        text = {"names": labels.names, "words": [sorted(words) for words in labels.words], "phrases": labels.phrases}
         with replacing(folder / FILE) as path, open(path, "wb") as file:
             np.savez(
                 file,
-                names=np.array(labels.names),
-                words=np.array([" ".join(sorted(words)) for words in labels.words]),
-                phrases=np.array(labels.phrases),
+                labels=np.frombuffer(json.dumps(text).encode(), np.uint8),
                 mean=labels.mean.astype(np.float32),
                 scale=labels.scale.astype(np.float32),
                 weights=labels.weights.astype(np.float16),
@@ -140,15 +140,14 @@ class Confidence:
         path = folder / FILE
         try:
             with np.load(path, allow_pickle=False) as arrays:
-                text = {name: [str(value) for value in arrays[name]] for name in ("names", "words", "phrases")}
+                text = json.loads(arrays["labels"].tobytes())
                 numbers = {
                     name: arrays[name].astype(np.float32) for name in ("mean", "scale", "weights", "bias", "base", "basis")
                 }
         except (OSError, ValueError, KeyError) as error:
             raise BundleError(f"{path}: not readable as a confidence model ({error}); calibrate or install it again") from None
         basis = numbers.pop("basis")
-        words = tuple(frozenset(entry.split()) for entry in text["words"])
-        labels = Labels(tuple(text["names"]), words, tuple(text["phrases"]), **numbers)
+        labels = Labels(tuple(text["names"]), tuple(map(frozenset, text["words"])), tuple(text["phrases"]), **numbers)
         return cls(labels, basis, parameters)
 
     def to_json(self) -> dict[str, Any]:

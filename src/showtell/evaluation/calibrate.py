@@ -5,10 +5,9 @@ nouns. Of people's own captions, held against the others of their photo, 70% rea
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -85,7 +84,7 @@ def calibrate(
     confidence = fit_domain(labels, np.concatenate(pooled))
     # The captions to be judged are those after the search for evidence, which needs the labels only.
     captioner.confidence = confidence
-    judged = {name: _judge(captioner, name, dataset, progress) for name, dataset in datasets.items()}
+    judged = {name: judge_split(captioner, name, dataset, progress) for name, dataset in datasets.items()}
     return fit_calibration(confidence, judged, {name: name if name in captioner.styles else "" for name in datasets})
 
 
@@ -255,14 +254,14 @@ def calibration_error(probability: FloatArray, good: Array, bins: int = _BINS) -
     return sum(gaps) / len(good)
 
 
-def _judge(captioner: Captioner, name: str, dataset: Dataset, progress: Progress) -> Judged:
+def judge_split(captioner: Captioner, name: str, dataset: Dataset, progress: Progress = silent) -> Judged:
     """The captions of the dev photos, after the search for evidence, and whether they are good."""
     assert captioner.confidence is not None
     options = captioner.options(style=name if name in captioner.styles else None)
     trust = ConfidenceOptions(fallback=False)
     captions, references, signals = {}, {}, []
     samples = dataset.split("dev")
-    for batch, features in _features(captioner, dataset, samples, f"captioning {name}", progress):
+    for batch, features in grid_features(captioner, dataset, samples, f"captioning {name}", progress):
         assessed = captioner.confidence.assess(features)
         for row, (sample, found) in enumerate(zip(batch, captioner.describe(features, options, trust), strict=True)):
             caption = found.captions[0]
@@ -286,7 +285,7 @@ def _pooled(
             if str(kept["encoder"]) == encoder and set(names) <= {sample.image for sample in samples}:
                 return names, kept["features"]
     names, found = [], []
-    for batch, features in _features(captioner, dataset, samples, f"encoding {name}", progress):
+    for batch, features in grid_features(captioner, dataset, samples, f"encoding {name}", progress):
         names += [sample.image for sample in batch]
         found.append(features.mean(1))
     features = np.concatenate(found)
@@ -297,9 +296,9 @@ def _pooled(
     return names, features
 
 
-def _features(
+def grid_features(
     captioner: Captioner, dataset: Dataset, samples: Sequence[Sample], what: str, progress: Progress, size: int = 16
-) -> Any:
+) -> Iterator[tuple[list[Sample], Array]]:
     """Batches of samples whose photos can be read, with their grid features (B, cells, D). Raises DataError where none can."""
     preprocessing, read = captioner.bundle.preprocessing, 0
     for begin in range(0, len(samples), size):

@@ -31,6 +31,7 @@ from showtell.types import (
     Description,
     Record,
     SearchOptions,
+    check_confidence,
 )
 
 T = TypeVar("T")
@@ -185,6 +186,8 @@ class Captioner:
             raise OptionError(f"batch_size is {batch_size} and workers {workers}; both must be at least 1")
         if is_source(photos) or not isinstance(photos, Iterable):
             raise OptionError(f"{name_of(photos)}: records takes several photos; pass a list, [photo]")
+        if self.confidence is None:
+            check_confidence(self.name, confidence)
         options = (options or self.bundle.search).updated(**search)
         return self._records(self._run(photos, options, batch_size, workers, confidence or ConfidenceOptions(), attention))
 

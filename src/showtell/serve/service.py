@@ -2,8 +2,8 @@
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from showtell.serve.metrics import Metrics
 from showtell.serve.reading import Reader
 from showtell.serve.settings import ServiceSettings
 from showtell.serve.upload import Upload
-from showtell.types import AttentionMap, Caption, DecodeOptions, Record
+from showtell.types import AttentionMap, ConfidenceOptions, DecodeOptions, Description, Record
 
 
 class Model(Protocol):
@@ -29,29 +29,37 @@ class Model(Protocol):
         """uint8 (B, size, size, 3) to grid features float32 (B, cells, channels)."""
         ...
 
-    def search(self, features: Array, options: DecodeOptions) -> list[tuple[Caption, ...]]:
-        """Captions of each photo, best first."""
+    def describe(self, features: Array, options: DecodeOptions, confidence: ConfidenceOptions) -> list[Description]:
+        """What records say of each photo."""
         ...
 
-    def attention(self, features: Array, captions: Sequence[Caption], style: str) -> list[Array]:
-        """Attention maps of one caption of each photo, searched for in that style: float32 (tokens, side, side)."""
+    def attention_of(self, features: Array, found: Sequence[Description], style: str) -> list[tuple[AttentionMap, ...] | None]:
+        """Attention maps of the best caption of each photo, searched for in that style; None where there is no caption."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """How a request wants its photos captioned, and whether with attention maps."""
+
+    options: DecodeOptions
+    confidence: ConfidenceOptions = field(default_factory=ConfidenceOptions)
+    attention: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A photo to be captioned: pixels uint8 (size, size, 3), search options, and whether attention maps are wanted."""
+    """A photo to be captioned: pixels uint8 (size, size, 3), and what is wanted of it."""
 
     pixels: Array
-    options: DecodeOptions
-    attention: bool
+    wanted: Wanted
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """A photo's captions, best first, and the attention maps of the best caption where the job wants them."""
+    """What was found out of a photo, and the attention maps of the best caption where the job wants them."""
 
-    captions: tuple[Caption, ...]
+    found: Description
     attention: tuple[AttentionMap, ...] | None = None
 
 
@@ -74,7 +82,7 @@ class Service:
         self._batcher = Batcher(self._caption_batch, settings.batch_size)
         self._batcher.start()
         self.metrics.watch(held=lambda: self.budget.held, waiting=lambda: self.waiting)
-        grey = Job(np.full((preprocessing.size, preprocessing.size, 3), 128, np.uint8), self.model.bundle.search, False)
+        grey = Job(np.full((preprocessing.size, preprocessing.size, 3), 128, np.uint8), Wanted(self.model.bundle.search))
         await asyncio.gather(*(self._batcher(grey) for _ in range(settings.batch_size)))
         self.ready = True
 
@@ -95,7 +103,7 @@ class Service:
         batches = self.settings.places / 2 / self.settings.batch_size
         return max(1, min(60, round(batches * self.metrics.recent_batch_seconds)))
 
-    async def submit(self, upload: Upload, options: DecodeOptions, *, attention: bool, wait: bool) -> "asyncio.Task[Record]":
+    async def submit(self, upload: Upload, wanted: Wanted, *, wait: bool) -> "asyncio.Task[Record]":
         """Takes a photo, whose record the task gives; cancel the task where its client has gone.
 
         Where all places are taken it waits for one, or raises RequestError (503).
@@ -108,7 +116,7 @@ class Service:
             upload.release()
             raise
         self.waiting += 1
-        task = asyncio.create_task(self._record(upload, options, attention))
+        task = asyncio.create_task(self._record(upload, wanted))
         task.add_done_callback(lambda task: self._leave(task, upload))
         return task
 
@@ -119,12 +127,12 @@ class Service:
         self.waiting -= 1
         self.places.release()
 
-    async def _record(self, upload: Upload, options: DecodeOptions, attention: bool) -> Record:
+    async def _record(self, upload: Upload, wanted: Wanted) -> Record:
         name, model = upload.name, self.model.bundle.name
         try:
             async with asyncio.timeout(self.settings.deadline):
                 photo = await self._reader.read(upload)
-                result = await self._batcher(Job(photo.pixels, options, attention))
+                result = await self._batcher(Job(photo.pixels, wanted))
         except ImageError as error:
             self.metrics.photos.labels(error.code).inc()
             return Record.failed(name, error, model, remedy=False)
@@ -132,23 +140,23 @@ class Service:
             self.metrics.photos.labels("deadline").inc()
             message = f"no caption within {self.settings.deadline:g} seconds; try again"
             raise RequestError(503, "deadline", message, {"Retry-After": str(self._retry_after())}) from None
-        self.metrics.photos.labels("ok").inc()
-        return Record(name, "ok", result.captions, photo.width, photo.height, model, attention=result.attention)
+        record = Record.of(name, result.found, photo.width, photo.height, model, result.attention)
+        self.metrics.photos.labels("doubtful" if record.doubtful else "ok").inc()
+        return record
 
     def _caption_batch(self, jobs: Sequence[Job]) -> list[Result]:
-        """One batch of the encoder; jobs of equal search options are searched together."""
+        """One batch of the encoder; jobs that want the same are searched together."""
         with self.metrics.batch(len(jobs)):
             features = self.model.features(np.stack([job.pixels for job in jobs]))
-            alike: dict[tuple[DecodeOptions, bool], list[int]] = {}
+            alike: dict[Wanted, list[int]] = {}
             for row, job in enumerate(jobs):
-                alike.setdefault((job.options, job.attention), []).append(row)
+                alike.setdefault(job.wanted, []).append(row)
             results: dict[int, Result] = {}
-            for (options, attention), rows in alike.items():
+            for wanted, rows in alike.items():
                 part = features if len(rows) == len(jobs) else features[rows]
-                captions = self.model.search(part, options)
-                maps: list[Any] = [None] * len(rows)
-                if attention:
-                    found = self.model.attention(part, [best for best, *_ in captions], options.style)
-                    maps = [tuple(tuple(map(tuple, grid)) for grid in part.tolist()) for part in found]
-                results.update(zip(rows, map(Result, captions, maps), strict=True))
+                found = self.model.describe(part, wanted.options, wanted.confidence)
+                maps: list[tuple[AttentionMap, ...] | None] = [None] * len(rows)
+                if wanted.attention:
+                    maps = self.model.attention_of(part, found, wanted.options.style)
+                results.update(zip(rows, map(Result, found, maps), strict=True))
             return [results[row] for row in range(len(jobs))]

@@ -20,13 +20,13 @@ import numpy as np
 from PIL import Image
 
 import showtell
-from showtell.arrays import FloatArray
+from showtell.arrays import Array, FloatArray
 from showtell.data import Dataset, read
 from showtell.evaluation.calibrate import Judged, auroc, calibration_error, fit_calibration, grid_features, judge, judge_split
-from showtell.image import NamedPhoto
+from showtell.progress import silent
 from showtell.text import tokenize
 from showtell.text.words import DOGS, PEOPLE
-from showtell.types import ConfidenceOptions
+from showtell.types import ConfidenceOptions, Sample
 
 WAYS = {
     "as searched": ConfidenceOptions(evidence=False, fallback=False),
@@ -34,15 +34,22 @@ WAYS = {
     "and fallback": ConfidenceOptions(),
 }
 ROUNDS, RATED = 5, 400
+Batches = list[tuple[list[Sample], Array]]  # photos, and their grid features in half precision
 
 
-def ways(captioner: showtell.Captioner, name: str, dataset: Dataset) -> None:
+def widened(batches: Batches) -> Iterator[tuple[list[Sample], Array]]:
+    """The batches in single precision, one at a time."""
+    for batch, features in batches:
+        yield batch, features.astype(np.float32)
+
+
+def ways(captioner: showtell.Captioner, name: str, batches: Batches) -> None:
     """CIDEr and false people and dogs of the dev captions, by what is done about doubt."""
     options = captioner.options(style=name if name in captioner.styles else None)
     found: dict[str, dict[str, str]] = {way: {} for way in WAYS}
     sources: dict[str, int] = dict.fromkeys(WAYS, 0)
-    references = {sample.image: sample.captions for sample in dataset.split("dev")}
-    for batch, features in grid_features(captioner, dataset, dataset.split("dev"), name, lambda *_: None):
+    references = {sample.image: sample.captions for batch, _ in batches for sample in batch}
+    for batch, features in widened(batches):
         for way, trust in WAYS.items():
             for sample, described in zip(batch, captioner.describe(features, options, trust), strict=True):
                 found[way][sample.image] = described.captions[0].text
@@ -65,8 +72,11 @@ def calibration(name: str, judged: Judged) -> None:
     order = np.argsort(-judged.probability)
     cider, fifth, half = judged.cider[order], len(order) // 5, len(order) // 2
     top, last = cider[:fifth].mean(), cider[-fifth:].mean()
+    rng = np.random.default_rng(0)
+    noise = np.mean([calibration_error(judged.probability, rng.random(len(order)) < judged.probability) for _ in range(200)])
     print(
-        f"{name:9} good {judged.good.mean():.3f}  ECE {calibration_error(judged.probability, judged.good):.3f}  "
+        f"{name:9} good {judged.good.mean():.3f}  ECE {calibration_error(judged.probability, judged.good):.3f} "
+        f"(a perfect one {noise:.3f})  "
         f"AUROC {auroc(judged.probability[judged.good], judged.probability[~judged.good]):.3f}  "
         f"CIDEr of the surest fifth {top:.1f}, the least sure {last:.1f} ({top / last:.2f} times)  "
         f"surest half +{cider[:half].mean() - cider.mean():.1f}"
@@ -78,13 +88,11 @@ def pictures(folder: Path) -> Iterator[tuple[str, list[Path]]]:
         yield source.name, sorted(source.glob("*.png"))
 
 
-def domain(captioner: showtell.Captioner, datasets: Mapping[str, Dataset], folder: Path) -> None:
+def domain(captioner: showtell.Captioner, batches: Batches, folder: Path) -> None:
     """AUROC of in_domain, dev photos against each source, and what confidence is given there."""
-    inside: list[float] = []
-    for dataset in datasets.values():
-        photos = [NamedPhoto(s.image, lambda name=s.image, d=dataset: d.photos.read(name)) for s in dataset.split("dev")]
-        inside += [record.in_domain or 0 for record in captioner.records(photos)]
-    usual, all_outside = np.array(inside), []
+    assert captioner.confidence is not None
+    usual = np.concatenate([captioner.confidence.assess(features).in_domain for _, features in widened(batches)])
+    all_outside = []
     print(f"in_domain of {len(usual)} dev photos: median {np.median(usual):.2f}, {np.mean(usual < 0.5):.1%} below 0.5")
     for name, paths in pictures(folder):
         records = list(captioner.records(paths))
@@ -98,12 +106,12 @@ def domain(captioner: showtell.Captioner, datasets: Mapping[str, Dataset], folde
     print(f"  all sources AUROC {auroc(usual, np.concatenate(all_outside)):.3f}")
 
 
-def label_hits(captioner: showtell.Captioner, name: str, dataset: Dataset) -> None:
+def label_hits(captioner: showtell.Captioner, name: str, batches: Batches) -> None:
     """How often the likeliest labels are named by a reference."""
     assert captioner.confidence is not None
     labels = captioner.confidence.labels
     first, five, sure, right = [], [], 0, 0
-    for batch, features in grid_features(captioner, dataset, dataset.split("dev"), name, lambda *_: None):
+    for batch, features in widened(batches):
         for sample, likely in zip(batch, captioner.confidence.assess(features).probabilities, strict=True):
             said = {word for text in sample.captions for word in tokenize(text)}
             hits = [bool(labels.words[place] & said) for place in np.argsort(-likely)[:5]]
@@ -206,10 +214,13 @@ def main() -> None:
     if captioner.confidence is None:
         raise SystemExit(f"{captioner.name} has no confidence model; make one with showtell calibrate")
     datasets = {dataset.name: dataset for dataset in map(read, arguments.datasets)}
+    batches: dict[str, Batches] = {}
     for name, dataset in datasets.items():
-        ways(captioner, name, dataset)
-        label_hits(captioner, name, dataset)
-    judged = {name: judge_split(captioner, name, dataset) for name, dataset in datasets.items()}
+        found = grid_features(captioner, dataset, dataset.split("dev"), name, silent)
+        batches[name] = [(batch, features.astype(np.float16)) for batch, features in found]
+        ways(captioner, name, batches[name])
+        label_hits(captioner, name, batches[name])
+    judged = {name: judge_split(captioner, name, widened(part)) for name, part in batches.items()}
     styles = {name: name if name in captioner.styles else "" for name in datasets}
     judged = dict(fit_calibration(captioner.confidence, judged, styles).dev)
     for name, one in judged.items():
@@ -221,7 +232,7 @@ def main() -> None:
     if arguments.diagram:
         diagram(judged, arguments.diagram)
     if arguments.ood:
-        domain(captioner, datasets, arguments.ood)
+        domain(captioner, [pair for part in batches.values() for pair in part], arguments.ood)
     if arguments.ood and arguments.page:
         page(captioner, arguments.ood, arguments.page)
     if arguments.rates:

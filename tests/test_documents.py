@@ -27,6 +27,7 @@ NOT_RUN = {
         "needs a server; tests/captioners has one of its own",
         "needs an account on the Hub; tests/captioners has a server of its own",
     ],
+    "confidence.md": ["needs hundreds of photos; tests/evaluation calibrates a bundle"],
     "data.md": ["needs a download; tests/data fetches from a server of their own"],
     "finetuning.md": [
         "needs a download",

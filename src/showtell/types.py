@@ -13,7 +13,7 @@ AttentionMap = tuple[tuple[float, ...], ...]  # 7 rows of 7, top to bottom
 
 Source = Literal["model", "labels"]
 DOUBTFUL = 0.25  # a confidence below this is reported as doubtful
-SURE = 0.9  # a label of at least this probability stands in for a doubtful caption
+SURE = 0.95  # a label of at least this probability stands in for a doubtful caption that says something else
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class ConfidenceOptions:
     """What becomes of captions by their confidence. Models without a confidence model take no notice of it.
 
     `evidence` searches again where the photo gives no evidence of a person or dog that the caption names. `fallback` puts a
-    sure label in place of a doubtful caption. A photo whose caption has a confidence below `min_confidence` gets none. With
+    sure label in place of a doubtful caption that does not name it. A photo whose caption has a confidence below `min_confidence` gets none. With
     `labels`, records have the five likeliest labels.
     """
 

@@ -26,20 +26,22 @@ def describe(
     )
     doubtful = (found[0].confidence or 0) < DOUBTFUL
     asked = options.sample or options.start_with or options.include  # for certain words, or for variety
-    if doubtful and trust.fallback and not asked and (label := _of_label(model, probabilities, options)):
+    usual = in_domain >= 0.5  # labels mean nothing elsewhere: a blank picture is surely the sky
+    if doubtful and trust.fallback and usual and not asked and (label := _of_label(model, probabilities, options, found[0])):
         found = (label, *found)[: len(found)]
     confidence = found[0].confidence or 0
     labels = model.labels.best(probabilities) if trust.labels else None
     return Description(found if confidence >= trust.min_confidence else (), confidence, in_domain, labels)
 
 
-def _of_label(model: Confidence, probabilities: Array, options: DecodeOptions) -> Caption | None:
-    """A caption of the likeliest label alone, where that is sure."""
+def _of_label(model: Confidence, probabilities: Array, options: DecodeOptions, doubted: Caption) -> Caption | None:
+    """A caption of the likeliest label alone, where that is sure and the doubted caption does not name it."""
     place = int(probabilities.argmax())
     probability = float(probabilities[place])
     text = f"a photo of {model.labels.phrases[place]}"
     words = tuple(text.split())
-    if probability < SURE or set(words).intersection(options.avoid):
+    named = not model.labels.words[place].isdisjoint(doubted.tokens)
+    if probability < SURE or named or set(words).intersection(options.avoid):
         return None
     pieces = tuple(word if number == 0 else f" {word}" for number, word in enumerate(words))
     return Caption(text, math.log(probability), words, pieces=pieces, confidence=probability, source="labels")

@@ -19,6 +19,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -78,7 +79,8 @@ class Confidence:
         """Of grid features float32 (B, cells, D)."""
         pooled = features.mean(1)
         strangeness = self.strangeness(pooled)
-        in_domain = 1 / (1 + np.exp((np.exp(strangeness) - self.parameters.strange) / self.parameters.spread))
+        beyond = (np.exp(strangeness) - self.parameters.strange) / self.parameters.spread
+        in_domain = 1 / (1 + np.exp(np.clip(beyond, -30, 30)))
         return Assessment(self.labels.probabilities(pooled), strangeness, in_domain)
 
     def strangeness(self, pooled: Array) -> Array:
@@ -144,7 +146,7 @@ class Confidence:
                 numbers = {
                     name: arrays[name].astype(np.float32) for name in ("mean", "scale", "weights", "bias", "base", "basis")
                 }
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, EOFError, ValueError, KeyError, BadZipFile) as error:
             raise BundleError(f"{path}: not readable as a confidence model ({error}); calibrate or install it again") from None
         basis = numbers.pop("basis")
         labels = Labels(tuple(text["names"]), tuple(map(frozenset, text["words"])), tuple(text["phrases"]), **numbers)

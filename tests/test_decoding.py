@@ -274,6 +274,15 @@ def test_constrained_search_finds_what_enumeration_finds(
         assert [one.log_prob for one in hypotheses] == pytest.approx([one.log_prob for one in best], rel=1e-5)
 
 
+def test_hypotheses_that_may_not_end_yet_keep_their_place_in_the_beam() -> None:
+    # A-B must be said. Of one hypothesis for each state, C (then C-C .05) and A compete; both would rather end.
+    table = {(): {C: 0.5, A: 0.4, B: 0.1}, (C,): {END: 0.9, C: 0.1}, (C, C): {A: 1.0}, (C, C, A): {B: 1.0}}
+    table |= {(A,): {END: 0.9, C: 0.0999, B: 0.0001}, (A, B): {END: 1.0}, (C, C, A, B): {END: 1.0}}
+    [[found]] = constrained([table], (), [Constraints((((A, B),),))], beam_size=1, max_length=5)
+    assert found.tokens == (C, C, A, B)
+    assert found.log_prob == pytest.approx(math.log(0.05))
+
+
 @settings(max_examples=50, deadline=None)
 @given(
     seed=st.integers(0, 10_000),

@@ -18,7 +18,7 @@ from showtell.bundle import Bundle
 from showtell.serve.listening import listen
 from showtell.serve.server import Server
 from showtell.serve.settings import ServiceSettings
-from showtell.types import Caption, DecodeOptions
+from showtell.types import Caption, ConfidenceOptions, DecodeOptions, Description, Label
 
 SOON = 60.0  # seconds that a test waits for what should happen at once: machines that run tests are busy
 
@@ -52,19 +52,28 @@ class GreyModel:
             raise self.fault
         return np.broadcast_to(greys[:, None, None], (len(pixels), 49, 2))
 
-    def search(self, features: np.ndarray, options: DecodeOptions) -> list[tuple[Caption, ...]]:
+    def describe(self, features: np.ndarray, options: DecodeOptions, trust: ConfidenceOptions) -> list[Description]:
         self.searched.append((len(features), options))
         greys = [int(photo[0, 0]) for photo in features]
-        return [
+        found = [
             tuple(
                 Caption(f"grey {grey}", -0.5 - n, ("grey", str(grey)), pieces=("grey", f" {grey}"), cut=options.max_length == 2)
                 for n in range(options.num_captions)
             )
             for grey in greys
         ]
+        if self.bundle.confidence is None:
+            return [Description(captions) for captions in found]
+        labels = (Label("fog", 0.8),) if trust.labels else None
+        sure = [grey / 255 for grey in greys]  # the lighter the surer
+        return [
+            Description(captions if confidence >= trust.min_confidence else (), confidence, 0.5, labels)
+            for captions, confidence in zip(found, sure, strict=True)
+        ]
 
-    def attention(self, features: np.ndarray, captions: Sequence[Caption], style: str) -> list[np.ndarray]:
-        return [np.full((len(caption.tokens), 7, 7), 1 / 49, np.float32) for caption in captions]
+    def attention_of(self, features: np.ndarray, found: Sequence[Description], style: str) -> list[Any]:
+        flat = tuple((1 / 49,) * 7 for _ in range(7))
+        return [(flat,) * len(one.captions[0].tokens) if one.captions else None for one in found]
 
 
 @dataclass

@@ -36,6 +36,7 @@ NOT_RUN = {
         "needs an account on the Hub; tests/captioners has a server of its own",
     ],
     "choosing.md": ["downloads a model; tests/captioners runs tiny ones"],
+    "confidence.md": ["needs hundreds of photos; tests/evaluation calibrates a bundle"],
     "data.md": ["needs a download; tests/data fetches from a server of their own"],
     "encoders.md": ["downloads a model; tests/nn trains with tiny ones"],
     "finetuning.md": [

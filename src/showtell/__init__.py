@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from showtell.errors import BundleError, ImageError, OptionError, ShowtellError
 from showtell.image import ImageSettings
-from showtell.types import Caption, DecodeOptions, Record
+from showtell.types import Caption, ConfidenceOptions, DecodeOptions, Label, Record
 
 if TYPE_CHECKING:
     from showtell.runtime import Captioner, load
@@ -21,9 +21,11 @@ __all__ = [
     "BundleError",
     "Caption",
     "Captioner",
+    "ConfidenceOptions",
     "DecodeOptions",
     "ImageError",
     "ImageSettings",
+    "Label",
     "OptionError",
     "Record",
     "ShowtellError",

@@ -5,6 +5,7 @@
     encoder.onnx    pixels (B, 3, size, size) float32 -> features (B, cells, channels) float32
     prepare.onnx    features -> values, keys and the like (`prepared`), and the first state; once a photo
     step.onnx       tokens (B, K) int64, prepared, state -> log_probs (B, K, V), new state, perhaps attention (B, K, 49)
+    confidence.npz  labels and principal components (`showtell.confidence`); not every bundle has it
     model-card.md   for people: what the model was trained on, is for and fails at; not every bundle has one
 
 The embedded model is the bundle in `showtell/models/<EMBEDDED>`.
@@ -18,18 +19,21 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Self, Unpack
 
+from showtell.confidence import Confidence
+from showtell.confidence import model as confidence
 from showtell.decoding import Constraints, SearchTokens, contains
 from showtell.errors import BundleError, OptionError, ShowtellError
 from showtell.files import sha256, write_json
 from showtell.image import Preprocessing
 from showtell.text import RULES, TextRule
 from showtell.text.words import plurals, takes_an
-from showtell.types import DecodeOptions, SearchOptions
+from showtell.types import DecodeOptions, SearchOptions, from_json
 from showtell.vocabulary import SPECIAL, Vocabulary
 
 FORMAT = 1
 FILES = ("vocab.json", "encoder.onnx", "prepare.onnx", "step.onnx")
 CARD = "model-card.md"
+OPTIONAL = (confidence.FILE, CARD)
 MODELS = Path(__file__).parent / "models"
 EMBEDDED = "lite2-lstm-general"
 
@@ -49,6 +53,7 @@ class BundleConfig:
     data: str
     text_rule: str  # the tokenizer of the captions it was trained on, of text.RULES
     scores: Mapping[str, Mapping[str, Mapping[str, float]]]
+    confidence: confidence.Parameters | None  # None where the model cannot say how sure a caption is
     json: Mapping[str, Any]  # all of it, as read
 
     @classmethod
@@ -78,6 +83,9 @@ class BundleConfig:
                 data=json_.get("data", ""),
                 text_rule=json_.get("recipe", {}).get("vocabulary", {}).get("text", "ptb"),
                 scores={split: json_[f"{split}_scores"] for split in ("train", "dev", "test") if f"{split}_scores" in json_},
+                confidence=from_json(confidence.Parameters, json_["confidence"], "confidence parameter")
+                if "confidence" in json_
+                else None,
                 json=json_,
             )
         except KeyError as error:
@@ -93,6 +101,7 @@ class Bundle:
     folder: Path
     config: BundleConfig
     vocabulary: Vocabulary
+    confidence: Confidence | None = None
 
     @property
     def name(self) -> str:
@@ -119,12 +128,15 @@ class Bundle:
             command = f"showtell export {shlex.quote(str(folder))} --output BUNDLE_DIR"
             raise BundleError(f"{folder}: a {what}, not a bundle; export it first: {command}")
         config = BundleConfig.read(path)
-        for name in [*FILES, CARD] if CARD in config.files else FILES:
+        for name in [*FILES, *(name for name in OPTIONAL if name in config.files)]:
             if name not in config.files:
                 raise BundleError(f"{path}: the key {name!r} is missing; export the model again")
             _check(folder / name, config.files[name])
         try:
-            bundle = cls(folder, config, Vocabulary.load(folder / "vocab.json"))
+            known = (
+                Confidence.load(folder, config.confidence) if config.confidence and confidence.FILE in config.files else None
+            )
+            bundle = cls(folder, config, Vocabulary.load(folder / "vocab.json"), known)
         except ShowtellError as error:
             raise BundleError(f"{path}: {error}") from None
         words = config.decoder.get("vocabulary")
@@ -222,7 +234,7 @@ def write_config(
     about: Mapping[str, Any],
 ) -> None:
     """Completes a bundle: writes config.json, with the hashes of the files beside it. `about` adds licence, data and scores."""
-    files = [*FILES, CARD] if (folder / CARD).exists() else FILES
+    files = [*FILES, *(name for name in OPTIONAL if (folder / name).exists())]
     config = {
         "format": FORMAT,
         "name": name,
@@ -239,6 +251,14 @@ def keep_scores(bundle: Bundle, split: str, scores: Mapping[str, Mapping[str, fl
     """Writes a bundle's scores x100 on a split of some data sets, by their names, into its config.json as `SPLIT_scores`."""
     rounded = {data: {name: round(value, 2) for name, value in found.items()} for data, found in scores.items()}
     write_json(bundle.folder / "config.json", {**bundle.config.json, f"{split}_scores": rounded})
+
+
+def keep_confidence(bundle: Bundle, found: Confidence) -> Bundle:
+    """Writes a bundle's confidence model beside its graphs; returns the bundle with it. Raises OutputError."""
+    found.save(bundle.folder)
+    files = {**bundle.config.files, confidence.FILE: sha256(bundle.folder / confidence.FILE)}
+    write_json(bundle.folder / "config.json", {**bundle.config.json, "confidence": found.to_json(), "files": files})
+    return Bundle.read(bundle.folder)
 
 
 def _check(path: Path, expected: str) -> None:

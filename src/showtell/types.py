@@ -11,13 +11,54 @@ Split = Literal["train", "dev", "test"]
 AttentionMap = tuple[tuple[float, ...], ...]  # 7 rows of 7, top to bottom
 
 
+Source = Literal["model", "labels"]
+DOUBTFUL = 0.25  # a confidence below this is reported as doubtful
+SURE = 0.95  # a label of at least this probability stands in for a doubtful caption that says something else
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """A thing in a photo: its plain name, and the probability that people who describe the photo name it."""
+
+    name: str
+    probability: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfidenceOptions:
+    """What becomes of captions by their confidence. Models without a confidence model take no notice of it.
+
+    `evidence` searches again where the photo gives no evidence of a person or dog that the caption names. `fallback` puts a
+    sure label in place of a doubtful caption that does not name it. A photo whose caption has a confidence below
+    `min_confidence` gets none. With `labels`, records have the five likeliest labels.
+    """
+
+    evidence: bool = True
+    fallback: bool = True
+    min_confidence: float = 0.0
+    labels: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.min_confidence <= 1:
+            raise OptionError(f"min_confidence is {self.min_confidence!r}; it must be a number from 0 to 1")
+
+
+def check_confidence(model: str, options: ConfidenceOptions | None) -> None:
+    """Raises OptionError where the options need a confidence model, which the model of that name lacks."""
+    if options and (options.labels or options.min_confidence):
+        asked = "labels=True" if options.labels else f"min_confidence= {options.min_confidence:g}"
+        raise OptionError(f"{asked} needs a bundle with a confidence part, and {model} has none; see `showtell calibrate`")
+
+
 @dataclass(frozen=True, slots=True)
 class Caption:
     """One caption of one photo.
 
     `score` is the mean natural-log probability per token, end token included: 0 is certainty, lower is less sure.
     `alternatives` holds the further captions of an n-best request, best first. `pieces` is the text with one piece for each
-    token; `cut` tells that it reached the length limit before its end. A notebook shows the caption with its photo.
+    token; `cut` tells that it reached the length limit before its end. `confidence` is the probability that the caption is
+    good, None where the model cannot tell. `source` is "labels" for a caption that names a sure label instead of the model's
+    caption; its score and confidence are those of the label. A notebook shows the caption with its photo.
     """
 
     text: str
@@ -27,6 +68,8 @@ class Caption:
     pieces: tuple[str, ...] = ()
     cut: bool = False
     photo: Any = field(default=None, repr=False, compare=False)  # its source, for notebooks
+    confidence: float | None = None
+    source: Source = "model"
 
     def __str__(self) -> str:
         return self.text
@@ -38,19 +81,32 @@ class Caption:
 
     def to_json(self) -> dict[str, Any]:
         """The caption as it is in a record's list."""
-        return {"text": self.text, "score": round(self.score, 6), **({"cut": True} if self.cut else {})}
+        sure = {} if self.confidence is None else {"confidence": round(self.confidence, 4)}
+        return {"text": self.text, "score": round(self.score, 6), **sure, **({"cut": True} if self.cut else {})}
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What a model says of one photo: captions, best first, and how far to trust them; see Record."""
+
+    captions: tuple[Caption, ...]
+    confidence: float | None = None
+    in_domain: float | None = None
+    labels: tuple[Label, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
     """The captions of one photo, or its error: the same object in files, on standard output and in Python.
 
-    `attention`, if it was asked for, has one map for each token of the best caption. A notebook shows the record with its
-    photo, if `path` is a file.
+    `confidence` is that of the best caption, also where the status is "doubtful" and no caption was given for it. `in_domain`
+    says how usual the photo is for the model, from 0 to 1; below 0.5 it is stranger than 99 of 100 training photos. Both are
+    None where the model cannot tell. `labels`, if they were asked for, are the likeliest. `attention`, if it was asked for, has
+    one map for each token of the best caption. A notebook shows the record with its photo, if `path` is a file.
     """
 
     path: str
-    status: Literal["ok", "error"]
+    status: Literal["ok", "doubtful", "error"]
     captions: tuple[Caption, ...] = ()
     width: int | None = None
     height: int | None = None
@@ -58,6 +114,24 @@ class Record:
     error_code: RecordCode | None = None
     error_message: str | None = None
     attention: tuple[AttentionMap, ...] | None = None
+    confidence: float | None = None
+    in_domain: float | None = None
+    labels: tuple[Label, ...] | None = None
+
+    @classmethod
+    def of(
+        cls,
+        path: str,
+        found: Description,
+        width: int | None,
+        height: int | None,
+        model: str,
+        attention: tuple[AttentionMap, ...] | None = None,
+    ) -> Self:
+        """The record of a photo that was described."""
+        status: Literal["ok", "doubtful"] = "ok" if found.captions else "doubtful"
+        sure = (found.confidence, found.in_domain, found.labels)
+        return cls(path, status, found.captions, width, height, model, None, None, attention, *sure)
 
     @classmethod
     def failed(cls, path: str, error: ImageError, model: str, *, remedy: bool = True) -> Self:
@@ -69,7 +143,12 @@ class Record:
     def from_json(cls, values: Mapping[str, Any]) -> Self:
         """The record whose `to_json` gave `values`; only the best caption has tokens, where attention was asked for."""
         error, maps = values.get("error") or {}, values.get("attention")
-        captions = [Caption(item["text"], item["score"], (), cut=item.get("cut", False)) for item in values.get("captions", ())]
+        captions = [
+            Caption(item["text"], item["score"], (), cut=item.get("cut", False), confidence=item.get("confidence"))
+            for item in values.get("captions", ())
+        ]
+        if captions:
+            captions[0] = replace(captions[0], source=values.get("source", "model"))
         if maps is not None:
             captions[0] = replace(captions[0], tokens=tuple(values["tokens"]), pieces=tuple(values["pieces"]))
         return cls(
@@ -82,12 +161,25 @@ class Record:
             error.get("code"),
             error.get("message"),
             None if maps is None else tuple(tuple(map(tuple, grid)) for grid in maps),
+            values.get("confidence"),
+            values.get("in_domain"),
+            tuple(Label(**label) for label in values["labels"]) if "labels" in values else None,
         )
 
     @property
     def caption(self) -> str | None:
-        """Text of the best caption, or None where the photo could not be read."""
+        """Text of the best caption, or None where the photo could not be read or its caption was too doubtful."""
         return self.captions[0].text if self.captions else None
+
+    @property
+    def source(self) -> Source | None:
+        """What the best caption is made of, or None where there is no caption."""
+        return self.captions[0].source if self.captions else None
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether the photo's caption has a confidence below DOUBTFUL, or was left out for it."""
+        return self.status == "doubtful" or (self.confidence is not None and self.confidence < DOUBTFUL)
 
     def _repr_html_(self) -> str:
         from showtell.notebook import record_html
@@ -101,6 +193,14 @@ class Record:
             result["caption"] = self.captions[0].text
             result["score"] = round(self.captions[0].score, 6)
             result["captions"] = [caption.to_json() for caption in self.captions]
+            result["source"] = self.captions[0].source
+        result |= {
+            name: round(value, 4)
+            for name, value in (("confidence", self.confidence), ("in_domain", self.in_domain))
+            if value is not None
+        }
+        if self.labels is not None:
+            result["labels"] = [{"name": label.name, "probability": round(label.probability, 4)} for label in self.labels]
         if self.width is not None:
             result["width"], result["height"] = self.width, self.height
         if self.model is not None:

@@ -38,6 +38,8 @@ class GallerySink:
     def write(self, record: Record) -> None:
         """Adds a photo with its thumbnail, or an error with its message."""
         entry: dict[str, object] = {"path": plain(record.path), "captions": [caption.text for caption in record.captions]}
+        if record.confidence is not None:
+            entry["confidence"], entry["doubtful"] = round(record.confidence, 2), record.doubtful
         if record.error_code is not None:
             entry["error"] = plain(record.error_message)
         else:

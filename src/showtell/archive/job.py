@@ -23,6 +23,7 @@ class Tally:
     """Counts of a run. Each input is counted once: captioned, failed or already done."""
 
     captioned: int = 0
+    doubtful: int = 0  # of those, captions of low confidence, and photos that got none for it
     already: int = 0
     unwritten: int = 0  # captions that could not be written beside or into their photos
     errors: Counter[str] = field(default_factory=Counter)
@@ -41,6 +42,7 @@ class Tally:
         """Counts a record."""
         if record.error_code is None:
             self.captioned += 1
+            self.doubtful += record.doubtful
         else:
             self.errors[record.error_code] += 1
 

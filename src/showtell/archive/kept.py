@@ -17,7 +17,7 @@ from showtell.types import Record
 
 
 class Recorded:
-    """The names of photos that have a record `ok`, kept as 64-bit hashes: a million take some 60 MB."""
+    """The names of photos that have a record other than an error, kept as 64-bit hashes: a million take some 60 MB."""
 
     def __init__(self) -> None:
         self._names: set[int] = set()
@@ -44,7 +44,7 @@ def open_kept(path: Path, existing: Existing) -> tuple[Sink, Recorded]:
 def _recorded(records: Iterator[dict[str, Any]]) -> Recorded:
     found = Recorded()
     for record in records:
-        if record.get("status") == "ok":
+        if record.get("status") in ("ok", "doubtful"):
             found.add(str(record.get("path")))
     return found
 

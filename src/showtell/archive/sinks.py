@@ -21,7 +21,10 @@ from showtell.text import as_sentence
 from showtell.types import Record
 
 _GROUP = 1000  # records of one Parquet row group
-COLUMNS = ("path", "status", "caption", "score", "captions", "width", "height", "model", "error_code", "error_message")
+COLUMNS = (
+    "path", "status", "caption", "score", "confidence", "in_domain", "source", "labels", "captions", "width", "height", "model",
+    "error_code", "error_message",
+)  # fmt: skip
 
 
 class Sink(Protocol):
@@ -37,6 +40,7 @@ class Sink(Protocol):
 class TextSink:
     """Writes a line for each caption: the caption alone for a single photo, `path<TAB>caption` for several.
 
+    Labels, where the record has some, follow behind a tab.
     A tab or a line end within a path is written as an escape, such as \\n.
     """
 
@@ -46,8 +50,10 @@ class TextSink:
 
     def write(self, record: Record) -> None:
         """Writes the record's captions; nothing for an error, which is reported on standard error."""
+        likely = ", ".join(f"{label.name} {label.probability:.0%}" for label in record.labels or ())
         for caption in record.captions:
-            self._stream.write(f"{caption.text}\n" if self._single else f"{one_line(record.path)}\t{caption.text}\n")
+            line = "\t".join([caption.text, *([likely] if likely else [])])
+            self._stream.write(f"{line}\n" if self._single else f"{one_line(record.path)}\t{line}\n")
         self._stream.flush()
 
     def close(self) -> None:
@@ -72,7 +78,7 @@ class JsonlSink:
 
 
 class CsvSink:
-    """Writes a header and one row a record; the column `captions` holds all captions as a JSON list."""
+    """Writes a header and one row a record; the columns `captions` and `labels` hold JSON lists."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -83,7 +89,7 @@ class CsvSink:
         """Writes the record as one row."""
         row = to_row(record)
         self._rows.writerow(
-            [json.dumps(row[name], ensure_ascii=False) if name == "captions" else row[name] for name in COLUMNS]
+            [json.dumps(row[name], ensure_ascii=False) if isinstance(row[name], list) else row[name] for name in COLUMNS]
         )
         self._stream.flush()
 
@@ -93,7 +99,7 @@ class CsvSink:
 
 
 class ParquetSink:
-    """Writes a table with one row a record, in row groups of 1,000; `captions` is a list of strings."""
+    """Writes a table with one row a record, in row groups of 1,000; `captions` and `labels` are lists of strings."""
 
     def __init__(self, path: Path) -> None:
         try:
@@ -101,8 +107,9 @@ class ParquetSink:
             from pyarrow import parquet
         except ModuleNotFoundError:
             raise MissingExtraError("parquet", f"{path}: writing Parquet") from None
-        kinds = {"score": pyarrow.float64(), "width": pyarrow.int32(), "height": pyarrow.int32()}
-        kinds["captions"] = pyarrow.list_(pyarrow.string())
+        kinds = {name: pyarrow.float64() for name in ("score", "confidence", "in_domain")}
+        kinds |= {"width": pyarrow.int32(), "height": pyarrow.int32()}
+        kinds["captions"] = kinds["labels"] = pyarrow.list_(pyarrow.string())
         self._schema = pyarrow.schema([(name, kinds.get(name, pyarrow.string())) for name in COLUMNS])
         self._stack = ExitStack()
         temporary = self._stack.enter_context(replacing(path))
@@ -276,6 +283,10 @@ def to_row(record: Record) -> dict[str, Any]:
         "status": record.status,
         "caption": best and best.text,
         "score": best and round(best.score, 6),
+        "confidence": None if record.confidence is None else round(record.confidence, 4),
+        "in_domain": None if record.in_domain is None else round(record.in_domain, 4),
+        "source": record.source,
+        "labels": None if record.labels is None else [label.name for label in record.labels],
         "captions": [caption.text for caption in record.captions],
         "width": record.width,
         "height": record.height,

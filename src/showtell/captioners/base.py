@@ -11,7 +11,7 @@ from PIL import Image
 from showtell.errors import CaptionError, ImageError, OptionError
 from showtell.image import ImageSettings, PhotoSource, is_source, name_of, read_rgb
 from showtell.runtime.pipeline import Sizes, stream
-from showtell.types import Caption, DecodeOptions, Record, to_columns
+from showtell.types import Caption, ConfidenceOptions, DecodeOptions, Record, check_confidence, to_columns
 
 
 class AnyCaptioner(Protocol):
@@ -37,7 +37,13 @@ class AnyCaptioner(Protocol):
         ...
 
     def records(
-        self, photos: Iterable[PhotoSource], options: Any = None, *, batch_size: int = 8, workers: int | None = None
+        self,
+        photos: Iterable[PhotoSource],
+        options: Any = None,
+        *,
+        batch_size: int = 8,
+        workers: int | None = None,
+        confidence: ConfidenceOptions | None = None,
     ) -> Iterator[Record]:
         """One record a photo, in order; a photo without a caption gives a record with its error."""
         ...
@@ -109,8 +115,13 @@ class ForeignCaptioner(ABC):
         *,
         batch_size: int = 8,
         workers: int | None = None,
+        confidence: ConfidenceOptions | None = None,
     ) -> Iterator[Record]:
-        """One record a photo, in order; a photo without a caption gives a record with its error."""
+        """One record a photo, in order; a photo without a caption gives a record with its error.
+
+        These models give no confidence. Raises OptionError where `confidence` asks for labels or a least confidence.
+        """
+        check_confidence(self.name, confidence)
         if batch_size < 1 or (workers is not None and workers < 1):
             raise OptionError(f"batch_size is {batch_size} and workers {workers}; both must be at least 1")
         if is_source(photos) or not isinstance(photos, Iterable):

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from showtell.bundle import CARD, FILES, Bundle
+from showtell.bundle import CARD, FILES, OPTIONAL, Bundle
 from showtell.errors import FetchError, MissingExtraError, OptionError
 
 try:
@@ -22,7 +22,7 @@ def fetch(model: str) -> Path:
     """
     name, _, revision = model.partition("@")
     with _named_errors(model):
-        return Path(hub.snapshot_download(name, revision=revision or None, allow_patterns=[*FILES, CARD, "config.json"]))
+        return Path(hub.snapshot_download(name, revision=revision or None, allow_patterns=[*FILES, *OPTIONAL, "config.json"]))
 
 
 def push(bundle: Bundle, model: str, *, private: bool = False, message: str = "Upload a showtell bundle") -> str:
@@ -30,7 +30,7 @@ def push(bundle: Bundle, model: str, *, private: bool = False, message: str = "U
 
     The token is the Hub's own ($HF_TOKEN, or of `hf auth login`). Raises FetchError where the Hub refuses it.
     """
-    files = ["config.json", *(name for name in (*FILES, CARD) if name in bundle.config.files)]
+    files = ["config.json", *(name for name in (*FILES, *OPTIONAL) if name in bundle.config.files)]
     operations = [hub.CommitOperationAdd(name, bundle.folder / name) for name in files]
     operations.append(hub.CommitOperationAdd("README.md", card(bundle).encode()))
     with _named_errors(model):

@@ -31,6 +31,7 @@ _FEW = 64  # photos at most that are listed before the first is captioned
 @click.argument("paths", nargs=-1, metavar="PATH...")
 @options.captioner
 @options.search_options
+@options.confidence
 @click.option("--sentence", is_flag=True, help="Capital letter and full stop.")
 @click.option(
     "--format",
@@ -200,11 +201,18 @@ def caption(
             countable = not (job.piped or job.single or job.remote)
             job.progress = Progress(console, job.tally, job.paths, selection, countable=countable)
             before = job.run.tally.records if job.run else 0
-            for record in captioner.records(found or [], search_options, batch_size=batch_size, workers=workers or job.workers):
+            trust = options.confidence_options(given)
+            for record in captioner.records(
+                found or [], search_options, batch_size=batch_size, workers=workers or job.workers, confidence=trust
+            ):
                 if given["sentence"]:
                     record = sentences(record)
                 if record.error_code is not None:
                     console.message(f"showtell: {options.with_flags(str(record.error_message))} [{record.error_code}]")
+                elif record.status == "doubtful":
+                    console.message(
+                        f"showtell: {record.path}: no caption, as its confidence is {record.confidence:.2f} [doubtful]"
+                    )
                 for target in targets:
                     target.write(record)
                 if not job.run:
@@ -363,10 +371,11 @@ class _Job:
     def summary(self, left_out: str) -> int:
         """Prints the counts; returns the exit status."""
         tally, already = (self.run.tally if self.run else self.tally), self.tally.already
-        if not self.single and (already or tally.failed or not self.shown):
+        if not self.single and (already or tally.failed or tally.doubtful or not self.shown):
             had = f", {already:,} had a caption" if already else ""
             rate = f" in {self.progress.seconds:.1f} s ({self.progress.rate:.1f}/s)" if self.progress else ""
-            tell(f"showtell: {tally.captioned:,} captioned, {tally.failed:,} failed{had}{rate}")
+            doubtful = f" ({tally.doubtful:,} doubtful)" if tally.doubtful else ""
+            tell(f"showtell: {tally.captioned:,} captioned{doubtful}, {tally.failed:,} failed{had}{rate}")
             for code, count in tally.errors.most_common():
                 tell(f"{count:>12,}  {code}")
         if self.tally.unwritten:

@@ -14,6 +14,7 @@ import sys
 import click
 
 from showtell.cli.alt import alt
+from showtell.cli.calibrate import calibrate
 from showtell.cli.caption import caption, explain
 from showtell.cli.console import Group, show_warnings, tell
 from showtell.cli.data import data
@@ -61,5 +62,5 @@ def cli() -> None:
     """Caption images, one or millions, with the model in this package or your own."""
 
 
-for _command in (caption, search, alt, explain, evaluate, train, average, export, push, data, serve):
+for _command in (caption, search, alt, explain, evaluate, calibrate, train, average, export, push, data, serve):
     cli.add_command(_command)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from showtell.errors import MissingExtraError
-from showtell.types import DecodeOptions
+from showtell.types import ConfidenceOptions, DecodeOptions
 
 if TYPE_CHECKING:
     from showtell.captioners import AnyCaptioner
@@ -116,6 +116,31 @@ def search_options(command: Any) -> Any:
 
 def _or_none(_context: click.Context, _option: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...] | None:
     return values or None
+
+
+def confidence(command: Any) -> Any:
+    """The options that say what becomes of doubtful captions; `confidence_options` takes them."""
+    for option in reversed(
+        (
+            click.option("--labels", is_flag=True, help="Add the five likeliest labels, with probabilities."),
+            click.option(
+                "--min-confidence",
+                type=click.FloatRange(0, 1),
+                default=0.0,
+                metavar="P",
+                help="Give no caption of a lower confidence; the record's status is then doubtful.",
+            ),
+            click.option("--no-fallback", is_flag=True, help="Keep doubtful captions where a label is sure."),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+def confidence_options(given: dict[str, Any]) -> ConfidenceOptions:
+    """The options of `confidence`."""
+    labels, least, keep = (given.get(name) for name in ("labels", "min_confidence", "no_fallback"))
+    return ConfidenceOptions(labels=bool(labels), min_confidence=least or 0.0, fallback=not keep)
 
 
 def with_flags(message: str, root: click.Group | None = None, *, names: bool = False) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 
 from showtell.arrays import Array
 from showtell.bundle import MODELS, Bundle
+from showtell.confidence import Assessment, describe
 from showtell.decoding import Constraints, Hypothesis, Step, StepModel, search
 from showtell.errors import ImageError, OptionError, ShowtellWarning
 from showtell.image import ImageSettings, PhotoSource, is_source, name_of, read_photo
@@ -22,7 +23,17 @@ from showtell.runtime.cpu import available_cpus
 from showtell.runtime.pipeline import Sizes, stream
 from showtell.runtime.sessions import Device, OnnxEncoder, OnnxStepModel
 from showtell.text import pieces
-from showtell.types import AttentionMap, Caption, DecodeOptions, Record, SearchOptions, to_columns
+from showtell.types import (
+    AttentionMap,
+    Caption,
+    ConfidenceOptions,
+    DecodeOptions,
+    Description,
+    Record,
+    SearchOptions,
+    check_confidence,
+    to_columns,
+)
 
 T = TypeVar("T")
 
@@ -95,6 +106,7 @@ class Captioner:
         self._batches = min(threads, MOST_BATCHES)
         self.bundle = bundle
         self.images = images or ImageSettings()
+        self.confidence = bundle.confidence
         self.encoder = OnnxEncoder(bundle.folder, threads // self._batches, device)
         self.decoder = OnnxStepModel(bundle.folder, threads // self._batches, device)
 
@@ -142,7 +154,7 @@ class Captioner:
             raise OptionError(f"{name_of(photo)}: holds several photos; pass a list, or stream them with records()")
         captions = []
         photos = photo if many else [photo]
-        with closing(self._run(photos, self.options(**options), BATCH_SIZE, None)) as run:
+        with closing(self._run(photos, self.options(**options), BATCH_SIZE, None, ConfidenceOptions())) as run:
             for source, (item, record) in zip(photos, run, strict=True):
                 if item.error is not None:
                     raise item.error
@@ -163,12 +175,14 @@ class Captioner:
         batch_size: int = BATCH_SIZE,
         workers: int | None = None,
         attention: bool = False,
+        confidence: ConfidenceOptions | None = None,
         **search: Unpack[SearchOptions],
     ) -> Iterator[Record]:
         """One record a photo, in order; a photo that cannot be read gives a record with its error.
 
-        `search` are fields of DecodeOptions, such as `beam_size=5`; they change `options`, by default the bundle's. With
-        `attention`, records have the attention maps of the best caption.
+        `search` are fields of DecodeOptions, such as `beam_size=5`; they change `options`, by default the bundle's.
+        `confidence` says what becomes of doubtful captions. With `attention`, records have the attention maps of the best
+        caption.
 
         Photos of a fast source go through the networks in batches; a photo of a slow source is captioned at once. `workers`
         threads decode photos ahead of the networks, by default as many as the networks use. At most a few batches are in
@@ -178,8 +192,10 @@ class Captioner:
             raise OptionError(f"batch_size is {batch_size} and workers {workers}; both must be at least 1")
         if is_source(photos) or not isinstance(photos, Iterable):
             raise OptionError(f"{name_of(photos)}: records takes several photos; pass a list, [photo]")
+        if self.confidence is None:
+            check_confidence(self.name, confidence)
         options = (options or self.bundle.search).updated(**search)
-        return self._records(self._run(photos, options, batch_size, workers, attention=attention))
+        return self._records(self._run(photos, options, batch_size, workers, confidence or ConfidenceOptions(), attention))
 
     def columns(self, photos: Iterable[PhotoSource | None], **search: Unpack[SearchOptions]) -> dict[str, list[Any]]:
         """The captions of a column of photos as columns: caption, score, captions and error, each with a row for each photo.
@@ -216,6 +232,20 @@ class Captioner:
         )
         return list(itertools.chain(*rows))
 
+    def describe(self, features: Array, options: DecodeOptions, confidence: ConfidenceOptions) -> list[Description]:
+        """What records say of each photo, from grid features (B, 49, 2048)."""
+        return list(itertools.chain(*self._share_out(lambda part: self._describe(part, options, confidence), features)))
+
+    def attention_of(self, features: Array, found: Sequence[Description], style: str) -> list[tuple[AttentionMap, ...] | None]:
+        """The attention maps of each photo's best caption, as records have them; None where there is no caption."""
+        maps: list[tuple[AttentionMap, ...] | None] = [None] * len(found)
+        rows = [row for row, described in enumerate(found) if described.captions]
+        if rows:
+            best = [found[row].captions[0] for row in rows]
+            for row, each in zip(rows, self.attention(features[rows], best, style), strict=True):
+                maps[row] = tuple(tuple(map(tuple, grid)) for grid in each.tolist())
+        return maps
+
     def attention(self, features: Array, captions: Sequence[Caption], style: str) -> list[Array]:
         """Attention maps of one caption of each photo: float32 (tokens, side, side), each map summing to 1.
 
@@ -236,6 +266,45 @@ class Captioner:
     def _features(self, pixels: Array) -> Array:
         return self.encoder(self.bundle.preprocessing.normalize(pixels))
 
+    def _describe(
+        self, features: Array, options: DecodeOptions, trust: ConfidenceOptions, stopped: Event | None = None
+    ) -> list[Description]:
+        found = self._search(features, options, stopped)
+        if self.confidence is None:
+            return [Description(captions) for captions in found]
+        assessed = self.confidence.assess(features)
+        if trust.evidence and not options.sample:
+            self._check_evidence(found, features, assessed, options, stopped)
+        each = zip(found, assessed.probabilities, assessed.strangeness.tolist(), assessed.in_domain.tolist(), strict=True)
+        return [
+            describe(self.confidence, captions, likely, strange, in_domain, options, trust)
+            for captions, likely, strange, in_domain in each
+        ]
+
+    def _check_evidence(
+        self,
+        found: list[tuple[Caption, ...]],
+        features: Array,
+        assessed: Assessment,
+        options: DecodeOptions,
+        stopped: Event | None,
+    ) -> None:
+        """Replaces captions in `found` that name what their photos give no evidence of, where others are nearly as likely."""
+        assert self.confidence is not None
+        ids = self.bundle.vocabulary.ids
+        said = frozenset(" ".join([options.start_with, *options.include]).lower().split())
+        barred: dict[int, Constraints] = {}
+        for row, captions in enumerate(found):
+            words = self.confidence.unsupported(captions[0].tokens, assessed.probabilities[row], said)
+            if words:
+                barred[row] = Constraints(avoid=tuple((ids[word],) for word in words if word in ids))
+        if not barred:
+            return
+        rows = list(barred)
+        for row, others in zip(rows, self._hypotheses(features[rows], options, stopped, list(barred.values())), strict=True):
+            if others and found[row][0].score - others[0].score <= self.confidence.parameters.most_lost:
+                found[row] = tuple(self._caption(hypothesis) for hypothesis in others)
+
     def _search(
         self,
         features: Array,
@@ -243,14 +312,19 @@ class Captioner:
         stopped: Event | None = None,
         constraints: Sequence[Constraints] = (),
     ) -> list[tuple[Caption, ...]]:
+        found = self._hypotheses(features, options, stopped, constraints)
+        if not all(found):
+            raise OptionError(f"no caption of {options.max_length} words meets the constraints; raise max_length")
+        return [tuple(self._caption(hypothesis) for hypothesis in hypotheses) for hypotheses in found]
+
+    def _hypotheses(
+        self, features: Array, options: DecodeOptions, stopped: Event | None, constraints: Sequence[Constraints]
+    ) -> list[list[Hypothesis]]:
         model = _Stoppable(self.decoder, stopped) if stopped else self.decoder
         if options.include or options.avoid:
             common = self.bundle.constraints(options.include, options.avoid)
             constraints = [common + each for each in constraints] or [common] * len(features)
-        found = search(model, features, self.bundle.search_tokens(options), options, constraints)
-        if not all(found):
-            raise OptionError(f"no caption of {options.max_length} words meets the constraints; raise max_length")
-        return [tuple(self._caption(hypothesis) for hypothesis in hypotheses) for hypotheses in found]
+        return search(model, features, self.bundle.search_tokens(options), options, constraints)
 
     def _caption(self, hypothesis: Hypothesis) -> Caption:
         tokens = self.bundle.vocabulary.decode(hypothesis.tokens)
@@ -263,7 +337,7 @@ class Captioner:
         options: DecodeOptions,
         batch_size: int,
         workers: int | None,
-        *,
+        confidence: ConfidenceOptions,
         attention: bool = False,
     ) -> Generator[tuple[_Photo, Record], None, None]:
         self.bundle.check(options)
@@ -274,7 +348,7 @@ class Captioner:
         stopped = Event()
 
         def search_batches(batches: Sequence[_Batch]) -> list[tuple[_Photo, Record]]:
-            return self._caption_batches(batches, options, stopped, attention)
+            return self._caption_batches(batches, options, confidence, stopped, attention)
 
         return stream(photos, self._read, self._encode, search_batches, sizes, stopped)
 
@@ -284,23 +358,27 @@ class Captioner:
         return _Batch([replace(photo, pixels=None) for photo in photos], features)
 
     def _caption_batches(
-        self, batches: Sequence[_Batch], options: DecodeOptions, stopped: Event, attention: bool
+        self,
+        batches: Sequence[_Batch],
+        options: DecodeOptions,
+        confidence: ConfidenceOptions,
+        stopped: Event,
+        attention: bool,
     ) -> list[tuple[_Photo, Record]]:
         model, parts = self.bundle.name, [batch.features for batch in batches if batch.features is not None]
         features = np.concatenate(parts) if parts else None
-        captions = [] if features is None else self._search(features, options, stopped)
-        maps: list[tuple[AttentionMap, ...] | None] = [None] * len(captions)
+        found = [] if features is None else self._describe(features, options, confidence, stopped)
+        maps: list[tuple[AttentionMap, ...] | None] = [None] * len(found)
         if attention and features is not None:
-            found = self.attention(features, [best for best, *_ in captions], options.style)
-            maps = [tuple(tuple(map(tuple, grid)) for grid in each.tolist()) for each in found]
-        results = iter(zip(captions, maps, strict=True))
+            maps = self.attention_of(features, found, options.style)
+        results = iter(zip(found, maps, strict=True))
         records = []
         for photo in (photo for batch in batches for photo in batch.photos):
             if photo.error is not None:
                 records.append((photo, Record.failed(photo.name, photo.error, model)))
                 continue
-            best, attended = next(results)
-            records.append((photo, Record(photo.name, "ok", best, photo.width, photo.height, model, attention=attended)))
+            described, attended = next(results)
+            records.append((photo, Record.of(photo.name, described, photo.width, photo.height, model, attended)))
         return records
 
     def _read(self, source: PhotoSource) -> _Photo:

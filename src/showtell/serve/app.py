@@ -167,12 +167,12 @@ def _captions(service: Service) -> APIRouter:
 
         200 where at least one photo could be read; the others then have an error in their records.
         """
-        options = query.options(model)
+        wanted = query.wanted(model)
         tasks: list[asyncio.Task[Record]] = []
         try:
             async with contextlib.aclosing(incoming(request, settings.max_body_bytes, settings.max_photos)) as photos:
                 async for upload in photos:
-                    tasks.append(await service.submit(upload, options, attention=query.attention, wait=False))
+                    tasks.append(await service.submit(upload, wanted, wait=False))
             records = await _unless_disconnected(request, tasks)
         finally:
             for task in tasks:
@@ -196,7 +196,7 @@ def _captions(service: Service) -> APIRouter:
     async def stream(request: Request, query: Options) -> Response:
         """Caption many photos; each line of the answer is a record, sent as soon as it is ready."""
         photos = incoming(request, settings.max_stream_bytes, settings.max_stream_photos)
-        return JsonLines(record_lines(request, service, photos, query.options(model), attention=query.attention))
+        return JsonLines(record_lines(request, service, photos, query.wanted(model)))
 
     card = _card(service)
 

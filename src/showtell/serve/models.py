@@ -1,7 +1,7 @@
 """Captioners as the service runs them: bundles, whose photos go through the encoder together, and captioners of other kinds."""
 
 from collections.abc import Hashable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -13,7 +13,7 @@ from showtell.bundle import Bundle
 from showtell.captioners.base import ForeignCaptioner, Generation
 from showtell.errors import CaptionError, OptionError
 from showtell.image import ImageSettings, Photo, read_photo, read_rgb
-from showtell.types import AttentionMap, Caption, DecodeOptions
+from showtell.types import AttentionMap, ConfidenceOptions, DecodeOptions, Description
 from showtell.vocabulary import SPECIAL
 
 _Key = TypeVar("_Key", bound=Hashable)
@@ -22,19 +22,27 @@ SIDE = 1024  # pixels a side, at most, of photos that wait for a captioner that 
 
 
 @dataclass(frozen=True, slots=True)
+class Wanted:
+    """A request's search options, its options for doubtful captions, and whether it wants attention maps."""
+
+    options: Any
+    confidence: ConfidenceOptions = field(default_factory=ConfidenceOptions)
+    attention: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
-    """A photo to be captioned: pixels uint8 (height, width, 3), search options, and whether attention maps are wanted."""
+    """A photo to be captioned: pixels uint8 (height, width, 3)."""
 
     pixels: Array
-    options: Any
-    attention: bool
+    wanted: Wanted
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """A photo's captions, best first, and the attention maps of the best caption where the job wants them."""
+    """A photo's description, and the attention maps of its best caption where the job wants them."""
 
-    captions: tuple[Caption, ...]
+    found: Description
     attention: tuple[AttentionMap, ...] | None = None
 
 
@@ -44,6 +52,7 @@ class Model(Protocol):
     name: str
     styles: tuple[str, ...]
     attends: bool  # whether it can give attention maps
+    has_confidence: bool  # whether it can tell how far to trust its captions
 
     def options(self, **given: Any) -> Any:
         """Its search options with the given ones. Raises OptionError for one that it does not take."""
@@ -80,12 +89,12 @@ class BundleCaptioner(Protocol):
         """uint8 (B, size, size, 3) to grid features float32 (B, cells, channels)."""
         ...
 
-    def search(self, features: Array, options: DecodeOptions) -> list[tuple[Caption, ...]]:
-        """Captions of each photo, best first."""
+    def describe(self, features: Array, options: DecodeOptions, confidence: ConfidenceOptions) -> list[Description]:
+        """Captions of each photo, best first, and how far to trust them."""
         ...
 
-    def attention(self, features: Array, captions: Sequence[Caption], style: str) -> list[Array]:
-        """For one caption of each photo, found in that style: float32 (tokens, side, side)."""
+    def attention_of(self, features: Array, found: Sequence[Description], style: str) -> list[tuple[AttentionMap, ...] | None]:
+        """Attention maps of the best caption of each photo, searched for in that style; None where there is no caption."""
         ...
 
 
@@ -101,6 +110,7 @@ class BundleModel:
         self._captioner = captioner
         self._bundle = captioner.bundle
         self.name, self.styles, self.attends = self._bundle.name, self._bundle.vocabulary.styles, captioner.attends
+        self.has_confidence = self._bundle.confidence is not None
 
     def options(self, **given: Any) -> DecodeOptions:
         """See Model."""
@@ -113,20 +123,19 @@ class BundleModel:
     def trials(self, count: int) -> list[Job]:
         """See Model. A full batch."""
         size = self._bundle.preprocessing.size
-        return [Job(np.full((size, size, 3), 128, np.uint8), self._bundle.search, False)] * count
+        return [Job(np.full((size, size, 3), 128, np.uint8), Wanted(self._bundle.search))] * count
 
     def caption(self, jobs: Sequence[Job]) -> list[Result | CaptionError]:
         """See Model."""
         features = self._captioner.features(np.stack([job.pixels for job in jobs]))
         results: dict[int, Result] = {}
-        for (options, attention), rows in _alike([(job.options, job.attention) for job in jobs]).items():
+        for wanted, rows in _alike([job.wanted for job in jobs]).items():
             part = features if len(rows) == len(jobs) else features[rows]
-            captions = self._captioner.search(part, options)
-            maps: list[Any] = [None] * len(rows)
-            if attention:
-                found = self._captioner.attention(part, [best for best, *_ in captions], options.style)
-                maps = [tuple(tuple(map(tuple, grid)) for grid in looks.tolist()) for looks in found]
-            results.update(zip(rows, map(Result, captions, maps), strict=True))
+            found = self._captioner.describe(part, wanted.options, wanted.confidence)
+            maps: list[tuple[AttentionMap, ...] | None] = [None] * len(rows)
+            if wanted.attention:
+                maps = self._captioner.attention_of(part, found, wanted.options.style)
+            results.update(zip(rows, map(Result, found, maps), strict=True))
         return [results[row] for row in range(len(jobs))]
 
     def card(self) -> dict[str, Any]:
@@ -148,7 +157,7 @@ class BundleModel:
 class ForeignModel:
     """A captioner that is no bundle. It gives no attention, and takes the search options that its kind knows."""
 
-    attends = False
+    attends = has_confidence = False
 
     def __init__(self, captioner: ForeignCaptioner) -> None:
         self._captioner = captioner
@@ -171,15 +180,15 @@ class ForeignModel:
     def trials(self, count: int) -> list[Job]:
         """See Model. One photo for a model on this machine; none for a server, which may bill it."""
         here = self._captioner.size is not None
-        return [Job(np.full((224, 224, 3), 128, np.uint8), Generation(), False)] * here
+        return [Job(np.full((224, 224, 3), 128, np.uint8), Wanted(Generation()))] * here
 
     def caption(self, jobs: Sequence[Job]) -> list[Result | CaptionError]:
         """See Model."""
         results: dict[int, Result | CaptionError] = {}
-        for given, rows in _alike([tuple(sorted(job.options.given.items())) for job in jobs]).items():
+        for given, rows in _alike([tuple(sorted(job.wanted.options.given.items())) for job in jobs]).items():
             found = self._captioner.generate([Image.fromarray(jobs[row].pixels) for row in rows], dict(given))
             for row, captions in zip(rows, found, strict=True):
-                results[row] = Result(captions) if isinstance(captions, tuple) else captions
+                results[row] = Result(Description(captions)) if isinstance(captions, tuple) else captions
         return [results[row] for row in range(len(jobs))]
 
     def card(self) -> dict[str, Any]:

@@ -7,8 +7,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstr
 
 from showtell.errors import OptionError
 from showtell.serve.errors import CODES
-from showtell.serve.models import Model
-from showtell.types import DecodeOptions
+from showtell.serve.models import Model, Wanted
+from showtell.types import ConfidenceOptions, DecodeOptions, check_confidence
 
 
 def _at_commas(values: Any) -> Any:
@@ -37,6 +37,9 @@ def _search_fields() -> dict[str, Any]:
         elif kind in (str, tuple):
             limits = {"max_length": served if kind is tuple else _TEXT}
         found[name] = ((_Words if kind is tuple else kind) | None, Field(None, description=about, **limits))
+    found["labels"] = (bool, Field(False, description="Add the five likeliest labels, with probabilities."))
+    found["fallback"] = (bool, Field(True, description="Put a sure label in place of a doubtful caption."))
+    found["min_confidence"] = (float, Field(0.0, description="Give no caption of a lower confidence.", ge=0, le=1))
     found["attention"] = (bool, Field(False, description="Add the attention map of each word of the best caption."))
     return found
 
@@ -46,14 +49,22 @@ class _Query(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    if TYPE_CHECKING:
-        attention: bool  # the last of the fields below
+    if TYPE_CHECKING:  # the last of the fields below
+        attention: bool
+        labels: bool
+        fallback: bool
+        min_confidence: float
 
-    def options(self, model: Model) -> Any:
-        """The model's search options with the given ones. Raises OptionError for a style, word or option that it lacks."""
+    def wanted(self, model: Model) -> Wanted:
+        """The model's search options with the given ones. Raises OptionError where the model cannot do what is asked for."""
         if self.attention and not model.attends:
             raise OptionError(f"attention: {model.name} gives no attention maps; leave attention out")
-        return model.options(**self.model_dump(exclude={"attention"}, exclude_none=True))
+        own = {"attention", "labels", "fallback", "min_confidence"}
+        options = model.options(**self.model_dump(exclude=own, exclude_none=True))
+        trust = ConfidenceOptions(labels=self.labels, fallback=self.fallback, min_confidence=self.min_confidence)
+        if not model.has_confidence:
+            check_confidence(model.name, trust)
+        return Wanted(options, trust, self.attention)
 
 
 CaptionQuery: Any = create_model("CaptionQuery", __base__=_Query, __doc__=_Query.__doc__, **_search_fields())
@@ -71,16 +82,30 @@ class RecordCaption(BaseModel):
 
     text: str
     score: float
+    confidence: float | None = Field(None, description="The probability that the caption is good; see docs/confidence.md.")
     cut: bool | None = Field(None, description="True where it reached `max_length` before its end; else absent.")
+
+
+class RecordLabel(BaseModel):
+    """A thing that the photo may show, and its probability."""
+
+    name: str
+    probability: float
 
 
 class RecordObject(BaseModel):
     """What became of one photo. Fields that do not apply are absent."""
 
     path: str = Field(description="The file name that the client gave, or photo-1, photo-2, ...")
-    status: Literal["ok", "error"]
+    status: Literal["ok", "doubtful", "error"]
     caption: str | None = None
     score: float | None = None
+    source: Literal["model", "labels"] | None = Field(
+        None, description="`labels`: names a sure label, as the caption is doubtful."
+    )
+    confidence: float | None = Field(None, description="The probability that the best caption is good.")
+    in_domain: float | None = Field(None, description="How usual the photo is for the model, from 0 to 1.")
+    labels: list[RecordLabel] | None = Field(None, description="The five likeliest, where they were asked for.")
     captions: list[RecordCaption] | None = Field(None, description="Best first.")
     width: int | None = Field(None, description="Of the photo, upright.")
     height: int | None = None

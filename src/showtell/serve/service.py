@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any
 
 from showtell.errors import CaptionError, ImageError, ServerError
 from showtell.serve.batcher import Batcher
@@ -10,7 +9,7 @@ from showtell.serve.budget import ByteBudget
 from showtell.serve.errors import RequestError, overloaded
 from showtell.serve.logs import LOG
 from showtell.serve.metrics import Metrics
-from showtell.serve.models import Job, Model, Result
+from showtell.serve.models import Job, Model, Result, Wanted
 from showtell.serve.reading import Reader
 from showtell.serve.settings import ServiceSettings
 from showtell.serve.upload import Upload
@@ -56,7 +55,7 @@ class Service:
         batches = self.settings.places / 2 / self.settings.batch_size
         return max(1, min(60, round(batches * self.metrics.recent_batch_seconds)))
 
-    async def submit(self, upload: Upload, options: Any, *, attention: bool, wait: bool) -> "asyncio.Task[Record]":
+    async def submit(self, upload: Upload, wanted: Wanted, *, wait: bool) -> "asyncio.Task[Record]":
         """Takes a photo, whose record the task gives; cancel the task where its client has gone.
 
         Where all places are taken it waits for one, or raises RequestError (503).
@@ -69,7 +68,7 @@ class Service:
             upload.release()
             raise
         self.waiting += 1
-        task = asyncio.create_task(self._record(upload, options, attention))
+        task = asyncio.create_task(self._record(upload, wanted))
         task.add_done_callback(lambda task: self._leave(task, upload))
         return task
 
@@ -80,12 +79,12 @@ class Service:
         self.waiting -= 1
         self.places.release()
 
-    async def _record(self, upload: Upload, options: Any, attention: bool) -> Record:
+    async def _record(self, upload: Upload, wanted: Wanted) -> Record:
         name, model = upload.name, self.model.name
         try:
             async with asyncio.timeout(self.settings.deadline):
                 photo = await self._reader.read(upload)
-                result = await self._batcher(Job(photo.pixels, options, attention))
+                result = await self._batcher(Job(photo.pixels, wanted))
         except ImageError as error:
             self.metrics.photos.labels(error.code).inc()
             return Record.failed(name, error, model, remedy=False)
@@ -102,8 +101,9 @@ class Service:
             return Record(
                 name, "error", (), photo.width, photo.height, model, error_code="no-caption", error_message=str(result)
             )
-        self.metrics.photos.labels("ok").inc()
-        return Record(name, "ok", result.captions, photo.width, photo.height, model, attention=result.attention)
+        record = Record.of(name, result.found, photo.width, photo.height, model, result.attention)
+        self.metrics.photos.labels("doubtful" if record.doubtful else "ok").inc()
+        return record
 
     def _caption_batch(self, jobs: Sequence[Job]) -> list[Result | CaptionError]:
         with self.metrics.batch(len(jobs)):

@@ -15,6 +15,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from showtell.serve.errors import ErrorAnswer, RequestError, error_body
+from showtell.serve.models import Wanted
 from showtell.serve.service import Service
 from showtell.serve.upload import Upload
 from showtell.types import Record
@@ -56,7 +57,7 @@ def _encode(line: Mapping[str, Any]) -> bytes:
 
 
 async def record_lines(
-    request: Request, service: Service, incoming: AsyncGenerator[Upload], options: Any, *, attention: bool
+    request: Request, service: Service, incoming: AsyncGenerator[Upload], wanted: Wanted
 ) -> AsyncGenerator[dict[str, Any]]:
     """The records of `incoming` as JSON objects. Raises RequestError after the records before a broken part of the body.
 
@@ -79,7 +80,7 @@ async def record_lines(
                     except BaseException:
                         upload.release()
                         raise
-                    task = await service.submit(upload, options, attention=attention, wait=True)
+                    task = await service.submit(upload, wanted, wait=True)
                     working.add(task)
                     task.add_done_callback(done)
                     coming.put_nowait((upload.name, task))

@@ -80,7 +80,7 @@ export class Card extends EventTarget {
     const path = this.file.name;
     if (this.state === "done") {
       const chosen = this.#record.captions.find((caption) => sentence(caption) === this.#text); // none where it was rewritten
-      return { ...this.#record, path, caption: this.#text, score: chosen?.score };
+      return { ...this.#record, path, caption: this.#text, score: chosen?.score, confidence: chosen?.confidence };
     }
     const { code, detail } = this.state === "failed" ? this.#failure : { code: "unfinished", detail: "not captioned yet" };
     return { path, status: "error", error: { code, message: detail } };
@@ -146,9 +146,12 @@ export class Card extends EventTarget {
       radio.checked = captions[index] === chosen;
     });
     // Of the chosen caption alone: the search also ranks by length, so the percentages of all would not be in its order.
-    const percent = Math.round(100 * Math.exp(chosen?.score)); // the score is the words' mean log-probability
-    // Chat servers give no score, which is then 0.
-    this.#part(".likelihood").textContent = chosen?.score ? `Likelihood of the words: ${percent}%` : "";
+    const trust = chosen ? howSure(chosen) : { text: "" };
+    this.#part(".likelihood").textContent = trust.text;
+    this.#part(".likelihood").dataset.sure = trust.level ?? "";
+    const named = chosen === captions[0] && this.#record.source === "labels";
+    this.#part(".named").hidden = !named;
+    this.#part(".unusual").hidden = !(this.#record.in_domain < 0.5);
     this.#part(".cut").hidden = !chosen?.cut;
   }
 
@@ -161,6 +164,15 @@ export class Card extends EventTarget {
     if (editing) field.focus();
     else this.#write(field.value.trim());
   }
+}
+
+/** How sure a caption is, in words with a number; `level` is for its colour. */
+function howSure({ confidence, score }) {
+  // The score is the words' mean log-probability.
+  if (confidence === undefined) return { text: `Likelihood of the words: ${Math.round(100 * Math.exp(score))}%` };
+  const [level, sign, word] =
+    confidence < 0.25 ? ["low", "?", "doubtful"] : confidence < 0.6 ? ["middle", "~", "uncertain"] : ["high", "✓", "probably good"];
+  return { level, text: `${sign} Confidence ${Math.round(100 * confidence)}%: ${word}` };
 }
 
 /** Copies `text`, and shows this on the button. */

@@ -1,6 +1,6 @@
 // The page's output formats: HTML for one photo, CSV and JSON lines for all.
 
-const CSV_COLUMNS = ["path", "status", "caption", "score", "error_code", "error_message"];
+const CSV_COLUMNS = ["path", "status", "caption", "score", "confidence", "error_code", "error_message"];
 
 /** An image element with the caption as its alt text. */
 export function html(name, caption) {
@@ -26,6 +26,7 @@ export function csv(records) {
     record.status,
     record.caption,
     record.score,
+    record.confidence,
     record.error?.code,
     record.error?.message,
   ]);

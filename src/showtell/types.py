@@ -29,8 +29,8 @@ class ConfidenceOptions:
     """What becomes of captions by their confidence. Models without a confidence model take no notice of it.
 
     `evidence` searches again where the photo gives no evidence of a person or dog that the caption names. `fallback` puts a
-    sure label in place of a doubtful caption that does not name it. A photo whose caption has a confidence below `min_confidence` gets none. With
-    `labels`, records have the five likeliest labels.
+    sure label in place of a doubtful caption that does not name it. A photo whose caption has a confidence below
+    `min_confidence` gets none. With `labels`, records have the five likeliest labels.
     """
 
     evidence: bool = True

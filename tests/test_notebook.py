@@ -62,8 +62,17 @@ def test_attention_is_a_flag_of_records() -> None:
 
 
 def test_the_public_names_are_these_and_tab_completion_shows_them() -> None:
-    names = ["BundleError", "Caption", "Captioner", "DecodeOptions", "ImageError", "ImageSettings", "OptionError", "Record"]
-    assert showtell.__all__ == [*names, "ShowtellError", "explain", "load"]
+    types = [
+        "BundleError",
+        "Caption",
+        "Captioner",
+        "ConfidenceOptions",
+        "DecodeOptions",
+        "ImageError",
+        "ImageSettings",
+        "Label",
+    ]
+    assert showtell.__all__ == [*types, "OptionError", "Record", "ShowtellError", "explain", "load"]
     assert set(showtell.__all__) <= set(dir(showtell))
     assert all(getattr(showtell, name) for name in showtell.__all__)
 

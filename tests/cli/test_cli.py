@@ -61,7 +61,7 @@ def test_jsonl_records(float_bundle: Path, folder: Path) -> None:
     records = [json.loads(line) for line in done.stdout.decode().splitlines()]
     by_name = {Path(record["path"]).name: record for record in records}
     good, bad = by_name["red-square-0.jpg"], by_name["broken.jpg"]
-    assert set(good) == {"path", "status", "caption", "score", "captions", "width", "height", "model"}
+    assert set(good) == {"path", "status", "caption", "score", "captions", "source", "width", "height", "model"}
     assert good["status"] == "ok"
     assert good["captions"][0] == {"text": good["caption"], "score": good["score"]}
     assert len(good["captions"]) == 2

@@ -170,8 +170,8 @@ def test_two_photos_are_captioned_and_a_broken_one_says_why(open_page: Callable[
             expected["captions"]
         ):  # one percentage, of the chosen one: no list that is out of order
             shown.locator(".choices label").nth(place).click()
-            expect(shown.locator(".likelihood")).to_have_text(
-                f"Likelihood of the words: {100 * math.exp(caption['score']):.0f}%"
+            expect(shown.locator(".likelihood")).to_contain_text(
+                f"Confidence {math.floor(100 * caption['confidence'] + 0.5)}%: "
             )
         shown.locator(".choices label").first.click()
     expect(page.locator(".card[data-state=failed] .state")).to_contain_text("cut short")
@@ -258,6 +258,38 @@ def test_captions_are_chosen_edited_and_copied(open_page: Callable[..., Page]) -
     [found] = [json.loads(line) for line in download.value.path().read_text(encoding="utf-8").splitlines()]
     assert found["caption"] == "Our dog, Ada."
     assert "score" not in found  # nobody scored what was written here
+
+
+def test_doubt_is_said_in_words(open_page: Callable[..., Page]) -> None:
+    """By a sign and a word, not by colour alone; a model without confidence shows the likelihood of the words."""
+
+    def sure(confidence: float, **changes: Any) -> dict[str, Any]:
+        captions = [{"text": "a dog", "score": -0.5, "confidence": confidence}]
+        return record("a dog", captions=captions, confidence=confidence, **changes)
+
+    answers = (
+        sure(0.12, in_domain=0.2, source="model"),
+        sure(0.4, in_domain=0.9, source="model"),
+        sure(0.97, in_domain=0.9, source="labels"),
+        record("a dog"),
+    )
+    page = open_page(answer_with(*answers))
+    for number in range(len(answers)):
+        add(page, (f"{number}.png", picture()))
+        finished(page, number + 1)
+    texts = ["? Confidence 12%: doubtful", "~ Confidence 40%: uncertain", "✓ Confidence 97%: probably good"]
+    expect(page.locator(".likelihood")).to_have_text([*texts, "Likelihood of the words: 61%"])
+    for place, (named, unusual) in enumerate([(False, True), (False, False), (True, False), (False, False)]):
+        expect(page.locator(".named").nth(place)).to_be_visible(visible=named)
+        expect(page.locator(".unusual").nth(place)).to_be_visible(visible=unusual)
+
+
+def test_a_photo_without_a_caption_says_so(open_page: Callable[..., Page]) -> None:
+    doubtful = {"path": "x", "status": "doubtful", "confidence": 0.1, "in_domain": 0.2, "width": 4, "height": 3, "model": "m"}
+    page = open_page(answer_with(doubtful))
+    add(page, ("one.png", picture()))
+    finished(page, 1)
+    expect(page.locator(".state")).to_contain_text("doubtful")
 
 
 def test_a_caption_that_was_cut_is_shown_as_cut(open_page: Callable[..., Page]) -> None:

@@ -64,6 +64,9 @@ def test_photos_are_captioned_in_the_order_sent(client: httpx.Client) -> None:
                 "caption": f"grey {grey}",
                 "score": -0.5,
                 "captions": [{"text": f"grey {grey}", "score": -0.5}],
+                "source": "model",
+                "confidence": round(grey / 255, 4),
+                "in_domain": 0.5,
                 "width": width,
                 "height": height,
                 "model": bundle().name,
@@ -323,11 +326,23 @@ def test_errors_over_http_name_no_flags_and_no_python(monkeypatch: pytest.Monkey
 def test_an_option_that_does_not_exist_names_those_that_do(client: httpx.Client) -> None:
     message = client.post("/v1/captions?beam=3", files=form(photo(5))).json()["error"]["message"]
     options = "num_captions, beam_size, max_length, length_penalty, no_repeat_ngram, no_repeat_words, style"
-    options += ", start_with, include, avoid, min_length, attention"
+    options += ", start_with, include, avoid, min_length, labels, fallback, min_confidence, attention"
     assert message == f"beam: there is no such option; there are {options}"
     message = client.post("/v1/captions?beam_size=77&max_length=x", files=form(photo(5))).json()["error"]["message"]
     assert "beam_size: '77' is not allowed: " in message
     assert "max_length: 'x' is not allowed: " in message
+
+
+def test_doubt_is_asked_for_and_counted(client: httpx.Client) -> None:
+    asked = "/v1/captions?min_confidence=0.5&labels=true&attention=true&num_captions=2"
+    low, high = client.post(asked, files=form(photo(10), photo(200))).json()["results"]
+    assert (low["status"], high["status"]) == ("doubtful", "ok")
+    assert not {"caption", "captions", "attention", "source"} & set(low)
+    assert low["confidence"] == round(10 / 255, 4)
+    assert high["labels"] == [{"name": "fog", "probability": 0.8}]
+    assert len(high["attention"]) == 2
+    assert 'showtell_photos_total{outcome="doubtful"}' in client.get("/metrics").text
+    assert client.post("/v1/captions?min_confidence=2", files=form(photo(10))).status_code == 422
 
 
 def test_model_card(client: httpx.Client) -> None:

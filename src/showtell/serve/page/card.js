@@ -41,6 +41,7 @@ export class Card extends EventTarget {
     this.#enter("waiting");
     try {
       this.#record = await caption(this.file, this.#sending.signal, (what) => this.#say(what));
+      if (!this.#record.captions) throw new Failure("The caption is too doubtful to be shown.", { code: "doubtful" });
       this.#say("");
       this.#showCaptions();
       this.#enter("done");

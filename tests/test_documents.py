@@ -197,7 +197,8 @@ def named(heading: str, page: str = "formats.md") -> set[str]:
 
 def test_formats_of_records_and_bundles_are_as_described(tmp_path: Path) -> None:
     captioner = showtell.load(threads=1)
-    records = captioner.records([ROOT / "examples" / "photos" / "cat.jpg", "no-such.jpg"], attention=True)
+    labels = showtell.ConfidenceOptions(labels=True)
+    records = captioner.records([ROOT / "examples" / "photos" / "cat.jpg", "no-such.jpg"], attention=True, confidence=labels)
     assert set().union(*(record.to_json() for record in records)) == named("Record")
     bundle = captioner.bundle
     written = {path.name for path in bundle.folder.iterdir()} | set(bundle.config.json)

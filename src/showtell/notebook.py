@@ -35,10 +35,14 @@ def _card(picture: Image.Image | None, alt: str, captions: list[Caption], below:
     image = _img(picture, alt, SIDE) if picture else ""
     lines = "".join(
         f"<p style='margin:.2em 0;{'font-weight:bold' if number == 0 else ''}'>{escape(caption.text)} "
-        f"<span style='opacity:.6;font-weight:normal'>{caption.score:.2f}</span></p>"
+        f"<span style='opacity:.6;font-weight:normal'>{_sure(caption)}</span></p>"
         for number, caption in enumerate(captions)
     )
     return f"<div style='display:flex;gap:1em;align-items:center'>{image}<div>{lines}</div></div>{below}"
+
+
+def _sure(caption: Caption) -> str:
+    return f"{caption.score:.2f}" if caption.confidence is None else f"confidence {caption.confidence:.0%}"
 
 
 def _words(record: Record, picture: Image.Image | None) -> str:

@@ -17,7 +17,7 @@ from showtell.files import replacing
 from showtell.image import PhotoSource, name_of, read_rgb, to_pixels
 from showtell.runtime.captioner import Captioner
 from showtell.text import as_sentence, pieces
-from showtell.types import Caption, DecodeOptions
+from showtell.types import Caption, ConfidenceOptions, DecodeOptions
 
 BLUR = 0.55  # grid cells; the standard deviation of the Gaussian that smooths a map
 # Weight as a part of the largest, then red, green, blue and opacity: small weights dark, large weights clear.
@@ -57,7 +57,8 @@ def explain(captioner: Captioner, photo: PhotoSource, options: DecodeOptions | N
     picture = picture.crop((left, top, right, bottom))  # what the maps cover
     features = captioner.features(pixels[None])
     options = options or captioner.bundle.search
-    [captions] = captioner.search(features, options)
+    [described] = captioner.describe(features, options, ConfidenceOptions(fallback=False))
+    captions = described.captions
     maps = captioner.attention(np.repeat(features, len(captions), axis=0), captions, options.style)
     explained = [Explained(caption, part) for caption, part in zip(captions, maps, strict=True)]
     return sheet(picture, explained, captioner.bundle.name)

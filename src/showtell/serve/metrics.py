@@ -32,7 +32,7 @@ class Metrics:
         self.seconds = Histogram(
             "showtell_request_seconds", "From request to the end of its answer.", ["route"], registry=registry, buckets=_SECONDS
         )
-        self.photos = Counter("showtell_photos", "Photos by outcome: ok or an error code.", ["outcome"], registry=registry)
+        self.photos = Counter("showtell_photos", "Photos: ok, doubtful or an error code.", ["outcome"], registry=registry)
         self.refused = Counter("showtell_refused", "Photos refused because no place was free.", registry=registry)
         self.batches = Histogram("showtell_batch_photos", "Photos of a batch.", registry=registry, buckets=(1, 2, 4, 8, 16, 32))
         self.batch_seconds = Histogram("showtell_batch_seconds", "Model time of a batch.", registry=registry, buckets=_SECONDS)

@@ -4,7 +4,7 @@
     vocab.json      the words in id order
     encoder.onnx    pixels (B, 3, size, size) float32 -> features (B, cells, channels) float32
     prepare.onnx    features -> values, keys and the like (`prepared`), and the first state; once a photo
-    step.onnx       tokens (B, K) int64, prepared, state -> log_probs (B, K, V), new state, perhaps attention (B, K, 49)
+    step.onnx       tokens (B, K) int64, prepared, state -> log_probs (B, K, V), new state, perhaps attention (B, K, cells)
     confidence.npz  labels and principal components (`showtell.confidence`); not every bundle has it
     model-card.md   for people: what the model was trained on, is for and fails at; not every bundle has one
 

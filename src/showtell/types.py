@@ -8,7 +8,7 @@ from typing import Any, Literal, Self, TypedDict, TypeVar
 from showtell.errors import ImageError, OptionError, RecordCode
 
 Split = Literal["train", "dev", "test"]
-AttentionMap = tuple[tuple[float, ...], ...]  # 7 rows of 7, top to bottom
+AttentionMap = tuple[tuple[float, ...], ...]  # rows, top to bottom
 
 
 Source = Literal["model", "labels"]
@@ -87,7 +87,7 @@ class Caption:
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """What a model says of one photo: captions, best first, and how far to trust them; see Record."""
+    """A model's description of one photo: captions, best first, and how far to trust them; see Record."""
 
     captions: tuple[Caption, ...]
     confidence: float | None = None

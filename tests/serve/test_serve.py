@@ -22,7 +22,7 @@ from serving import answer as answer_on
 from showtell.errors import OptionError
 from showtell.image import ImageSettings
 from showtell.serve.errors import CODES
-from showtell.serve.security import CONTENT_SECURITY_POLICY, Door
+from showtell.serve.security import CONTENT_SECURITY_POLICY, AccessControl
 from showtell.serve.settings import ServiceSettings, check_exposure
 from torture import encode
 
@@ -511,7 +511,7 @@ def test_the_address_that_was_connected_to_needs_no_list() -> None:
 
         headers = [(b"host", host.encode())]
         scope = {"type": "http", "method": "GET", "path": "/", "headers": headers, "server": ("10.0.0.7", 8000)}
-        asyncio.run(Door(app, ServiceSettings())(scope, None, send))  # type: ignore[arg-type]  # it reads nothing
+        asyncio.run(AccessControl(app, ServiceSettings())(scope, None, send))  # type: ignore[arg-type]  # it reads nothing
         return statuses[0]
 
     assert door("10.0.0.7:8000") == 200

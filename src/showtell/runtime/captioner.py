@@ -233,7 +233,7 @@ class Captioner:
         return list(itertools.chain(*rows))
 
     def describe(self, features: Array, options: DecodeOptions, confidence: ConfidenceOptions) -> list[Description]:
-        """What records say of each photo, from grid features (B, 49, 2048)."""
+        """The description of each photo that records hold, from grid features float32 (B, cells, channels)."""
         return list(itertools.chain(*self._share_out(lambda part: self._describe(part, options, confidence), features)))
 
     def attention_of(self, features: Array, found: Sequence[Description], style: str) -> list[tuple[AttentionMap, ...] | None]:

@@ -19,7 +19,7 @@ from showtell.serve import schemas
 from showtell.serve.errors import RECORD_STATUS, add_handlers, error_body
 from showtell.serve.models import BundleCaptioner, served
 from showtell.serve.schemas import CaptionQuery
-from showtell.serve.security import Door, Guard, bearer
+from showtell.serve.security import AccessControl, Guard, bearer
 from showtell.serve.service import Service
 from showtell.serve.settings import ServiceSettings
 from showtell.serve.stream import MEDIA_TYPE, JsonLines, record_lines, until_disconnected
@@ -107,7 +107,7 @@ def create_app(captioner: BundleCaptioner | ForeignCaptioner, settings: ServiceS
             allow_headers=["Authorization", "Content-Type"],
             expose_headers=["Retry-After"],
         )
-    app.add_middleware(Door, settings=settings)
+    app.add_middleware(AccessControl, settings=settings)
     app.add_middleware(Guard, metrics=service.metrics)
     _list_styles(app, service.model.styles)  # last, since it builds the schema of all routes
     return app

@@ -94,7 +94,7 @@ class Guard:
             log_request(id=request_id, method=method, route=route, status=status or 499, seconds=round(seconds, 4))
 
 
-class Door:
+class AccessControl:
     """ASGI middleware: refuses requests from the pages of other sites.
 
     A site can map its name to this machine (DNS rebinding), so that browsers take its pages for this service's own. Its

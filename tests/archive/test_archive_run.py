@@ -19,7 +19,7 @@ from showtell.archive import run as runs
 from showtell.archive.beside import Sidecars
 from showtell.archive.sinks import to_line
 from showtell.errors import DataError, OutputError
-from showtell.types import Caption, Record
+from showtell.types import Caption, Label, Record
 
 KILLS = 20
 
@@ -300,3 +300,26 @@ def test_kills_at_random_points_lose_nothing_finished_and_write_nothing_twice(ma
     assert {path.stem: path.read_text() for path in many.glob("*.txt")} == {
         Path(path).stem: f"{caption}\n" for path, caption in captions.items() if caption
     }
+
+
+def test_doubt_survives_a_run_and_is_counted(tmp_path: Path) -> None:
+    """A record comes back from its shard as it was; photos without a caption for its confidence count apart."""
+    sure = Caption("a cat", -0.2, (), confidence=0.9)
+    label = Caption("a photo of a cat", -0.01, (), confidence=0.99, source="labels")
+    labels = (Label("cat", 0.99), Label("sofa", 0.25))
+    records = [
+        Record("0", "ok", (sure,), 3, 2, "m", confidence=0.9, in_domain=0.8, labels=labels),
+        Record("1", "ok", (label, sure), 3, 2, "m", confidence=0.99, in_domain=0.6),
+        Record("2", "ok", (Caption("a bus", -2.0, (), confidence=0.1),), 3, 2, "m", confidence=0.1, in_domain=0.4),
+        Record("3", "doubtful", (), 3, 2, "m", confidence=0.05, in_domain=0.1),
+    ]
+    run = runs.Run.create(tmp_path / "run", {}, lambda _: None, None, 100)
+    for record in records:
+        run.write(record)
+    run.close()
+    again = runs.Run.resume(tmp_path / "run", lambda _: None, 100)
+    assert list(again.records()) == records
+    again.close()
+    tally = again.tally
+    assert (tally.captioned, tally.doubtful, tally.withheld, tally.failed, tally.records) == (3, 1, 1, 0, 4)
+    assert list(again.remaining(["0", "3", "4"])) == ["4"]

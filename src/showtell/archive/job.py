@@ -20,10 +20,11 @@ class Settled(Protocol):
 
 @dataclass(slots=True)
 class Tally:
-    """Counts of a run. Each input is counted once: captioned, failed or already done."""
+    """Counts of a run. Each input is counted once: captioned, withheld, failed or already done."""
 
     captioned: int = 0
-    doubtful: int = 0  # of those, captions of low confidence, and photos that got none for it
+    doubtful: int = 0  # of those, captions of low confidence
+    withheld: int = 0  # photos that got no caption, as its confidence was too low
     already: int = 0
     unwritten: int = 0  # captions that could not be written beside or into their photos
     errors: Counter[str] = field(default_factory=Counter)
@@ -35,14 +36,16 @@ class Tally:
 
     @property
     def records(self) -> int:
-        """Photos that were captioned or failed."""
-        return self.captioned + self.failed
+        """Photos that were captioned, withheld or failed."""
+        return self.captioned + self.withheld + self.failed
 
     def add(self, record: Record) -> None:
         """Counts a record."""
         if record.error_code is None:
-            self.captioned += 1
-            self.doubtful += record.doubtful
+            given = record.status == "ok"
+            self.captioned += given
+            self.doubtful += given and record.doubtful
+            self.withheld += not given
         else:
             self.errors[record.error_code] += 1
 

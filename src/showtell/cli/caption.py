@@ -371,18 +371,21 @@ class _Job:
     def summary(self, left_out: str) -> int:
         """Prints the counts; returns the exit status."""
         tally, already = (self.run.tally if self.run else self.tally), self.tally.already
-        if not self.single and (already or tally.failed or tally.doubtful or not self.shown):
+        if not self.single and (already or tally.failed or tally.doubtful or tally.withheld or not self.shown):
             had = f", {already:,} had a caption" if already else ""
             rate = f" in {self.progress.seconds:.1f} s ({self.progress.rate:.1f}/s)" if self.progress else ""
-            doubtful = f" ({tally.doubtful:,} doubtful)" if tally.doubtful else ""
-            tell(f"showtell: {tally.captioned:,} captioned{doubtful}, {tally.failed:,} failed{had}{rate}")
+            tell(f"showtell: {tally.captioned:,} captioned, {tally.failed:,} failed{had}{rate}")
+            counts = {"doubtful": tally.doubtful, "too doubtful, without a caption": tally.withheld}
+            for what, count in counts.items():
+                if count:
+                    tell(f"{count:>12,}  {what}")
             for code, count in tally.errors.most_common():
                 tell(f"{count:>12,}  {code}")
         if self.tally.unwritten:
             tell(f"showtell: {self.tally.unwritten:,} captions could not be written beside or into their photos")
         if left_out:
             tell(f"showtell: skipped in folders: {left_out}")
-        if tally.failed and not tally.captioned and not already:
+        if tally.failed == tally.records and tally.failed and not already:
             return options.NOTHING_DONE
         return options.SOME_FAILED if tally.failed or self.tally.unwritten else options.DONE
 

@@ -27,7 +27,7 @@ from showtell.archive.sources import Source
 from showtell.errors import ImageError, MissingExtraError, OptionError, ServerError
 from showtell.image import name_of
 from showtell.runtime.cpu import available_cpus
-from showtell.types import Record
+from showtell.types import ConfidenceOptions, Record
 
 _CHUNK = 64  # photos; a chunk's first photos wait for nothing to be captioned beside them, so small chunks cost time
 _QUEUED = 2  # chunks at an actor: one that it works on, and the next
@@ -54,9 +54,9 @@ class Worker:
         """The captioner's search options."""
         return self._captioner.options(**changes)
 
-    def caption(self, photos: list[Any], options: Any, sizes: Mapping[str, Any]) -> list[Record]:
+    def caption(self, photos: list[Any], options: Any, how: Mapping[str, Any]) -> list[Record]:
         """One record a photo."""
-        return list(self._captioner.records(photos, options, **sizes))
+        return list(self._captioner.records(photos, options, **how))
 
 
 @dataclass(eq=False, slots=True)
@@ -93,13 +93,19 @@ class Cluster:
         return self._ask(self._actors[0].options.remote(changes))
 
     def records(
-        self, photos: Iterable[Source], options: Any = None, *, batch_size: int = 8, workers: int | None = None
+        self,
+        photos: Iterable[Source],
+        options: Any = None,
+        *,
+        batch_size: int = 8,
+        workers: int | None = None,
+        confidence: ConfidenceOptions | None = None,
     ) -> Iterator[Record]:
         """One record a photo, in order. A photo with which workers die again and again has a record of that error.
 
         Raises ServerError where no worker is left, and what a captioner raises.
         """
-        sizes = {"batch_size": batch_size, "workers": workers}
+        how = {"batch_size": batch_size, "workers": workers, "confidence": confidence}
         source = iter(photos)
         order: deque[_Chunk] = deque()
         again: deque[_Chunk] = deque()
@@ -122,7 +128,7 @@ class Cluster:
                     ended = True
                     break
                 free[actor] -= places
-                running[actor.caption.remote(chunk.photos, options, sizes)] = _Task(actor, chunk, places)
+                running[actor.caption.remote(chunk.photos, options, how)] = _Task(actor, chunk, places)
             if order and order[0].records is not None:
                 yield from order.popleft().records or ()
                 continue

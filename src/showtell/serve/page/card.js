@@ -169,7 +169,8 @@ export class Card extends EventTarget {
 
 /** How sure a caption is, in words with a number; `level` is for its colour. */
 function howSure({ confidence, score }) {
-  // The score is the words' mean log-probability.
+  // The score is the words' mean log-probability. Chat servers give none, which is then 0.
+  if (confidence === undefined && !score) return { text: "" };
   if (confidence === undefined) return { text: `Likelihood of the words: ${Math.round(100 * Math.exp(score))}%` };
   const [level, sign, word] =
     confidence < 0.25 ? ["low", "?", "doubtful"] : confidence < 0.6 ? ["middle", "~", "uncertain"] : ["high", "✓", "probably good"];

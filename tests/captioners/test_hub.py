@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+import httpx
 import pytest
 import yaml
 
@@ -129,8 +131,6 @@ def server() -> Iterator[Hub]:
 
 def showtell(server: Hub, home: Path, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
     """The command in a process of its own: the Hub's library reads its environment when it is imported."""
-    import os
-
     settings = {"HF_ENDPOINT": server.address, "HF_HOME": str(home), "HF_HUB_DISABLE_TELEMETRY": "1", **environment}
     command = [sys.executable, "-m", "showtell", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env={**os.environ, **settings})
@@ -170,6 +170,14 @@ def test_a_bundle_is_pushed_fetched_pinned_and_used_offline(
     server.close()
     offline = showtell(server, home, "caption", photo, "--model", f"hub:me/eye@{server.sha('1')}", HF_HUB_OFFLINE="1")
     assert offline.stdout == expected
+    serve = [sys.executable, "-m", "showtell", "serve", "--port", "0", "--model", f"hub:me/eye@{server.sha('1')}"]
+    settings = {"HF_HOME": str(home), "HF_HUB_OFFLINE": "1"}
+    with subprocess.Popen(serve, stderr=subprocess.PIPE, text=True, env={**os.environ, **settings}) as process:
+        assert process.stderr is not None
+        url = next(line for line in process.stderr if "http://" in line).split()[-1]
+        answer = httpx.post(f"{url}/v1/captions", content=photo.read_bytes(), timeout=60)
+        process.kill()
+    assert answer.json()["results"][0]["caption"] == expected.strip()
     shutil.rmtree(home)
     starting = showtell(server, home, "serve", "--port", "0", "--model", "hub:me/eye", HF_HUB_OFFLINE="1")
     assert starting.returncode == 2  # the service looks for it in the same place

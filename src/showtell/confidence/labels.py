@@ -22,7 +22,7 @@ class Labels:
     """N labels: their plain names, the words of captions that name them, and how a caption of one alone calls it ("a dog").
 
     weights (D, N) and bias (N,) act on features less `mean` over `scale`, (D,) both. base (N,) is the share of training photos
-    with the label. All float32.
+    with the label.
     """
 
     names: tuple[str, ...]
@@ -35,7 +35,7 @@ class Labels:
     base: Array
 
     def probabilities(self, pooled: Array) -> Array:
-        """float32 (B, N) of mean grid features, float32 (B, D)."""
+        """(B, N) of mean grid features (B, D)."""
         logits = (pooled - self.mean) / self.scale @ self.weights + self.bias
         found: Array = 1 / (1 + np.exp(-np.clip(logits, -30, 30)))
         return found

@@ -60,7 +60,7 @@ class Parameters:
 
 @dataclass(frozen=True)
 class Assessment:
-    """What the features of B photos say: label probabilities (B, N), strangeness (B,) and in_domain (B,), float32."""
+    """What the features of B photos say: label probabilities (B, N), strangeness (B,) and in_domain (B,)."""
 
     probabilities: Array
     strangeness: Array
@@ -76,8 +76,8 @@ class Confidence:
     parameters: Parameters
 
     def assess(self, features: Array) -> Assessment:
-        """Of grid features float32 (B, cells, D)."""
-        pooled = features.mean(1)
+        """Of grid features float32 (B, cells, D). Sums are in float64, so that a photo's figures do not depend on its batch."""
+        pooled = features.mean(1, dtype=np.float64)
         strangeness = self.strangeness(pooled)
         beyond = (np.exp(strangeness) - self.parameters.strange) / self.parameters.spread
         in_domain = 1 / (1 + np.exp(np.clip(beyond, -30, 30)))
@@ -144,7 +144,7 @@ class Confidence:
             with np.load(path, allow_pickle=False) as arrays:
                 text = json.loads(arrays["labels"].tobytes())
                 numbers = {
-                    name: arrays[name].astype(np.float32) for name in ("mean", "scale", "weights", "bias", "base", "basis")
+                    name: arrays[name].astype(np.float64) for name in ("mean", "scale", "weights", "bias", "base", "basis")
                 }
         except (OSError, EOFError, ValueError, KeyError, BadZipFile) as error:
             raise BundleError(f"{path}: not readable as a confidence model ({error}); calibrate or install it again") from None

@@ -69,7 +69,7 @@ Phrase = tuple[int, ...]  # one or more token ids in a row
 
 @dataclass(frozen=True, slots=True)
 class Constraints:
-    """What the captions of one photo must say and must not say.
+    """Words that the captions of one photo must have, and words that they must not have.
 
     A caption contains at least one phrase of each set in `include`, and no phrase of `avoid`. Raises OptionError where
     `include` asks for more than MOST_INCLUDED words, and where every phrase of a set contains one to avoid.

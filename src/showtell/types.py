@@ -26,7 +26,7 @@ class Label:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConfidenceOptions:
-    """What becomes of captions by their confidence. Models without a confidence model take no notice of it.
+    """Options for doubtful captions and labels. Models without a confidence model ignore them.
 
     `evidence` searches again where the photo gives no evidence of a person or dog that the caption names. `fallback` puts a
     sure label in place of a doubtful caption that does not name it. A photo whose caption has a confidence below
@@ -173,7 +173,7 @@ class Record:
 
     @property
     def source(self) -> Source | None:
-        """What the best caption is made of, or None where there is no caption."""
+        """The origin of the best caption, the model or a label; None where there is no caption."""
         return self.captions[0].source if self.captions else None
 
     @property

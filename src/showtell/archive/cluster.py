@@ -37,7 +37,7 @@ _STARTS = 5  # of actors that fail in a row
 
 
 class Worker:
-    """What an actor is: a captioner with its model."""
+    """The class of the actors: each holds a captioner with its model."""
 
     def __init__(self, directory: str, captioner: Mapping[str, Any]) -> None:
         from showtell.captioners import open_captioner
@@ -103,7 +103,7 @@ class Cluster:
     ) -> Iterator[Record]:
         """One record a photo, in order. A photo with which workers die again and again has a record of that error.
 
-        Raises ServerError where no worker is left, and what a captioner raises.
+        Raises ServerError where no worker is left, and the errors of `Captioner.records`.
         """
         how = {"batch_size": batch_size, "workers": workers, "confidence": confidence}
         source = iter(photos)

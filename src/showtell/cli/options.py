@@ -119,7 +119,7 @@ def _or_none(_context: click.Context, _option: click.Parameter, values: tuple[st
 
 
 def confidence(command: Any) -> Any:
-    """The options that say what becomes of doubtful captions; `confidence_options` takes them."""
+    """The options for doubtful captions and labels; `confidence_options` takes them."""
     for option in reversed(
         (
             click.option("--labels", is_flag=True, help="Add the five likeliest labels, with probabilities."),

@@ -1,4 +1,4 @@
-"""From captions and a photo's assessment to its description: confidences, the fallback on a label, and what is left out."""
+"""From captions and a photo's assessment to its description: confidences, the fallback on a label, the least confidence."""
 
 import math
 from collections.abc import Sequence

@@ -60,7 +60,7 @@ class Parameters:
 
 @dataclass(frozen=True)
 class Assessment:
-    """What the features of B photos say: label probabilities (B, N), strangeness (B,) and in_domain (B,)."""
+    """Figures of B photos, from their features: label probabilities (B, N), strangeness (B,) and in_domain (B,)."""
 
     probabilities: Array
     strangeness: Array

@@ -181,8 +181,8 @@ class Captioner:
         """One record a photo, in order; a photo that cannot be read gives a record with its error.
 
         `search` are fields of DecodeOptions, such as `beam_size=5`; they change `options`, by default the bundle's.
-        `confidence` says what becomes of doubtful captions. With `attention`, records have the attention maps of the best
-        caption.
+        `confidence` has the options for doubtful captions and labels. With `attention`, records have the attention maps of the
+        best caption.
 
         Photos of a fast source go through the networks in batches; a photo of a slow source is captioned at once. `workers`
         threads decode photos ahead of the networks, by default as many as the networks use. At most a few batches are in

@@ -54,7 +54,7 @@ def explain(captioner: Captioner, photo: PhotoSource, options: DecodeOptions | N
     picture = read_rgb(photo, name, captioner.images)
     pixels = to_pixels(picture, captioner.bundle.preprocessing)
     left, top, right, bottom = map(round, captioner.bundle.preprocessing.seen(picture.size))
-    picture = picture.crop((left, top, right, bottom))  # what the maps cover
+    picture = picture.crop((left, top, right, bottom))  # the part of the photo that the maps cover
     features = captioner.features(pixels[None])
     options = options or captioner.bundle.search
     [described] = captioner.describe(features, options, ConfidenceOptions(fallback=False))

@@ -56,7 +56,7 @@ class _Query(BaseModel):
         min_confidence: float
 
     def wanted(self, model: Model) -> Wanted:
-        """The model's search options with the given ones. Raises OptionError where the model cannot do what is asked for."""
+        """The model's search options with the given ones. Raises OptionError for options that it lacks."""
         if self.attention and not model.attends:
             raise OptionError(f"attention: {model.name} gives no attention maps; leave attention out")
         own = {"attention", "labels", "fallback", "min_confidence"}

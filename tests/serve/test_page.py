@@ -9,6 +9,7 @@ import io
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -226,6 +227,22 @@ def test_colours_lie_where_the_weight_is(open_page: Callable[..., Page], fields:
     assert np.abs(drawn[..., :3] * opacity[..., None] / 255 - printed).max() < 4
     expect(page.locator(".word").first).to_have_attribute("aria-description", "looked most at the top right")
     assert covers(page)
+
+
+def test_maps_of_a_model_that_crops_cover_the_part_that_it_sees(open_page: Callable[..., Page]) -> None:
+    page = open_page(answer_with(record(width=800, height=200)))
+    model = {"preprocessing": {"resize": "crop", "crop": 0.8}}
+    page.route("**/v1/model", lambda route: route.fulfill(json=model))
+    add(page, ("wide.png", picture(size=(800, 200))))
+    finished(page, 1)
+    expect(page.locator("canvas")).to_have_attribute("style", re.compile("left: 40%"))
+    frame, canvas = (page.locator(part).bounding_box() for part in (".frame img", "canvas"))
+    assert frame
+    assert canvas
+    assert canvas["x"] - frame["x"] == pytest.approx(0.4 * frame["width"], abs=1)
+    assert canvas["y"] - frame["y"] == pytest.approx(0.1 * frame["height"], abs=1)
+    assert canvas["width"] == pytest.approx(0.2 * frame["width"], abs=1)
+    assert canvas["height"] == pytest.approx(0.8 * frame["height"], abs=1)
 
 
 def test_captions_are_chosen_edited_and_copied(open_page: Callable[..., Page]) -> None:

@@ -228,8 +228,6 @@ def caption(
                     tell(f"showtell: resume with: showtell caption --run {shlex.quote(str(run_folder))} --resume")
                     return options.INTERRUPTED
                 job.export()
-            if usage := getattr(captioner, "usage", None):
-                tell(f"showtell: {usage['prompt_tokens']} prompt tokens, {usage['completion_tokens']} completion tokens")
     return job.summary(describe_skipped(selection.skipped))
 
 

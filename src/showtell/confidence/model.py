@@ -24,7 +24,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from showtell.arrays import Array
-from showtell.confidence.labels import Labels
+from showtell.confidence.labels import Labels, product
 from showtell.errors import BundleError
 from showtell.files import replacing
 
@@ -76,7 +76,7 @@ class Confidence:
     parameters: Parameters
 
     def assess(self, features: Array) -> Assessment:
-        """Of grid features float32 (B, cells, D). Sums are in float64, so that a photo's figures do not depend on its batch."""
+        """Of grid features float32 (B, cells, D). A photo's figures do not depend on its batch."""
         pooled = features.mean(1, dtype=np.float64)
         strangeness = self.strangeness(pooled)
         beyond = (np.exp(strangeness) - self.parameters.strange) / self.parameters.spread
@@ -87,7 +87,7 @@ class Confidence:
         """Log of the residual share (B,) of mean grid features (B, D): at most 0."""
         standard = (pooled - self.labels.mean) / self.labels.scale
         whole = np.maximum((standard**2).sum(1), 1e-9)
-        found: Array = np.log(np.clip(1 - ((standard @ self.basis) ** 2).sum(1) / whole, _FLOOR, 1))
+        found: Array = np.log(np.clip(1 - (product(standard, self.basis) ** 2).sum(1) / whole, _FLOOR, 1))
         return found
 
     def signals(self, tokens: Sequence[str], score: float, probabilities: Array, strangeness: float) -> list[float]:
@@ -143,9 +143,8 @@ class Confidence:
         try:
             with np.load(path, allow_pickle=False) as arrays:
                 text = json.loads(arrays["labels"].tobytes())
-                numbers = {
-                    name: arrays[name].astype(np.float64) for name in ("mean", "scale", "weights", "bias", "base", "basis")
-                }
+                numbers = {name: arrays[name].astype(np.float64) for name in ("mean", "scale", "bias", "base")}
+                numbers |= {name: arrays[name].astype(np.float32) for name in ("weights", "basis")}
         except (OSError, EOFError, ValueError, KeyError, BadZipFile) as error:
             raise BundleError(f"{path}: not readable as a confidence model ({error}); calibrate or install it again") from None
         basis = numbers.pop("basis")

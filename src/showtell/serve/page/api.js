@@ -61,12 +61,28 @@ export async function caption(file, signal, report) {
   }
 }
 
+let preprocessing = null;
+
+/** The part of a photo that the model sees, and attention maps cover: left, top, width and height as shares of the photo. */
+export async function seen({ width, height }) {
+  preprocessing ??= fetch("v1/model", { headers: headers() })
+    .then((answer) => answer.json())
+    .then((model) => model.preprocessing ?? {})
+    .catch(() => ({}));
+  const { resize, crop } = await preprocessing;
+  if (resize !== "crop") return [0, 0, 1, 1];
+  const side = crop * Math.min(width, height);
+  const [x, y] = [side / width, side / height];
+  return [(1 - x) / 2, (1 - y) / 2, x, y];
+}
+
+const headers = () => (token ? { Authorization: `Bearer ${token}` } : {});
+
 async function send(file, maps, signal) {
   const body = new FormData();
   body.append("image", file, file.name);
-  const headers = token ? { Authorization: `Bearer ${token}` } : {};
   try {
-    return await fetch(`v1/captions?num_captions=3&attention=${maps}`, { method: "POST", body, headers, signal });
+    return await fetch(`v1/captions?num_captions=3&attention=${maps}`, { method: "POST", body, headers: headers(), signal });
   } catch (error) {
     if (signal.aborted) throw error;
     // A folder or a deleted photo gives the same error as a server that has stopped.

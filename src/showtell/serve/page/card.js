@@ -1,6 +1,6 @@
 // The card of a photo: its picture, its state, its captions and the buttons for them.
 
-import { caption, Failure } from "./api.js";
+import { caption, Failure, seen } from "./api.js";
 import { html, sentence } from "./formats.js";
 import { draw } from "./heatmap.js";
 import { showWords } from "./words.js";
@@ -115,6 +115,12 @@ export class Card extends EventTarget {
   #showCaptions() {
     const { captions, width, height } = this.#record;
     this.#part(".unseen").style.aspectRatio = `${width} / ${height}`;
+    if (this.#record.attention) {
+      seen(this.#record).then((part) => {
+        const sides = ["left", "top", "width", "height"];
+        sides.forEach((side, index) => (this.#part("canvas").style[side] = `${100 * part[index]}%`));
+      });
+    }
     const group = `caption-${++cards}`;
     const choices = captions.map((caption) => {
       const radio = make("input", { type: "radio", name: group });

@@ -1,7 +1,7 @@
 // Draws the attention weights of a word, such as 8 x 8, as colours over the photo.
 //
-// The model sees every photo squashed to a square. The canvas is that square; stretching it over the photo (page.css) undoes
-// the squashing, so that the grid covers the photo evenly whatever its shape. showtell/runtime/explain.py draws the same.
+// The model sees a square: the whole photo squashed, or the middle of it. The canvas is that square; stretching it over the
+// part of the photo that the model sees (card.js) undoes the squashing. showtell/runtime/explain.py draws the same.
 
 const BLUR = 0.55; // standard deviation of the blur, in fields of the grid
 // Weight as a share of the largest, then red, green, blue and opacity: dark for low weights, clear for high ones.

@@ -1,4 +1,4 @@
-"""What confidence, evidence, labels and in_domain are worth: every figure of docs/experiments.md about them, and the diagram.
+"""What words, confidence, evidence, labels and in_domain bring: the figures of docs/experiments.md about them, and the diagram.
 
     python benchmarks/confidence.py COCO FLICKR8K --ood OOD --diagram docs/images/reliability.png [--rates] [--page DIR]
 
@@ -28,8 +28,10 @@ from showtell.text import tokenize
 from showtell.text.words import DOGS, PEOPLE
 from showtell.types import ConfidenceOptions, Sample
 
+ALONE = "decoder alone"
 WAYS = {
-    "as searched": ConfidenceOptions(evidence=False, fallback=False),
+    ALONE: ConfidenceOptions(),
+    "with words": ConfidenceOptions(evidence=False, fallback=False),
     "with evidence": ConfidenceOptions(fallback=False),
     "and fallback": ConfidenceOptions(),
 }
@@ -44,13 +46,15 @@ def widened(batches: Batches) -> Iterator[tuple[list[Sample], Array]]:
 
 
 def ways(captioner: showtell.Captioner, name: str, batches: Batches) -> None:
-    """CIDEr and false people and dogs of the dev captions, by what is done about doubt."""
+    """CIDEr and false people and dogs of the dev captions, by what is done besides the decoder's own search."""
     options = captioner.options(style=name if name in captioner.styles else None)
     found: dict[str, dict[str, str]] = {way: {} for way in WAYS}
     sources: dict[str, int] = dict.fromkeys(WAYS, 0)
     references = {sample.image: sample.captions for batch, _ in batches for sample in batch}
+    known = captioner.confidence
     for batch, features in widened(batches):
         for way, trust in WAYS.items():
+            captioner.confidence = None if way == ALONE else known
             for sample, described in zip(batch, captioner.describe(features, options, trust), strict=True):
                 found[way][sample.image] = described.captions[0].text
                 sources[way] += described.captions[0].source == "labels"
@@ -60,7 +64,7 @@ def ways(captioner: showtell.Captioner, name: str, batches: Batches) -> None:
         people, dogs = (
             sum(kind.falsely(tokenize(text), tokens[photo]) for photo, text in captions.items()) for kind in (PEOPLE, DOGS)
         )
-        changed = sum(text != found["as searched"][photo] for photo, text in captions.items())
+        changed = sum(text != found["with words"][photo] for photo, text in captions.items())
         print(
             f"{name:9} {way:14} CIDEr {cider.mean():6.2f}  false people {people:3}  false dogs {dogs:3}  "
             f"changed {changed:3}  of labels {sources[way]:3}"
@@ -91,7 +95,8 @@ def pictures(folder: Path) -> Iterator[tuple[str, list[Path]]]:
 def domain(captioner: showtell.Captioner, batches: Batches, folder: Path) -> None:
     """AUROC of in_domain, dev photos against each source, and what confidence is given there."""
     assert captioner.confidence is not None
-    usual = np.concatenate([captioner.confidence.assess(features).in_domain for _, features in widened(batches)])
+    model = captioner.confidence
+    usual = np.array([photo.in_domain for _, features in widened(batches) for photo in model.assess(features)])
     all_outside = []
     print(f"in_domain of {len(usual)} dev photos: median {np.median(usual):.2f}, {np.mean(usual < 0.5):.1%} below 0.5")
     for name, paths in pictures(folder):
@@ -112,7 +117,8 @@ def label_hits(captioner: showtell.Captioner, name: str, batches: Batches) -> No
     labels = captioner.confidence.labels
     first, five, sure, right = [], [], 0, 0
     for batch, features in widened(batches):
-        for sample, likely in zip(batch, captioner.confidence.assess(features).probabilities, strict=True):
+        for sample, photo in zip(batch, captioner.confidence.assess(features), strict=True):
+            likely = photo.probabilities
             said = {word for text in sample.captions for word in tokenize(text)}
             hits = [bool(labels.words[place] & said) for place in np.argsort(-likely)[:5]]
             first.append(hits[0])
@@ -179,7 +185,7 @@ def page(captioner: showtell.Captioner, folder: Path, output: Path, count: int =
     output.mkdir(parents=True, exist_ok=True)
     lists = {name: random.Random(0).sample(paths, len(paths)) for name, paths in pictures(folder)}
     chosen = [paths[turn] for turn in range(count) for paths in lists.values() if turn < len(paths)][:count]
-    plain = captioner.records(chosen, confidence=WAYS["as searched"])
+    plain = captioner.records(chosen, confidence=WAYS["with words"])
     given = captioner.records(chosen, confidence=ConfidenceOptions(labels=True))
     rows = []
     for number, (path, before, after) in enumerate(zip(chosen, plain, given, strict=True), start=1):

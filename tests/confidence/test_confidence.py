@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from showtell.confidence import Confidence, Labels, Parameters, describe
+from showtell.confidence import Assessment, Confidence, Detectors, Labels, Parameters, describe
 from showtell.confidence.model import FILE
 from showtell.errors import BundleError, OptionError
 from showtell.text.nouns import groups
@@ -28,8 +28,17 @@ def labels(size: int = 4) -> Labels:
         np.ones(size, np.float32),
         2 * np.eye(size, 4, dtype=np.float32),
         np.full(4, -1, np.float32),
-        np.array([0.5, 0.1, 0.01, 0.02], np.float32),
     )
+
+
+def detectors() -> Detectors:
+    """Two words, whose logits are the first feature and three times the second."""
+    return Detectors(("dog", "red"), np.array([[1, 0], [0, 3], [0, 0], [0, 0]], np.float32), np.zeros(2, np.float32))
+
+
+def photo(likely: np.ndarray, strangeness: float = -1.0, in_domain: float = 0.8) -> Assessment:
+    """A photo on which the words "dog" and "red" have the probabilities 0.5 and 0.2."""
+    return Assessment(likely, np.log(np.array([0.5, 0.2], np.float32)), strangeness, in_domain)
 
 
 def model(**changes: object) -> Confidence:
@@ -41,7 +50,7 @@ def model(**changes: object) -> Confidence:
         spread=0.1,
         evidence={"person": 0.5, "dog": 0.25},
     )
-    return Confidence(labels(), np.eye(4, 2, dtype=np.float32), replace(parameters, **changes))
+    return Confidence(labels(), detectors(), np.eye(4, 2, dtype=np.float32), replace(parameters, **changes))
 
 
 def test_nouns_have_one_label_each() -> None:
@@ -60,15 +69,37 @@ def test_label_probabilities_are_logistic_and_sorted() -> None:
     assert best[1].probability == pytest.approx(0.5)
 
 
-def test_signals_are_those_of_the_nouns() -> None:
-    likely = np.array([0.5, 0.2, 0.9, 0.3], np.float32)
-    score, support, least, nouns, strangeness = model().signals(["a", "man", "and", "a", "dog"], -0.7, likely, -1.5)
+def test_signals_are_those_of_the_nouns_and_words() -> None:
+    seen = photo(np.array([0.5, 0.2, 0.9, 0.3], np.float32), -1.5)
+    score, support, least, nouns, strangeness = model().signals(["a", "man", "and", "a", "red", "dog"], -0.7, seen)
     assert (score, nouns, strangeness) == (-0.7, 2, -1.5)
     assert support == pytest.approx((math.log(0.5) + math.log(0.2)) / 2, rel=1e-5)
-    # A person is as likely as the base rate says; a dog has odds of 1 to 4 where the base rate's are 1 to 9.
-    assert least == pytest.approx(0.0, abs=1e-5)
-    _, support, least, nouns, _ = model().signals(["very", "nice"], -0.7, likely, -1.5)
-    assert (support, least, nouns) == (math.log(0.01), -2.0, 0)
+    assert least == pytest.approx(math.log(0.2))
+    _, support, least, nouns, _ = model().signals(["very", "nice"], -0.7, seen)
+    assert (support, least, nouns) == (math.log(0.01), math.log(0.01), 0)
+
+
+def test_likely_words_gain_and_others_lose() -> None:
+    known = model(word_weight=0.5, word_neutral=0.5)
+    grids = np.zeros((2, 3, 4), np.float32)
+    grids[1, :, :2] = [2, -1]
+    assessed = known.assess(grids)
+    assert assessed[0].words == pytest.approx(np.log([0.5, 0.5]))
+    dog, red = 1 / (1 + math.exp(-2)), 1 / (1 + math.exp(3))
+    assert known.bonus(assessed)[0] == pytest.approx([0, 0], abs=1e-6)
+    assert known.bonus(assessed)[1] == pytest.approx([math.log(dog / 0.5) / 2, math.log(red / 0.5) / 2], rel=1e-5)
+    grids[0] = [-90, 90, 0, 0]
+    assert known.bonus(known.assess(grids))[0] == pytest.approx([math.log(1e-3 / 0.5) / 2, math.log(2) / 2], rel=1e-5)
+
+
+def test_a_photo_is_assessed_alike_in_every_batch() -> None:
+    grids = np.random.default_rng(0).normal(size=(5, 6, 4)).astype(np.float32)
+    together = model().assess(grids)
+    for number, one in enumerate(together):
+        [alone] = model().assess(grids[number : number + 1])
+        assert np.array_equal(alone.probabilities, one.probabilities)
+        assert np.array_equal(alone.words, one.words)
+        assert (alone.strangeness, alone.in_domain) == (one.strangeness, one.in_domain)
 
 
 def test_probability_has_a_bias_for_each_style() -> None:
@@ -83,11 +114,12 @@ def test_a_photo_outside_the_principal_components_is_strange() -> None:
     grids[0, :, 0], grids[1, :, 3] = 2, 2  # within, and outside
     grids[2, :, 0] = grids[2, :, 2] = 1  # half and half
     found = model().assess(grids)
-    assert np.exp(found.strangeness) == pytest.approx([1e-4, 1, 0.5], abs=1e-3)
-    assert found.in_domain[0] > 0.99
-    assert found.in_domain[1] < 0.01
-    assert found.in_domain[2] == pytest.approx(0.5, abs=1e-3)
-    assert np.isfinite(model().assess(np.zeros((1, 5, 4), np.float32)).in_domain).all()  # a blank photo
+    assert np.exp([one.strangeness for one in found]) == pytest.approx([1e-4, 1, 0.5], abs=1e-3)
+    assert found[0].in_domain > 0.99
+    assert found[1].in_domain < 0.01
+    assert found[2].in_domain == pytest.approx(0.5, abs=1e-3)
+    [blank] = model().assess(np.zeros((1, 5, 4), np.float32))
+    assert np.isfinite(blank.in_domain)
 
 
 def test_unsupported_words_are_all_that_name_what_lacks_evidence() -> None:
@@ -107,8 +139,11 @@ def test_a_model_comes_back_from_its_folder(tmp_path: Path) -> None:
     again = Confidence.load(tmp_path, parameters)
     assert (again.labels.names, again.labels.words, again.labels.phrases) == (NAMES, labels().words, labels().phrases)
     grids = np.random.default_rng(0).normal(size=(6, 5, 4)).astype(np.float32)
-    assert again.assess(grids).probabilities == pytest.approx(first.assess(grids).probabilities, abs=1e-3)
-    assert again.assess(grids).in_domain == pytest.approx(first.assess(grids).in_domain, abs=1e-3)
+    assert again.detectors.words == ("dog", "red")
+    for one, other in zip(first.assess(grids), again.assess(grids), strict=True):
+        assert other.probabilities == pytest.approx(one.probabilities, abs=1e-3)
+        assert other.words == pytest.approx(one.words, abs=1e-2)  # their weights are int8
+        assert other.in_domain == pytest.approx(one.in_domain, abs=1e-3)
 
 
 @pytest.mark.parametrize("damage", [b"", b"no zip", None])
@@ -149,7 +184,7 @@ FAIR = (Caption("a dog", -0.5, ("a", "dog")),)
 def test_doubtful_captions(
     captions: tuple[Caption, ...], likely: np.ndarray, options: dict, trust: dict, text: str | None, source: str | None
 ) -> None:
-    found = describe(model(), captions, likely, -1.0, 0.8, DecodeOptions(**options), ConfidenceOptions(**trust))
+    found = describe(model(), captions, photo(likely), DecodeOptions(**options), ConfidenceOptions(**trust))
     assert found.in_domain == 0.8
     if text is None:
         assert found.captions == ()
@@ -168,15 +203,15 @@ def test_doubtful_captions(
 
 
 def test_labels_mean_nothing_outside_the_domain() -> None:
-    found = describe(model(), POOR, SURE_DOG, -0.1, 0.4, DecodeOptions(), ConfidenceOptions())
+    found = describe(model(), POOR, photo(SURE_DOG, -0.1, 0.4), DecodeOptions(), ConfidenceOptions())
     assert found.captions[0].text == "a red bus"
 
 
 def test_labels_are_added_where_they_are_asked_for() -> None:
-    found = describe(model(), FAIR, SURE_DOG, -1.0, 0.8, DecodeOptions(), ConfidenceOptions(labels=True))
+    found = describe(model(), FAIR, photo(SURE_DOG), DecodeOptions(), ConfidenceOptions(labels=True))
     assert found.labels
     assert found.labels[0].name == "dog"
-    assert describe(model(), FAIR, SURE_DOG, -1.0, 0.8, DecodeOptions(), ConfidenceOptions()).labels is None
+    assert describe(model(), FAIR, photo(SURE_DOG), DecodeOptions(), ConfidenceOptions()).labels is None
 
 
 def test_a_least_confidence_is_a_probability() -> None:

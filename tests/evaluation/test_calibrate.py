@@ -19,6 +19,7 @@ from showtell.evaluation.calibrate import (
     auroc,
     calibration_error,
     fit_calibration,
+    fit_detectors,
     fit_domain,
     fit_labels,
     judge,
@@ -77,11 +78,27 @@ def test_labels_need_photos() -> None:
         fit_labels(np.zeros((5, 4), np.float32), [[["a", "dog"]]] * 5)
 
 
+def test_detectors_are_learned_for_words_that_are_neither_rare_nor_common() -> None:
+    rng = np.random.default_rng(3)
+    pooled, captions = photos_of(rng, 1000)
+    rare = rng.random(1000) < 0.15
+    pooled[:, 2] += 4 * rare
+    captions = [
+        [[*tokens, "outside"] if there else tokens for tokens in texts] for texts, there in zip(captions, rare, strict=True)
+    ]
+    captions[0] = [["a", "unique", "car"]]
+    found = fit_detectors(fit_labels(pooled, captions), ["outside", "unique", "dog", "a"], pooled, captions)
+    assert found.words == ("outside",)  # every other photo has a dog, and one alone is unique
+    words = found.log_probabilities(fit_labels(pooled, captions).standardised(pooled))
+    assert auroc(words[rare, 0], words[~rare, 0]) > 0.95
+
+
 def test_domain_and_calibration_hold_on_other_photos() -> None:
     rng = np.random.default_rng(2)
     pooled, captions = photos_of(rng, 1000)
     pooled[:, 6:] *= 0.05  # photos hardly vary there
-    confidence = fit_domain(fit_labels(pooled, captions), pooled)
+    labels = fit_labels(pooled, captions)
+    confidence = fit_domain(labels, fit_detectors(labels, ["dog"], pooled, captions), pooled)
     assert confidence.parameters.spread > 0
     signals = rng.normal(size=(4000, 5))
     good = rng.random(4000) < 1 / (1 + np.exp(-(signals[:, 0] - 0.5 * signals[:, 3] + 0.3)))

@@ -42,7 +42,6 @@ from transformers import (
     ViTModel,
 )
 
-import showtell
 from fakes import RecordingReporter
 from showtell.errors import CheckpointError, MissingExtraError, OptionError, OutputError, WeightsError
 from showtell.export import calibration_inputs, export
@@ -153,9 +152,7 @@ TUNED = {"clip", "convnext"}  # families whose last stage is trained here; of th
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_every_family_is_trained_and_exported(
-    family: str, models: Path, shapes: Path, tmp_path: Path
-) -> None:
+def test_every_family_is_trained_and_exported(family: str, models: Path, shapes: Path, tmp_path: Path) -> None:
     weights, cells = f"hf:{models / family}", CELLS.get(family, 16)
     settings = ["encoder.trained=layer4", "encoder.learning_rate=1e-2"] if family in TUNED else []
     found = trained(weights, shapes, tmp_path, *settings)

@@ -21,8 +21,7 @@ _OTHER = PEOPLE.other | DOGS.other  # pairs in which a word names something else
 class Labels:
     """N labels: their plain names, the words of captions that name them, and how a caption of one alone calls it ("a dog").
 
-    weights (D, N) and bias (N,) act on features less `mean` over `scale`, (D,) both. base (N,) is the share of training photos
-    with the label.
+    weights (D, N) and bias (N,) act on features less `mean` over `scale`, (D,) both.
     """
 
     names: tuple[str, ...]
@@ -32,11 +31,15 @@ class Labels:
     scale: Array
     weights: Array
     bias: Array
-    base: Array
+
+    def standardised(self, pooled: Array) -> Array:
+        """Mean grid features (B, D) less `mean`, over `scale`."""
+        found: Array = (pooled - self.mean) / self.scale
+        return found
 
     def probabilities(self, pooled: Array) -> Array:
         """(B, N) of mean grid features (B, D)."""
-        logits = product((pooled - self.mean) / self.scale, self.weights) + self.bias
+        logits = product(self.standardised(pooled), self.weights) + self.bias
         found: Array = 1 / (1 + np.exp(-np.clip(logits, -30, 30)))
         return found
 

@@ -4,7 +4,7 @@ A caption's confidence is a logistic regression over five signals:
 
     score         mean log-probability per token
     support       mean log of the label probabilities of its nouns
-    least         of the noun with the least evidence, the logit of its label less the logit of the label's base rate
+    least         log-probability of the least likely of its words that have a detector
     nouns         how many it has
     strangeness   log of the share of the feature's variance that lies outside the training photos' principal components
 
@@ -24,6 +24,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from showtell.arrays import Array
+from showtell.confidence.detectors import Detectors
 from showtell.confidence.labels import Labels, product
 from showtell.errors import BundleError
 from showtell.files import replacing
@@ -31,7 +32,7 @@ from showtell.files import replacing
 FILE = "confidence.npz"
 SIGNALS = ("score", "support", "least", "nouns", "strangeness")
 _FLOOR = 1e-4  # of probabilities whose logarithm is taken
-_NO_NOUN = (math.log(0.01), -2.0)  # support and least evidence of a caption without nouns
+_NOTHING = math.log(0.01)  # the support of a caption without nouns, and the least of one without words that have a detector
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +42,8 @@ class Parameters:
     `weights` are those of SIGNALS, `bias` is by caption style ("" for models without). A photo stranger than `strange` in 99 of
     100 training photos has in_domain 0.5; `spread` is the logistic's scale. `evidence` has, for the labels that are checked,
     the probability below which a caption is searched for again without them; the new caption is taken if its score is lower
-    by `most_lost` at most. `good` defines a good caption, and `dev` has the measures on the dev photos of each data set.
+    by `most_lost` at most. `word_weight` and `word_neutral` make the bonus of the detectors' words. `good` defines a good
+    caption, and `dev` has the measures on the dev photos of each data set.
     """
 
     weights: tuple[float, ...]
@@ -50,6 +52,8 @@ class Parameters:
     spread: float
     evidence: Mapping[str, float] = field(default_factory=dict)
     most_lost: float = 0.3
+    word_weight: float = 0.0
+    word_neutral: float = 1.0
     good: Mapping[str, float] = field(default_factory=dict)
     dev: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
@@ -60,46 +64,59 @@ class Parameters:
 
 @dataclass(frozen=True)
 class Assessment:
-    """Figures of B photos, from their features: label probabilities (B, N), strangeness (B,) and in_domain (B,)."""
+    """What one photo's features say: probabilities of labels (N,), log-probabilities of the detectors' words (W,), domain."""
 
     probabilities: Array
-    strangeness: Array
-    in_domain: Array
+    words: Array
+    strangeness: float
+    in_domain: float
 
 
 @dataclass(frozen=True)
 class Confidence:
-    """Labels, domain and calibration of one model. `basis` float32 (D, C) are principal components of its labels' features."""
+    """What a model knows besides its captions: labels, word detectors, domain and calibration.
+
+    `basis` float32 (D, C) are principal components of the standardised mean grid features.
+    """
 
     labels: Labels
+    detectors: Detectors
     basis: Array
     parameters: Parameters
 
-    def assess(self, features: Array) -> Assessment:
-        """Of grid features float32 (B, cells, D). A photo's figures do not depend on its batch."""
+    def assess(self, features: Array) -> list[Assessment]:
+        """Of each photo, from grid features float32 (B, cells, D). What is found does not depend on the other photos."""
         pooled = features.mean(1, dtype=np.float64)
         strangeness = self.strangeness(pooled)
         beyond = (np.exp(strangeness) - self.parameters.strange) / self.parameters.spread
         in_domain = 1 / (1 + np.exp(np.clip(beyond, -30, 30)))
-        return Assessment(self.labels.probabilities(pooled), strangeness, in_domain)
+        words = self.detectors.log_probabilities(self.labels.standardised(pooled))
+        each = zip(self.labels.probabilities(pooled), words, strangeness.tolist(), in_domain.tolist(), strict=True)
+        return [Assessment(*one) for one in each]
+
+    def bonus(self, assessed: Sequence[Assessment]) -> Array:
+        """What the search adds to the log-probabilities of the detectors' words, (B, W): likely words gain, others lose."""
+        parameters = self.parameters
+        words = np.stack([one.words for one in assessed])
+        found: Array = np.float32(parameters.word_weight) * (words - np.float32(math.log(parameters.word_neutral)))
+        return found
 
     def strangeness(self, pooled: Array) -> Array:
         """Log of the residual share (B,) of mean grid features (B, D): at most 0."""
-        standard = (pooled - self.labels.mean) / self.labels.scale
+        standard = self.labels.standardised(pooled)
         whole = np.maximum((standard**2).sum(1), 1e-9)
         found: Array = np.log(np.clip(1 - (product(standard, self.basis) ** 2).sum(1) / whole, _FLOOR, 1))
         return found
 
-    def signals(self, tokens: Sequence[str], score: float, probabilities: Array, strangeness: float) -> list[float]:
-        """The SIGNALS of a caption of one photo, whose label probabilities are (N,)."""
+    def signals(self, tokens: Sequence[str], score: float, assessed: Assessment) -> list[float]:
+        """The SIGNALS of a caption of the photo."""
         named = self.labels.named(tokens)
-        support, least = _NO_NOUN
+        support = _NOTHING
         if named:
-            found = np.clip(probabilities[named], _FLOOR, 1 - _FLOOR)
-            support = float(np.log(found).mean())
-            base = np.clip(self.labels.base[named], _FLOOR, 1 - _FLOOR)
-            least = float((np.log(found / (1 - found)) - np.log(base / (1 - base))).min())
-        return [score, support, least, len(named), strangeness]
+            support = float(np.log(np.clip(assessed.probabilities[named], _FLOOR, 1)).mean())
+        known = [self.detectors.place[token] for token in tokens if token in self.detectors.place]
+        least = float(assessed.words[known].min()) if known else _NOTHING
+        return [score, support, least, len(named), assessed.strangeness]
 
     def probability(self, signals: Sequence[float], style: str = "") -> float:
         """The probability that a caption is good."""
@@ -121,9 +138,15 @@ class Confidence:
         return tuple(sorted({word for place in lacking for word in labels.words[place]} - set(said)))
 
     def save(self, folder: Path) -> None:
-        """Writes `confidence.npz`; matrices in half precision, as their error is far below that of the probabilities."""
-        labels = self.labels
-        text = {"names": labels.names, "words": [sorted(words) for words in labels.words], "phrases": labels.phrases}
+        """Writes `confidence.npz`; matrices in half precision or int8, whose error is far below that of the probabilities."""
+        labels, detectors = self.labels, self.detectors
+        text = {
+            "names": labels.names,
+            "words": [sorted(words) for words in labels.words],
+            "phrases": labels.phrases,
+            "detectors": detectors.words,
+        }
+        step = np.maximum(np.abs(detectors.weights).max(0), 1e-9) / 127
         with replacing(folder / FILE) as path, open(path, "wb") as file:
             np.savez(
                 file,
@@ -132,8 +155,10 @@ class Confidence:
                 scale=labels.scale.astype(np.float32),
                 weights=labels.weights.astype(np.float16),
                 bias=labels.bias.astype(np.float32),
-                base=labels.base.astype(np.float32),
                 basis=self.basis.astype(np.float16),
+                detector_weights=np.round(detectors.weights / step).astype(np.int8),
+                detector_step=step.astype(np.float32),
+                detector_bias=detectors.bias.astype(np.float32),
             )
 
     @classmethod
@@ -143,13 +168,18 @@ class Confidence:
         try:
             with np.load(path, allow_pickle=False) as arrays:
                 text = json.loads(arrays["labels"].tobytes())
-                numbers = {name: arrays[name].astype(np.float64) for name in ("mean", "scale", "bias", "base")}
+                numbers = {name: arrays[name].astype(np.float64) for name in ("mean", "scale", "bias")}
                 numbers |= {name: arrays[name].astype(np.float32) for name in ("weights", "basis")}
+                detectors = Detectors(
+                    tuple(text["detectors"]),
+                    arrays["detector_weights"] * arrays["detector_step"],
+                    arrays["detector_bias"],
+                )
         except (OSError, EOFError, ValueError, KeyError, BadZipFile) as error:
             raise BundleError(f"{path}: not readable as a confidence model ({error}); calibrate or install it again") from None
         basis = numbers.pop("basis")
         labels = Labels(tuple(text["names"]), tuple(map(frozenset, text["words"])), tuple(text["phrases"]), **numbers)
-        return cls(labels, basis, parameters)
+        return cls(labels, detectors, basis, parameters)
 
     def to_json(self) -> dict[str, Any]:
         """The object `confidence` of config.json."""

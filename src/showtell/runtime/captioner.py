@@ -20,6 +20,7 @@ from showtell.errors import ImageError, OptionError, ShowtellWarning
 from showtell.image import ImageSettings, PhotoSource, is_source, name_of, read_photo
 from showtell.runtime.attention import attention_maps
 from showtell.runtime.cpu import available_cpus
+from showtell.runtime.fusion import Fused, without_bonus
 from showtell.runtime.pipeline import Sizes, stream
 from showtell.runtime.sessions import Device, OnnxEncoder, OnnxStepModel
 from showtell.text import pieces
@@ -269,23 +270,21 @@ class Captioner:
     def _describe(
         self, features: Array, options: DecodeOptions, trust: ConfidenceOptions, stopped: Event | None = None
     ) -> list[Description]:
-        found = self._search(features, options, stopped)
         if self.confidence is None:
-            return [Description(captions) for captions in found]
+            return [Description(captions) for captions in self._search(features, options, stopped)]
         assessed = self.confidence.assess(features)
+        found = self._search(features, options, stopped, assessed=assessed)
         if trust.evidence and not options.sample:
             self._check_evidence(found, features, assessed, options, stopped)
-        each = zip(found, assessed.probabilities, assessed.strangeness.tolist(), assessed.in_domain.tolist(), strict=True)
         return [
-            describe(self.confidence, captions, likely, strange, in_domain, options, trust)
-            for captions, likely, strange, in_domain in each
+            describe(self.confidence, captions, photo, options, trust) for captions, photo in zip(found, assessed, strict=True)
         ]
 
     def _check_evidence(
         self,
         found: list[tuple[Caption, ...]],
         features: Array,
-        assessed: Assessment,
+        assessed: Sequence[Assessment],
         options: DecodeOptions,
         stopped: Event | None,
     ) -> None:
@@ -295,13 +294,14 @@ class Captioner:
         said = frozenset(" ".join([options.start_with, *options.include]).lower().split())
         barred: dict[int, Constraints] = {}
         for row, captions in enumerate(found):
-            words = self.confidence.unsupported(captions[0].tokens, assessed.probabilities[row], said)
+            words = self.confidence.unsupported(captions[0].tokens, assessed[row].probabilities, said)
             if words:
                 barred[row] = Constraints(avoid=tuple((ids[word],) for word in words if word in ids))
         if not barred:
             return
         rows = list(barred)
-        for row, others in zip(rows, self._hypotheses(features[rows], options, stopped, list(barred.values())), strict=True):
+        again = self._hypotheses(features[rows], options, stopped, list(barred.values()), [assessed[row] for row in rows])
+        for row, others in zip(rows, again, strict=True):
             if others and found[row][0].score - others[0].score <= self.confidence.parameters.most_lost:
                 found[row] = tuple(self._caption(hypothesis) for hypothesis in others)
 
@@ -311,20 +311,37 @@ class Captioner:
         options: DecodeOptions,
         stopped: Event | None = None,
         constraints: Sequence[Constraints] = (),
+        assessed: Sequence[Assessment] = (),
     ) -> list[tuple[Caption, ...]]:
-        found = self._hypotheses(features, options, stopped, constraints)
+        found = self._hypotheses(features, options, stopped, constraints, assessed)
         if not all(found):
             raise OptionError(f"no caption of {options.max_length} words meets the constraints; raise max_length")
         return [tuple(self._caption(hypothesis) for hypothesis in hypotheses) for hypotheses in found]
 
     def _hypotheses(
-        self, features: Array, options: DecodeOptions, stopped: Event | None, constraints: Sequence[Constraints]
+        self,
+        features: Array,
+        options: DecodeOptions,
+        stopped: Event | None,
+        constraints: Sequence[Constraints],
+        assessed: Sequence[Assessment] = (),
     ) -> list[list[Hypothesis]]:
-        model = _Stoppable(self.decoder, stopped) if stopped else self.decoder
+        model: StepModel = self.decoder
+        bonus: Array | None = None
+        if self.confidence and not options.sample:  # samples are the decoder's own
+            bonus = np.zeros((len(features), len(self.bundle.vocabulary)), np.float32)
+            words = self.bundle.vocabulary.encode(self.confidence.detectors.words)
+            bonus[:, words] = self.confidence.bonus(assessed or self.confidence.assess(features))
+            model = Fused(model, bonus)
+        if stopped:
+            model = _Stoppable(model, stopped)
         if options.include or options.avoid:
             common = self.bundle.constraints(options.include, options.avoid)
             constraints = [common + each for each in constraints] or [common] * len(features)
-        return search(model, features, self.bundle.search_tokens(options), options, constraints)
+        found = search(model, features, self.bundle.search_tokens(options), options, constraints)
+        if bonus is None:
+            return found
+        return [[without_bonus(one, row) for one in each] for each, row in zip(found, bonus, strict=True)]
 
     def _caption(self, hypothesis: Hypothesis) -> Caption:
         tokens = self.bundle.vocabulary.decode(hypothesis.tokens)

@@ -1,0 +1,80 @@
+"""What word detectors add to the search, with the embedded model."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import showtell
+from showtell.confidence import Detectors
+from showtell.types import ConfidenceOptions
+
+PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
+CAT, KITCHEN = PHOTOS / "cat.jpg", PHOTOS / "kitchen.jpg"
+PLAIN = ConfidenceOptions(evidence=False, fallback=False)
+
+
+@pytest.fixture
+def captioner() -> Iterator[showtell.Captioner]:
+    captioner = showtell.load(threads=1)
+    known = captioner.confidence
+    yield captioner
+    captioner.confidence = known
+
+
+def seeing(captioner: showtell.Captioner, word: str, weight: float) -> None:
+    """Gives the captioner a detector that finds `word` on all photos and another word on none."""
+    known = captioner.confidence
+    assert known is not None
+    weights = np.zeros((len(known.labels.mean), 2), np.float32)
+    captioner.confidence = replace(
+        known,
+        detectors=Detectors((word, "umbrella"), weights, np.array([30, -30], np.float32)),
+        parameters=replace(known.parameters, word_weight=weight, word_neutral=0.1),
+    )
+
+
+def own_score(captioner: showtell.Captioner, photo: Path, tokens: tuple[str, ...], given: int = 0) -> float:
+    """The mean log-probability that the decoder alone gives the words after the first `given`, and the end."""
+    pixels = showtell.image.read_photo(photo, captioner.bundle.preprocessing).pixels
+    special = captioner.bundle.search_tokens(captioner.options())
+    state, found, last = captioner.decoder.start(captioner.features(pixels[None])), [], special.begin
+    for token in (*captioner.bundle.vocabulary.encode(tokens), special.end):
+        step = captioner.decoder.step(np.array([[last]]), state)
+        found.append(float(step.log_probs[0, 0, token]))
+        state, last = captioner.decoder.reorder(step.state, np.array([0]), np.array([[0]])), token
+    return float(np.mean(found[given:]))
+
+
+def test_a_word_that_is_detected_is_said_and_the_score_stays_the_decoders(captioner: showtell.Captioner) -> None:
+    plain = captioner(KITCHEN)
+    assert "clock" not in plain.tokens
+    assert plain.score == pytest.approx(own_score(captioner, KITCHEN, plain.tokens), abs=1e-3)
+    seeing(captioner, "clock", weight=6.0)
+    [found] = next(captioner.records([KITCHEN], confidence=PLAIN)).captions
+    assert "clock" in found.tokens
+    assert found.score == pytest.approx(own_score(captioner, KITCHEN, found.tokens), abs=1e-3)
+    assert found.score < plain.score
+    # The words of a given beginning are not searched for, and have had no bonus.
+    [begun] = next(captioner.records([KITCHEN], confidence=PLAIN, start_with="a clock")).captions
+    assert begun.score == pytest.approx(own_score(captioner, KITCHEN, begun.tokens, given=2), abs=1e-3)
+
+
+def test_photos_of_a_batch_have_their_own_words(captioner: showtell.Captioner) -> None:
+    together = [caption.text for caption in captioner([CAT, KITCHEN])]
+    assert together == [captioner(CAT).text, captioner(KITCHEN).text]
+    known = captioner.confidence
+    captioner.confidence = None
+    alone = captioner(KITCHEN).text
+    captioner.confidence = replace(known, parameters=replace(known.parameters, word_weight=0.0))
+    [without] = captioner.records([KITCHEN], confidence=PLAIN)
+    assert without.caption == alone
+
+
+def test_samples_are_drawn_from_the_decoder_alone(captioner: showtell.Captioner) -> None:
+    options = {"sample": True, "seed": 3, "num_captions": 4}
+    first = [caption.text for caption in next(captioner.records([KITCHEN], confidence=PLAIN, **options)).captions]
+    seeing(captioner, "clock", weight=4.0)
+    assert [caption.text for caption in next(captioner.records([KITCHEN], confidence=PLAIN, **options)).captions] == first

@@ -129,13 +129,17 @@ class Confidence:
     def unsupported(self, tokens: Sequence[str], probabilities: Array, said: Collection[str] = ()) -> tuple[str, ...]:
         """The words without evidence in a photo whose label probabilities are (N,), where a caption has one of them.
 
-        Words in `said` were asked for and need no evidence. Empty where the caption has none.
+        "man" needs evidence of a person, or as much of a man. Words in `said` were asked for and need none. Empty where the
+        caption has none of the words.
         """
-        labels, least = self.labels, self.parameters.evidence
-        lacking = {place for place, name in enumerate(labels.names) if probabilities[place] < least.get(name, 0)}
-        if not lacking.intersection(labels.named([token for token in tokens if token not in said])):
-            return ()
-        return tuple(sorted({word for place in lacking for word in labels.words[place]} - set(said)))
+        labels, barred, named = self.labels, set[str](), False
+        for name, least in self.parameters.evidence.items():
+            place = labels.names.index(name)
+            if probabilities[place] < least:
+                seen = {word for other in np.flatnonzero(probabilities >= least) for word in labels.words[other]}
+                named |= place in labels.named([token for token in tokens if token not in seen.union(said)])
+                barred |= labels.words[place] - seen
+        return tuple(sorted(barred.difference(said))) if named else ()
 
     def save(self, folder: Path) -> None:
         """Writes `confidence.npz`; matrices in half precision or int8, whose error is far below that of the probabilities."""

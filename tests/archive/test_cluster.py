@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import tarfile
 from functools import partial
 from pathlib import Path
@@ -93,3 +94,13 @@ def test_options_of_ray_are_refused_without_it(album: Path, here, monkeypatch: p
     monkeypatch.setitem(__import__("sys").modules, "ray", None)
     with pytest.raises(MissingExtraError, match="ray"), cluster.start(LOADED, None, None):
         pass
+
+
+def test_a_cluster_that_does_not_answer_is_named(album: Path, here) -> None:
+    with socket.socket() as taken:  # a port at which nobody listens
+        taken.bind(("127.0.0.1", 0))
+        for address in (f"127.0.0.1:{taken.getsockname()[1]}", f"ray://127.0.0.1:{taken.getsockname()[1]}"):
+            status, _, said = here("caption", album, "--engine", "ray", "--address", address)
+            assert status == 2
+            assert f"{address}: no cluster answers" in said
+            assert "ray start --head" in said

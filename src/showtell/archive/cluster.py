@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import secrets
 import signal
+import socket
 import sys
 import threading
 from collections import Counter, deque
@@ -34,6 +35,7 @@ _QUEUED = 2  # chunks at an actor: one that it works on, and the next
 _AHEAD = 4  # chunks for each actor between the inputs and the outputs
 _TRIES = 2  # of a chunk, then of each photo in it alone
 _STARTS = 5  # of actors that fail in a row
+_CONNECT = 10  # seconds for a cluster to take a connection
 
 
 class Worker:
@@ -212,10 +214,12 @@ def start(captioner: Mapping[str, Any], address: str | None, actors: int | None)
         except ImportError:
             raise MissingExtraError("ray", "--engine ray") from None
         try:
+            if address:
+                _check_answers(address)
             with _signals_kept():
                 own = {} if address else {"num_cpus": available_cpus(), "include_dashboard": False}
                 ray.init(address or "local", log_to_driver=False, logging_level="error", **own)
-        except (ConnectionError, RuntimeError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError) as error:
             reason = " ".join(str(error).split())
             raise ServerError(f"{address or 'Ray'}: no cluster answers ({reason}); start one with: ray start --head") from None
         try:
@@ -228,6 +232,13 @@ def start(captioner: Mapping[str, Any], address: str | None, actors: int | None)
         finally:
             with _signals_kept():
                 ray.shutdown()
+
+
+def _check_answers(address: str) -> None:
+    """Raises OSError where nothing listens at HOST:PORT, or ray://HOST:PORT; Ray itself would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT).close()
 
 
 @contextmanager

@@ -18,10 +18,10 @@ from showtell.cli.options import PATH
 @options.threads
 @click.option("--cache", type=PATH, metavar="DIR", help="Keep features of train photos there, for the next time.")
 def calibrate(datasets: tuple[Path, ...], layout: str | None, model: str | None, threads: int, cache: Path | None) -> int:
-    """Fit the confidence of a bundle's captions, and store it in the bundle.
+    """Fit word detectors, labels and confidence of a bundle, and store them in it.
 
-    Labels and in_domain are fitted to the train photos, confidence to captions of the dev photos. A data set's captions are in
-    the style of its name, if the model has that style.
+    Detectors, which improve captions, labels and in_domain are fitted to the train photos, confidence to captions of the dev
+    photos. A data set's captions are in the style of its name, if the model has that style.
     """
     from showtell import bundle
     from showtell.data import read

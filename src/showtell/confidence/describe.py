@@ -24,14 +24,12 @@ def describe(
     )
     doubtful = (found[0].confidence or 0) < DOUBTFUL
     asked = options.sample or options.start_with or options.include  # for certain words, or for variety
-    probabilities, usual = (
-        assessed.probabilities,
-        assessed.in_domain >= 0.5,
-    )  # labels mean nothing elsewhere: a blank picture is surely the sky
-    if doubtful and trust.fallback and usual and not asked and (label := _of_label(model, probabilities, options, found[0])):
+    usual = assessed.in_domain >= 0.5  # labels mean nothing elsewhere: a blank picture is surely the sky
+    likely = assessed.probabilities
+    if doubtful and trust.fallback and usual and not asked and (label := _of_label(model, likely, options, found[0])):
         found = (label, *found)[: len(found)]
     confidence = found[0].confidence or 0
-    labels = model.labels.best(probabilities) if trust.labels else None
+    labels = model.labels.best(likely) if trust.labels else None
     return Description(found if confidence >= trust.min_confidence else (), confidence, assessed.in_domain, labels)
 
 

@@ -10,6 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LARGE = 2e6  # bytes
 WEIGHTS = {
+    "src/showtell/models/lite2-lstm-general/confidence.npz",
     "src/showtell/models/lite2-lstm-general/encoder.onnx",
     "src/showtell/models/lite2-lstm-general/step.onnx",
 }

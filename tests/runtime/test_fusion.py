@@ -73,6 +73,17 @@ def test_photos_of_a_batch_have_their_own_words(captioner: showtell.Captioner) -
     assert without.caption == alone
 
 
+def test_words_are_those_of_the_photo_where_only_some_photos_have_constraints(captioner: showtell.Captioner) -> None:
+    read = showtell.image.read_photo
+    pixels = [read(photo, captioner.bundle.preprocessing).pixels for photo in (CAT, KITCHEN, CAT, KITCHEN)]
+    features = captioner.features(np.stack(pixels))
+    words = captioner.bundle.constraints
+    own = [words(), words(include=["window"]), words(include=["window"]), words()]
+    together = [found[0].tokens for found in captioner.search(features, captioner.options(), own)]
+    for row, constraints in enumerate(own):
+        assert captioner.search(features[row : row + 1], captioner.options(), [constraints])[0][0].tokens == together[row]
+
+
 def test_samples_are_drawn_from_the_decoder_alone(captioner: showtell.Captioner) -> None:
     options = {"sample": True, "seed": 3, "num_captions": 4}
     first = [caption.text for caption in next(captioner.records([KITCHEN], confidence=PLAIN, **options)).captions]

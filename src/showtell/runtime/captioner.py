@@ -327,17 +327,18 @@ class Captioner:
         assessed: Sequence[Assessment] = (),
     ) -> list[list[Hypothesis]]:
         model: StepModel = self.decoder
+        count = len(features)
         bonus: Array | None = None
         if self.confidence and not options.sample:  # samples are the decoder's own
-            bonus = np.zeros((len(features), len(self.bundle.vocabulary)), np.float32)
+            bonus = np.zeros((count, len(self.bundle.vocabulary)), np.float32)
             words = self.bundle.vocabulary.encode(self.confidence.detectors.words)
             bonus[:, words] = self.confidence.bonus(assessed or self.confidence.assess(features))
-            model = Fused(model, bonus)
+            model, features = Fused(model, features, bonus), np.arange(count)
         if stopped:
             model = _Stoppable(model, stopped)
         if options.include or options.avoid:
             common = self.bundle.constraints(options.include, options.avoid)
-            constraints = [common + each for each in constraints] or [common] * len(features)
+            constraints = [common + each for each in constraints] or [common] * count
         found = search(model, features, self.bundle.search_tokens(options), options, constraints)
         if bonus is None:
             return found

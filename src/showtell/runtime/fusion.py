@@ -9,14 +9,21 @@ from showtell.decoding import Hypothesis, Step, StepModel
 
 @dataclass(frozen=True, slots=True)
 class Fused:
-    """A decoder whose log-probabilities get each photo's `bonus`, float32 (B, vocabulary). They are not normalised again."""
+    """A decoder whose log-probabilities get each photo's `bonus`, float32 (B, vocabulary). They are not normalised again.
+
+    It holds the features (B, cells, channels), and a search takes the numbers of photos in their place: a search may begin with
+    some of the photos.
+    """
 
     model: StepModel
+    features: Array
     bonus: Array
 
     def start(self, features: Array) -> tuple[Any, Array]:
-        """See StepModel."""
-        return self.model.start(features), self.bonus
+        """See StepModel; `features` are the photos' numbers (B,)."""
+        if len(features) == len(self.features):  # all of them, in their order: no copy
+            return self.model.start(self.features), self.bonus
+        return self.model.start(self.features[features]), self.bonus[features]
 
     def step(self, tokens: Array, state: tuple[Any, Array]) -> Step:
         """See StepModel."""

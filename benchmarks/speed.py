@@ -49,6 +49,7 @@ from showtell.arrays import Array
 from showtell.data import read as read_dataset
 from showtell.data import recognise
 from showtell.image import read_photo, read_rgb
+from showtell.runtime.captioner import SEARCHED_PHOTOS
 from showtell.runtime.cpu import available_cpus
 from showtell.runtime.sessions import OnnxEncoder
 from showtell.types import ConfidenceOptions, Record
@@ -307,10 +308,13 @@ def profile(bench: Bench) -> Json:
             patch.object(decoder, "step", timed("decoder: steps", decoder.step)),
             patch.object(decoder, "reorder", timed("decoder: reordering the state", decoder.reorder)),
         ):
+            together = SEARCHED_PHOTOS // BATCH
             found = [
                 described
-                for start in range(0, len(features), 2)
-                for described in timed("search, words and confidence", describe)(np.concatenate(features[start : start + 2]))
+                for start in range(0, len(features), together)
+                for described in timed("search, words and confidence", describe)(
+                    np.concatenate(features[start : start + together])
+                )
             ]
         for path, described in zip(paths, found, strict=True):
             timed("JSON", to_line)(Record.of(str(path), described, *MEDIUM, captioner.bundle.name))

@@ -130,6 +130,11 @@ def test_unsupported_words_are_all_that_name_what_lacks_evidence() -> None:
     assert model().unsupported(["a", "dog", "on", "grass"], likely) == ()  # says no person
     assert model().unsupported(["a", "man", "with", "a", "dog"], likely, {"man"}) == ()  # was asked for
     assert model().unsupported(["broccoli"], likely) == ()  # is not checked
+    skier = np.array([0.4, 0.9, 0.7, 0.01], np.float32)  # less likely a person than a skier, who is one
+    assert model().unsupported(["a", "skier", "on", "snow"], skier) == ()
+    barred = model().unsupported(["a", "man", "and", "a", "skier"], skier)
+    assert "man" in barred
+    assert "skier" not in barred
 
 
 def test_a_model_comes_back_from_its_folder(tmp_path: Path) -> None:
@@ -162,6 +167,7 @@ def test_other_signals_than_this_version_knows_are_refused() -> None:
 
 
 SURE_DOG = np.array([0.1, 0.97, 0.1, 0.1], np.float32)
+AND_SKIERS = np.array([0.6, 0.97, 0.1, 0.1], np.float32)  # a skier's label is "person"
 NOTHING = np.array([0.1, 0.2, 0.1, 0.1], np.float32)
 POOR = (Caption("a red bus", -4.0, ("a", "red", "bus")), Caption("a bus", -5.0, ("a", "bus")))
 FAIR = (Caption("a dog", -0.5, ("a", "dog")),)
@@ -176,6 +182,7 @@ FAIR = (Caption("a dog", -0.5, ("a", "dog")),)
         ((Caption("red dogs", -4.0, ("red", "dogs")),), SURE_DOG, {}, {}, "red dogs", "model"),  # says it already
         (FAIR, SURE_DOG, {}, {}, "a dog", "model"),  # not doubtful
         (POOR, SURE_DOG, {"start_with": "a red"}, {}, "a red bus", "model"),  # certain words were asked for
+        ((Caption("red skiers", -4.0, ("red", "skiers")),), AND_SKIERS, {}, {}, "red skiers", "model"),  # which is likely
         (POOR, SURE_DOG, {"avoid": ("dog",)}, {}, "a red bus", "model"),
         (POOR, NOTHING, {}, {"min_confidence": 0.5}, None, None),
         (POOR, SURE_DOG, {}, {"min_confidence": 0.5}, "a photo of a dog", "labels"),

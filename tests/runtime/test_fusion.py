@@ -84,6 +84,12 @@ def test_words_are_those_of_the_photo_where_only_some_photos_have_constraints(ca
         assert captioner.search(features[row : row + 1], captioner.options(), [constraints])[0][0].tokens == together[row]
 
 
+def test_no_photos_have_no_captions(captioner: showtell.Captioner) -> None:
+    none = np.zeros((0, 64, len(captioner.confidence.labels.mean)), np.float32)
+    assert captioner.search(none, captioner.options()) == []
+    assert captioner.describe(none, captioner.options(), PLAIN) == []
+
+
 def test_samples_are_drawn_from_the_decoder_alone(captioner: showtell.Captioner) -> None:
     options = {"sample": True, "seed": 3, "num_captions": 4}
     first = [caption.text for caption in next(captioner.records([KITCHEN], confidence=PLAIN, **options)).captions]

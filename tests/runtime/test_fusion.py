@@ -9,6 +9,7 @@ import pytest
 
 import showtell
 from showtell.confidence import Detectors
+from showtell.runtime.fusion import Fused
 from showtell.types import ConfidenceOptions
 
 PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
@@ -63,8 +64,7 @@ def test_a_word_that_is_detected_is_said_and_the_score_stays_the_decoders(captio
 
 
 def test_photos_of_a_batch_have_their_own_words(captioner: showtell.Captioner) -> None:
-    together = [caption.text for caption in captioner([CAT, KITCHEN])]
-    assert together == [captioner(CAT).text, captioner(KITCHEN).text]
+    assert [caption.text for caption in captioner([CAT, KITCHEN])] == [captioner(CAT).text, captioner(KITCHEN).text]
     known = captioner.confidence
     captioner.confidence = None
     alone = captioner(KITCHEN).text
@@ -82,6 +82,20 @@ def test_words_are_those_of_the_photo_where_only_some_photos_have_constraints(ca
     together = [found[0].tokens for found in captioner.search(features, captioner.options(), own)]
     for row, constraints in enumerate(own):
         assert captioner.search(features[row : row + 1], captioner.options(), [constraints])[0][0].tokens == together[row]
+
+
+def test_a_bonus_moves_with_its_photo(captioner: showtell.Captioner) -> None:
+    features = np.random.default_rng(0).random((3, 64, len(captioner.confidence.labels.mean)), np.float32)
+    bonus = np.repeat(np.array([[1], [2], [3]], np.float32), len(captioner.bundle.vocabulary), axis=1)
+    fused, decoder = Fused(captioner.decoder, features, bonus), captioner.decoder
+    begin = np.full((2, 1), captioner.bundle.search_tokens(captioner.options()).begin)
+    state, alone = fused.start(np.array([0, 2])), decoder.start(features[[0, 2]])
+    for places, added in (([0, 1], [1, 3]), ([1], [3])):  # the second photo moves up as the first leaves
+        rows, column = np.array(places), np.zeros((len(places), 1), np.int64)
+        state, alone = fused.reorder(state, rows, column), decoder.reorder(alone, rows, column)
+        step, own = fused.step(begin[: len(rows)], state), decoder.step(begin[: len(rows)], alone)
+        assert (step.log_probs - own.log_probs).mean((1, 2)) == pytest.approx(added, abs=1e-4)
+        state, alone = step.state, own.state
 
 
 def test_no_photos_have_no_captions(captioner: showtell.Captioner) -> None:

@@ -97,7 +97,7 @@ class Confidence:
     def bonus(self, assessed: Sequence[Assessment]) -> Array:
         """What the search adds to the log-probabilities of the detectors' words, (B, W): likely words gain, others lose."""
         parameters = self.parameters
-        words = np.array([one.words for one in assessed], np.float32).reshape(-1, len(self.detectors.words))
+        words = np.array([one.words for one in assessed], np.float32).reshape(len(assessed), len(self.detectors.words))
         found: Array = np.float32(parameters.word_weight) * (words - np.float32(math.log(parameters.word_neutral)))
         return found
 

@@ -156,8 +156,10 @@ def test_large_jpegs_decode_scaled_and_hardly_differ(orientation: int) -> None:
     difference = np.abs(photo.pixels.astype(int) - to_pixels(whole, wants))
     assert 0 < difference.mean() < 0.6
     assert difference.max() <= 6
-    # Without at least four times the model's size nothing is scaled, and the pixels are the same.
-    assert np.array_equal(read_photo(data, Preprocessing(size=224)).pixels, to_pixels(whole, Preprocessing(size=224)))
+    # Below 2.8 times the model's size nothing is scaled, and the pixels are the same. A crop needs more of the photo.
+    crop = Preprocessing(size=275, resize="crop", crop=0.9)
+    for wants, same in ((Preprocessing(size=276), True), (Preprocessing(size=275), False), (crop, True)):
+        assert np.array_equal(read_photo(data, wants).pixels, to_pixels(whole, wants)) == same
 
 
 def test_heic_without_its_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -85,5 +85,6 @@ def to_pixels(image: Image.Image, preprocessing: Preprocessing, box: tuple[float
         part = preprocessing.seen((right - left, bottom - top))
         box = (left + part[0], top + part[1], left + part[2], top + part[3])
     if image.size != size or box:
-        image = image.resize(size, _RESAMPLING[preprocessing.resample], box=box)
+        # Large pictures are first reduced by a whole number: twice as fast.
+        image = image.resize(size, _RESAMPLING[preprocessing.resample], box=box, reducing_gap=3)
     return np.asarray(image)

@@ -125,6 +125,13 @@ def test_localhost_is_one_port_whatever_addresses_it_has() -> None:
         opened.close()
 
 
+def test_the_body_of_an_answer_does_not_wait_for_its_head() -> None:
+    """Nagle's algorithm is off for accepted connections."""
+    [listening] = listen("127.0.0.1", 0)
+    with listening, socket.create_connection(listening.getsockname()[:2]), listening.accept()[0] as accepted:
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
 def test_a_unix_socket_is_served_and_removed_at_the_end(tmp_path: Path) -> None:
     path = tmp_path / "showtell.sock"
     for end in (signal.SIGKILL, signal.SIGTERM):  # what the first one leaves behind does not stop the second

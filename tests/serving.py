@@ -39,11 +39,13 @@ class GreyModel:
     going: threading.Event = field(default_factory=threading.Event)
     fault: Exception | None = None
     attends: bool = True
+    parallel: int = 1
 
     def __post_init__(self) -> None:
         self.going.set()
 
-    def features(self, pixels: np.ndarray) -> np.ndarray:
+    def features(self, pixels: np.ndarray, *, threads: int) -> np.ndarray:
+        assert threads == 1  # the service has threads of its own
         greys = pixels.reshape(len(pixels), -1).mean(1).round()
         self.batches.append(len(pixels))
         self.seen.extend(int(grey) for grey in greys)
@@ -52,7 +54,10 @@ class GreyModel:
             raise self.fault
         return np.broadcast_to(greys[:, None, None], (len(pixels), 49, 2))
 
-    def describe(self, features: np.ndarray, options: DecodeOptions, trust: ConfidenceOptions) -> list[Description]:
+    def describe(
+        self, features: np.ndarray, options: DecodeOptions, trust: ConfidenceOptions, *, threads: int
+    ) -> list[Description]:
+        assert threads == 1
         self.searched.append((len(features), options))
         greys = [int(photo[0, 0]) for photo in features]
         found = [

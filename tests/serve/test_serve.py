@@ -241,6 +241,27 @@ def test_concurrent_requests_share_batches() -> None:
         assert sorted((count, options.beam_size) for count, options in model.searched[1:]) == [(4, 1), (4, 2)]
 
 
+def test_threads_share_what_waits() -> None:
+    """With two threads and a batch size of 8, at most 8 photos run at once, 4 in each; a second request does not wait."""
+    model = GreyModel(parallel=2)
+    with serving(model, batch_size=8) as served, ThreadPoolExecutor(9) as pool:
+        model.going.clear()
+
+        def ask(grey: int) -> str:
+            return str(post(f"{served.url}/v1/captions", content=photo(grey)).json()["results"][0]["caption"])
+
+        asked = []
+        for grey in range(2):
+            asked.append(pool.submit(ask, grey))
+            until(lambda count=grey + 1: model.batches == [1] * count)
+        asked += [pool.submit(ask, grey) for grey in range(2, 8)]
+        until(lambda: served.server.service.waiting == 8 and served.server.service.budget.held == 0)  # all are decoded
+        assert model.batches == [1, 1]
+        model.going.set()
+        assert [one.result() for one in asked] == [f"grey {grey}" for grey in range(8)]
+        assert sorted(model.batches) == [1, 1, 2, 4]
+
+
 def test_stream_has_a_line_for_each_photo_in_order(client: httpx.Client) -> None:
     photos = [photo(grey) for grey in range(40)]
     photos[7] = b"no photo"

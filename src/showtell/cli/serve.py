@@ -18,7 +18,7 @@ from showtell.errors import MissingExtraError
 @click.option("--port", type=click.IntRange(0, 65535), show_default="8000", help="0: any free port.")
 @click.option("--unix-socket", type=click.Path(path_type=Path), metavar="PATH", help="Listen there instead, behind a proxy.")
 @options.captioner
-@click.option("--batch-size", type=click.IntRange(1), default=8, show_default=True, help="Largest batch in photos.")
+@click.option("--batch-size", type=click.IntRange(1), default=8, show_default=True, help="Photos in the networks at once.")
 @click.option("--places", type=click.IntRange(1), default=64, show_default=True, help="Photos that may wait at once.")
 @click.option("--deadline", type=click.FloatRange(1), default=30.0, show_default=True, help="Seconds a caption may take.")
 @click.option(

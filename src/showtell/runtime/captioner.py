@@ -88,8 +88,8 @@ class Captioner:
     Call it with a path, encoded bytes, an open file, a PIL image or an RGB array for a `Caption`, or with a list of such for a
     list. `records` streams any number of photos and reports broken ones instead of raising. `images` limits what is read.
     `threads` is the number of processors for the networks, 0 for all that the machine or container has. A higher number is
-    lowered to that, with a ShowtellWarning. All methods may be called by several threads at once. A pickled captioner is
-    loaded from its bundle again, which must be there.
+    lowered to that, with a ShowtellWarning. All methods may be called by several threads at once; `parallel` batches at once
+    keep the processors busy. A pickled captioner is loaded from its bundle again, which must be there.
     """
 
     def __init__(
@@ -104,12 +104,12 @@ class Captioner:
             message = f"threads is {threads}, and {may} here: more threads would wait for each other, so {processors} work"
             warnings.warn(message, ShowtellWarning, stacklevel=3)
         threads = min(threads or processors, processors)
-        self._batches = min(threads, MOST_BATCHES)
+        self.parallel = min(threads, MOST_BATCHES)
         self.bundle = bundle
         self.images = images or ImageSettings()
         self.confidence = bundle.confidence
-        self.encoder = OnnxEncoder(bundle.folder, threads // self._batches, device)
-        self.decoder = OnnxStepModel(bundle.folder, threads // self._batches, device)
+        self.encoder = OnnxEncoder(bundle.folder, threads // self.parallel, device)
+        self.decoder = OnnxStepModel(bundle.folder, threads // self.parallel, device)
 
     @property
     def name(self) -> str:
@@ -213,9 +213,12 @@ class Captioner:
             for _, record in found:
                 yield record
 
-    def features(self, pixels: Array) -> Array:
-        """Grid features float32 (B, cells, channels) of resized photos, uint8 (B, size, size, 3)."""
-        return np.concatenate(self._share_out(self._features, pixels))
+    def features(self, pixels: Array, *, threads: int = 0) -> Array:
+        """Grid features float32 (B, cells, channels) of resized photos, uint8 (B, size, size, 3).
+
+        `threads` share the photos, 0 for all that the captioner has; a caller with threads of its own gives 1.
+        """
+        return np.concatenate(self._share_out(self._features, pixels, threads))
 
     def search(
         self, features: Array, options: DecodeOptions, constraints: Sequence[Constraints] = ()
@@ -233,9 +236,15 @@ class Captioner:
         )
         return list(itertools.chain(*rows))
 
-    def describe(self, features: Array, options: DecodeOptions, confidence: ConfidenceOptions) -> list[Description]:
-        """The description of each photo that records hold, from grid features float32 (B, cells, channels)."""
-        return list(itertools.chain(*self._share_out(lambda part: self._describe(part, options, confidence), features)))
+    def describe(
+        self, features: Array, options: DecodeOptions, confidence: ConfidenceOptions, *, threads: int = 0
+    ) -> list[Description]:
+        """The description of each photo that records hold, from grid features float32 (B, cells, channels).
+
+        `threads` as in `features`.
+        """
+        parts = self._share_out(lambda part: self._describe(part, options, confidence), features, threads)
+        return list(itertools.chain(*parts))
 
     def attention_of(self, features: Array, found: Sequence[Description], style: str) -> list[tuple[AttentionMap, ...] | None]:
         """The attention maps of each photo's best caption, as records have them; None where there is no caption."""
@@ -256,9 +265,9 @@ class Captioner:
         ids = [self.bundle.vocabulary.encode(caption.tokens) for caption in captions]
         return attention_maps(self.decoder, features, ids, self.bundle.vocabulary.search_tokens(style).begin)
 
-    def _share_out(self, work: Callable[[Array], T], photos: Array) -> list[T]:
+    def _share_out(self, work: Callable[[Array], T], photos: Array, threads: int = 0) -> list[T]:
         """Results of `work` on parts of the photos, one part for each thread; each network runs on one thread."""
-        parts = np.array_split(photos, max(1, min(self._batches, len(photos))))
+        parts = np.array_split(photos, max(1, min(threads or self.parallel, len(photos))))
         if len(parts) == 1:
             return [work(photos)]
         with ThreadPoolExecutor(len(parts), "showtell-model") as pool:
@@ -362,7 +371,7 @@ class Captioner:
         # Of words to include, each doubles the hypotheses.
         width = options.num_captions if options.sample else options.beam_size * 2 ** len(options.include)
         searched = max(1, min(SEARCHED_PHOTOS, SEARCHED_HYPOTHESES // width) // batch_size)
-        sizes = Sizes(batch_size, searched, threads=self._batches, workers=workers or self._batches)
+        sizes = Sizes(batch_size, searched, threads=self.parallel, workers=workers or self.parallel)
         stopped = Event()
 
         def search_batches(batches: Sequence[_Batch]) -> list[tuple[_Photo, Record]]:

@@ -52,6 +52,7 @@ class Model(Protocol):
     name: str
     styles: tuple[str, ...]
     attends: bool  # whether it can give attention maps
+    parallel: int  # batches that it captions at once, each in a thread of its own
     has_confidence: bool  # whether it can tell how far to trust its captions
 
     def options(self, **given: Any) -> Any:
@@ -79,17 +80,20 @@ class BundleCaptioner(Protocol):
     """The part of `runtime.Captioner` that the service calls."""
 
     bundle: Bundle
+    parallel: int
 
     @property
     def attends(self) -> bool:
         """Whether its decoder attends to parts of a photo."""
         ...
 
-    def features(self, pixels: Array) -> Array:
+    def features(self, pixels: Array, *, threads: int) -> Array:
         """uint8 (B, size, size, 3) to grid features float32 (B, cells, channels)."""
         ...
 
-    def describe(self, features: Array, options: DecodeOptions, confidence: ConfidenceOptions) -> list[Description]:
+    def describe(
+        self, features: Array, options: DecodeOptions, confidence: ConfidenceOptions, *, threads: int
+    ) -> list[Description]:
         """Captions of each photo, best first, and how far to trust them."""
         ...
 
@@ -104,11 +108,11 @@ def served(captioner: BundleCaptioner | ForeignCaptioner) -> Model:
 
 
 class BundleModel:
-    """A bundle: one encoder batch, and those that are searched for alike are searched together."""
+    """A bundle: one encoder batch, and those that are searched for alike are searched together, all on the caller's thread."""
 
     def __init__(self, captioner: BundleCaptioner) -> None:
         self._captioner = captioner
-        self._bundle = captioner.bundle
+        self._bundle, self.parallel = captioner.bundle, captioner.parallel
         self.name, self.styles, self.attends = self._bundle.name, self._bundle.vocabulary.styles, captioner.attends
         self.has_confidence = self._bundle.confidence is not None
 
@@ -127,11 +131,11 @@ class BundleModel:
 
     def caption(self, jobs: Sequence[Job]) -> list[Result | CaptionError]:
         """See Model."""
-        features = self._captioner.features(np.stack([job.pixels for job in jobs]))
+        features = self._captioner.features(np.stack([job.pixels for job in jobs]), threads=1)
         results: dict[int, Result] = {}
         for wanted, rows in _alike([job.wanted for job in jobs]).items():
             part = features if len(rows) == len(jobs) else features[rows]
-            found = self._captioner.describe(part, wanted.options, wanted.confidence)
+            found = self._captioner.describe(part, wanted.options, wanted.confidence, threads=1)
             maps: list[tuple[AttentionMap, ...] | None] = [None] * len(rows)
             if wanted.attention:
                 maps = self._captioner.attention_of(part, found, wanted.options.style)
@@ -158,6 +162,7 @@ class ForeignModel:
     """A captioner that is no bundle. It gives no attention, and takes the search options that its kind knows."""
 
     attends = has_confidence = False
+    parallel = 1  # it shares a batch out by itself
 
     def __init__(self, captioner: ForeignCaptioner) -> None:
         self._captioner = captioner

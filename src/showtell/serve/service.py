@@ -32,7 +32,7 @@ class Service:
         self.budget = ByteBudget(settings.max_held_bytes)
         self.places = asyncio.Semaphore(settings.places)
         self._reader = Reader(self.model.read, settings)
-        self._batcher = Batcher(self._caption_batch, settings.batch_size)
+        self._batcher = Batcher(self._caption_batch, settings.batch_size, self.model.parallel)
         self._batcher.start()
         self.metrics.watch(held=lambda: self.budget.held, waiting=lambda: self.waiting)
         await asyncio.gather(*map(self._batcher, self.model.trials(settings.batch_size)))

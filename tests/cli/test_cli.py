@@ -133,6 +133,7 @@ def test_train_export_evaluate_and_caption(shapes: Path, tmp_path: Path) -> None
     bundle = tmp_path / "bundle"
     done = run("export", tmp_path / "run", "--output", bundle, "--quantize", "int8", "--calibration", shapes)
     assert done.returncode == 0, done.stderr.decode()
+    assert f"showtell calibrate --model {bundle} --data DATA" in done.stderr.decode()
     done = run("evaluate", "--data", shapes, "--split", "dev", "--model", bundle, "--json", tmp_path / "scores.json")
     assert done.returncode == 0, done.stderr.decode()
     scores = json.loads((tmp_path / "scores.json").read_text())

@@ -169,4 +169,5 @@ def export(
     size = sum(file.stat().st_size for file in output.iterdir())
     tell(f"{output}: {size / 1e6:.1f} MB, from {found.path}")
     tell(f"next: showtell caption PHOTO --model {output}")
+    tell(f"for confidence and word detectors: showtell calibrate --model {output} --data DATA")
     return options.DONE

@@ -1,7 +1,8 @@
 """Keeps the C heap small, where the C library is glibc.
 
 Uploads and pictures are large and short-lived. By default glibc gives each thread its own heap and keeps freed large blocks
-instead of returning them to the system. One heap and fixed thresholds limit the process to the memory that it uses.
+instead of returning them to the system. One heap and fixed thresholds limit the process to the memory that it uses. Blocks below
+the thresholds, such as a search's arrays, stay in the heap: to fetch each of them from the system takes a sixth of the rate.
 """
 
 import contextlib
@@ -9,7 +10,7 @@ import ctypes
 
 # Parameters of mallopt by their names in <malloc.h>, and the value of the thresholds in bytes.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
-_LARGE = 128 * 1024
+_LARGE = 8 * 2**20
 
 
 def limit_heap() -> None:

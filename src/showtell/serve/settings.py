@@ -24,7 +24,7 @@ class ServiceSettings:
     time. `upload_timeout` limits the time until a photo has arrived, `deadline` the time from then until its caption.
     """
 
-    batch_size: int = 8
+    batch_size: int = 8  # photos in the networks at once, over all threads
     places: int = 64
     max_photos: int = 32  # of one request
     max_stream_photos: int = 1000  # of one streamed request
